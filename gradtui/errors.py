@@ -1,0 +1,33 @@
+"""The one family of errors that the command line shows: what, where, what to do, and an exit code."""
+
+from __future__ import annotations
+
+
+class GradtuiError(Exception):
+    """Something the user can mend; the message is one line that says what, where and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(GradtuiError):
+    """The command or recipe asks for something that does not exist or does not fit together."""
+
+    exit_code = 2
+
+
+class RunFileError(GradtuiError):
+    """A run file is missing, damaged, of another version, or not a run file at all."""
+
+    exit_code = 3
+
+
+class DataMissingError(GradtuiError):
+    """The data set a recipe asks for is not there or cannot be read."""
+
+    exit_code = 4
+
+
+class TerminalError(GradtuiError):
+    """The viewer cannot draw where it was started."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""The built-in trainings: recipes, nets, and the loop that trains and records them."""

@@ -1,0 +1,453 @@
+"""Writes a run file from a thread of its own, so that the training never waits for a disk.
+
+Nothing here raises into the training: trouble is said once, on stderr and as an event in the run if it can be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradtui.runfile.schema import (
+    APPLICATION_ID,
+    SCHEMA,
+    SCHEMA_VERSION,
+    FloatArray,
+    Header,
+    Layer,
+    Measure,
+    Outcome,
+    fold,
+)
+
+FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
+HEARTBEAT_EVERY = 1.0  # s
+RETRY_EVERY = 2.0  # s between tries while the disk is full or the file is locked
+ENVELOPE_ROWS = 512  # steps folded into one row of the overview: 2,000 rows for a million steps
+QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
+ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
+CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
+NEURONS_KEPT = 1000  # neuron samples kept in the first stretch of a run; later ones thin out with its length
+
+NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs", "beegfs", "gpfs", "ceph")
+
+_INSERT = {
+    "steps": "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
+    "scalars": "INSERT INTO scalars (step, epoch, name, value) VALUES (?, ?, ?, ?)",
+    "events": "INSERT INTO events (time, step, kind, text) VALUES (?, ?, ?, ?)",
+    "neurons": "INSERT OR REPLACE INTO neurons VALUES (?, ?, ?)",
+}
+
+
+def say_on_stderr(text: str) -> None:
+    """One line on stderr, even if stderr itself is gone."""
+    try:
+        print(f"gradtui: {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+class RunWriter:
+    """The one writer of a run file.
+
+    The file is made when the writer is made (errors of that raise `OSError` or `sqlite3.Error`); everything after
+    that is queued and written four times a second by a daemon thread. When the disk cannot keep up, or is full, new rows are
+    dropped and counted: `dropped`. `on_rows` is called on the writer's thread with each batch of steps,
+    (steps, [rows, layers, measures]), before it is written.
+
+    Args:
+        path: the file to make; it must not exist.
+        header: what is run.
+        measures: the columns of each step's BLOB.
+        say: where trouble is told, one line at a time.
+        on_rows: looks at each batch; what it returns is added as events (step, kind, text).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Header,
+        measures: Sequence[Measure],
+        *,
+        clock: Callable[[], float] = time.time,
+        say: Callable[[str], None] = say_on_stderr,
+        on_rows: Callable[[Sequence[int], FloatArray], list[tuple[int, str, str]]] | None = None,
+    ) -> None:
+        self.path = path
+        self.dropped = 0
+        self.commands: deque[str] = deque()
+        self._clock = clock
+        self._say = say
+        self._on_rows = on_rows
+        self._started = clock()
+        self._measures = len(measures)
+        self._queue: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._backlog: list[tuple[str, tuple[Any, ...]]] = []
+        self._queue_limit = QUEUE_BYTES // ROW_OVERHEAD
+        self._layers: list[Layer] | None = None
+        self._fold = _EnvelopeFold()
+        self._neurons = _NeuronThinning()
+        self._last_step = 0
+        self._rows = 0
+        self._broken = False
+        self._told: set[str] = set()
+        self._ending: tuple[float, str, str] | None = None
+        self._closing = threading.Event()
+        self._pid = os.getpid()
+        self._inode = self._create(header, measures)
+        self._thread = threading.Thread(target=self._write_until_closed, name="gradtui-writer", daemon=True)
+        self._thread.start()
+
+    # -- called by the training -------------------------------------------------------------------------------
+
+    def set_layers(self, layers: Sequence[Layer]) -> None:
+        """Say which layers the rows of each step's BLOB are; may be called again when layers are added."""
+        row_bytes = 4 * max(1, len(layers)) * self._measures + ROW_OVERHEAD
+        self._queue_limit = max(64, QUEUE_BYTES // row_bytes)
+        self._layers = list(layers)
+
+    def step(
+        self,
+        step: int,
+        epoch: float | None,
+        seconds: float,
+        loss: float | None,
+        learning_rate: float | None,
+        measures: bytes | None,
+    ) -> None:
+        """Queue one recorded step; `measures` is float32 [layers, measures] as bytes, `seconds` since the start."""
+        self._put("steps", (step, epoch, seconds, loss, learning_rate, measures))
+
+    def neurons(self, step: int, bias_grad: Mapping[int, FloatArray]) -> None:
+        """Queue the per-neuron gradients of one step: layer index -> float32 [neurons]."""
+        for layer, values in bias_grad.items():
+            self._put("neurons", (step, layer, np.ascontiguousarray(values, "<f4").tobytes()))
+
+    def scalar(self, step: int, epoch: float | None, name: str, value: float) -> None:
+        """Queue one value of a metric, e.g. the validation accuracy."""
+        self._put("scalars", (step, epoch, name, value))
+
+    def event(self, kind: str, text: str, step: int | None = None) -> None:
+        """Queue something that happened, in words."""
+        self._put("events", (self._clock() - self._started, step, kind, text))
+
+    def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
+        """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
+        if self._closing.is_set() or os.getpid() != self._pid:
+            return
+        self._ending = (self._clock(), outcome, detail)
+        self._closing.set()
+        self._thread.join(CLOSE_TIMEOUT)
+        if self._thread.is_alive():
+            self._say(f"gave up waiting for {self.path}: its last rows may be missing")
+
+    def abandon(self) -> None:
+        """Stop without an ending, as a killed process does."""
+        self._closing.set()
+        self._thread.join(CLOSE_TIMEOUT)
+
+    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+        if self._broken or len(self._queue) >= self._queue_limit:
+            self.dropped += 1
+        else:
+            self._queue.append((table, row))
+
+    # -- the file ---------------------------------------------------------------------------------------------
+
+    def _create(self, header: Header, measures: Sequence[Measure]) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("xb"):
+            pass
+        connection = self._connect()
+        try:
+            journal = choose_journal(connection, self.path)
+            connection.executescript(
+                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; BEGIN; {SCHEMA} COMMIT;"
+            )
+            facts = {**asdict(header), "schema_version": SCHEMA_VERSION, "journal": journal}
+            with connection:
+                connection.executemany(
+                    "INSERT INTO header VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+                )
+                connection.executemany(
+                    "INSERT INTO measures VALUES (?, ?, ?, ?, ?)",
+                    [(i, m.name, m.symbol, m.unit, m.definition) for i, m in enumerate(measures)],
+                )
+                connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0)", (self._started,))
+                if journal != "wal":
+                    text = "the file system takes no write-ahead log; a rollback journal is used, viewers may wait a moment"
+                    connection.execute(_INSERT["events"], (0.0, None, "note", text))
+        finally:
+            connection.close()
+        return self.path.stat().st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        # FULL syncs each commit, so that a power cut loses no more than the rows since the last one
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    # -- the thread -------------------------------------------------------------------------------------------
+
+    def _write_until_closed(self) -> None:
+        try:
+            connection = self._connect()
+        except sqlite3.Error as error:
+            self._give_up(f"cannot write {self.path} ({error})")
+            return
+        next_heartbeat = 0.0
+        try:
+            while not self._broken:
+                closing = self._closing.wait(FLUSH_EVERY)
+                heartbeat = closing or time.monotonic() >= next_heartbeat
+                if heartbeat:
+                    next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
+                written = self._flush(connection, heartbeat)
+                if closing:
+                    break
+                if not written and not self._broken:
+                    self._closing.wait(RETRY_EVERY)
+            if self._ending is not None and not self._broken:
+                self._leave_one_file(connection)
+        finally:
+            connection.close()
+
+    def _flush(self, connection: sqlite3.Connection, heartbeat: bool) -> bool:
+        """Write what waits in one transaction; True if it was written (or there is no hope)."""
+        if heartbeat and self._file_is_gone():
+            self._give_up(f"{self.path} was removed or replaced; recording stops")
+            return True
+        self._drain()
+        if not (self._backlog or heartbeat):
+            return True
+        fold_before, neurons_before, rows_before = self._fold.copy(), self._neurons.copy(), self._rows
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._write_batch(connection, heartbeat)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._fold, self._neurons, self._rows = fold_before, neurons_before, rows_before
+            if self._closing.is_set():
+                self._tell("close", f"{self.path}: {error}; the last {len(self._backlog)} rows are lost")
+            elif isinstance(error, sqlite3.OperationalError):
+                self._tell(
+                    str(error), f"{self.path}: {error}; training goes on, rows are kept and tried again every 2 s"
+                )
+            else:
+                self._give_up(f"{self.path}: {error}; recording stops")
+            return False
+        self._backlog.clear()
+        return True
+
+    def _drain(self) -> None:
+        """Move the queue to the backlog; the two together stay within the bound."""
+        room = self._queue_limit - len(self._backlog)
+        for _ in range(min(len(self._queue), room)):
+            self._backlog.append(self._queue.popleft())
+
+    def _write_batch(self, connection: sqlite3.Connection, heartbeat: bool) -> None:
+        if self._layers is not None:
+            _write_layers(connection, self._layers)
+            self._layers = None
+        by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERT}
+        for table, row in self._backlog:
+            by_table[table].append(row)
+        steps = by_table["steps"]
+        if steps:
+            by_table["events"] += self._look_at(steps)
+            for folded in self._fold.add(steps, self._measures):
+                connection.execute("INSERT OR REPLACE INTO envelope VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", folded)
+            self._last_step = max(self._last_step, steps[-1][0])
+            self._rows += len(steps)
+        for obsolete in self._neurons.obsolete(by_table["neurons"], self._clock() - self._started):
+            connection.execute("DELETE FROM neurons WHERE step = ?", (obsolete,))
+        connection.executemany(_INSERT["steps"], [_with_nan_as_text(row, (3, 4)) for row in steps])
+        connection.executemany(_INSERT["scalars"], [_with_nan_as_text(row, (3,)) for row in by_table["scalars"]])
+        connection.executemany(_INSERT["neurons"], by_table["neurons"])
+        connection.executemany(_INSERT["events"], by_table["events"])
+        if heartbeat:
+            self._beat(connection)
+
+    def _look_at(self, steps: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        if self._on_rows is None:
+            return []
+        whole = [row for row in steps if row[5] is not None]
+        # layers added since make later rows longer: look at rows of one length at a time
+        found: list[tuple[Any, ...]] = []
+        for size in sorted({len(row[5]) for row in whole}):
+            alike = [row for row in whole if len(row[5]) == size]
+            found += [
+                (self._clock() - self._started, step, kind, text)
+                for step, kind, text in self._on_rows([row[0] for row in alike], _block(alike, self._measures))
+            ]
+        return found
+
+    def _beat(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "UPDATE heartbeat SET time = ?, step = ?, rows = ?", (self._clock(), self._last_step, self._rows)
+        )
+        for command, name in connection.execute("SELECT command, name FROM commands WHERE taken = 0").fetchall():
+            self.commands.append(name)
+            connection.execute("UPDATE commands SET taken = 1 WHERE command = ?", (command,))
+        if self.dropped and "dropped" not in self._told:
+            self._told.add("dropped")
+            text = "the disk could not keep up: some recorded steps are missing from here on"
+            connection.execute(_INSERT["events"], (self._clock() - self._started, self._last_step, "gap", text))
+        if self._ending is not None:
+            connection.execute("INSERT OR REPLACE INTO ending VALUES (1, ?, ?, ?)", self._ending)
+
+    def _leave_one_file(self, connection: sqlite3.Connection) -> None:
+        """Fold the write-ahead log back, so that a finished run is one file; not while a viewer holds it open."""
+        try:
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error:
+            pass
+
+    def _file_is_gone(self) -> bool:
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
+
+    def _give_up(self, text: str) -> None:
+        self._broken = True
+        self._queue.clear()
+        self._tell("broken", f"{text}; training goes on unrecorded")
+
+    def _tell(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            self._say(text)
+
+
+class _EnvelopeFold:
+    """Folds each stretch of 512 recorded steps into its smallest and largest values."""
+
+    def __init__(self, pending: Sequence[tuple[Any, ...]] = ()) -> None:
+        self._pending = list(pending)
+
+    def copy(self) -> _EnvelopeFold:
+        return _EnvelopeFold(self._pending)
+
+    def add(self, steps: list[tuple[Any, ...]], measures: int) -> list[tuple[Any, ...]]:
+        """Take steps rows; the stretches that are now full, as rows of the table `envelope`."""
+        self._pending += steps
+        full = []
+        while len(self._pending) >= ENVELOPE_ROWS:
+            stretch, self._pending = self._pending[:ENVELOPE_ROWS], self._pending[ENVELOPE_ROWS:]
+            full.append(self._row(stretch, measures))
+        return full
+
+    @staticmethod
+    def _row(stretch: list[tuple[Any, ...]], measures: int) -> tuple[Any, ...]:
+        losses = np.array([row[3] for row in stretch if row[3] is not None], np.float64)
+        longest = max((len(row[5]) for row in stretch if row[5] is not None), default=0)
+        whole = [row for row in stretch if row[5] is not None and len(row[5]) == longest]
+        low, high = fold(_block(whole, measures)) if whole else (None, None)
+        return _with_nan_as_text(
+            (
+                stretch[0][0],
+                stretch[-1][0],
+                len(stretch),
+                stretch[-1][1],
+                stretch[-1][2],
+                float(np.fmin.reduce(losses)) if len(losses) else None,
+                float(np.maximum.reduce(losses)) if len(losses) else None,
+                None if low is None else low.astype("<f4").tobytes(),
+                None if high is None else high.astype("<f4").tobytes(),
+            ),
+            (5, 6),
+        )
+
+
+class _NeuronThinning:
+    """Keeps the newest sample of the neurons always, and older ones ever further apart as a run grows."""
+
+    def __init__(self, kept_at: float = -math.inf, newest: int | None = None, newest_is_kept: bool = True) -> None:
+        self._kept_at = kept_at
+        self._newest = newest
+        self._newest_is_kept = newest_is_kept
+
+    def copy(self) -> _NeuronThinning:
+        return _NeuronThinning(self._kept_at, self._newest, self._newest_is_kept)
+
+    def obsolete(self, rows: list[tuple[Any, ...]], seconds: float) -> list[int]:
+        """Take neuron rows (step, layer, …); the steps whose samples can be deleted now."""
+        gone = []
+        for step in sorted({row[0] for row in rows}):
+            if self._newest is not None and not self._newest_is_kept and step != self._newest:
+                gone.append(self._newest)
+            self._newest = step
+            self._newest_is_kept = seconds - self._kept_at >= seconds / NEURONS_KEPT
+            if self._newest_is_kept:
+                self._kept_at = seconds
+        return gone
+
+
+def choose_journal(connection: sqlite3.Connection, path: Path) -> str:
+    """Set the journal: a write-ahead log, or a rollback journal where shared memory does not work (NFS and its like)."""
+    if filesystem_of(path).startswith(NETWORK_FILESYSTEMS):
+        return str(connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0])
+    try:
+        return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+    except sqlite3.OperationalError:
+        return str(connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0])
+
+
+def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The type of the file system that holds `path`, e.g. "ext4"; "" where the system does not tell."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    real = path.resolve()
+    best, kind = -1, ""
+    for line in lines:
+        _, mount_point, filesystem, *_ = line.split(" ")
+        point = Path(mount_point.encode().decode("unicode_escape"))
+        if real.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), filesystem
+    return kind
+
+
+def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                index,
+                layer.name,
+                layer.kind,
+                json.dumps(layer.shapes),
+                layer.parameters,
+                None if layer.input_shape is None else json.dumps(layer.input_shape),
+                None if layer.output_shape is None else json.dumps(layer.output_shape),
+            )
+            for index, layer in enumerate(layers)
+        ],
+    )
+
+
+def _block(rows: list[tuple[Any, ...]], measures: int) -> FloatArray:
+    return np.frombuffer(b"".join(row[5] for row in rows), "<f4").reshape(len(rows), -1, measures)
+
+
+def _with_nan_as_text(row: tuple[Any, ...], columns: Sequence[int]) -> tuple[Any, ...]:
+    if all(row[i] is None or row[i] == row[i] for i in columns):
+        return row
+    return tuple("nan" if i in columns and value != value else value for i, value in enumerate(row))

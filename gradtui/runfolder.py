@@ -1,0 +1,121 @@
+"""Where runs live, and finding one: `$GRADTUI_DIR`, the user data folder, or a folder that is named."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradtui.errors import RunFileError, UsageError
+from gradtui.runfile import Status, open_run
+
+ENDING = ".gradtui"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line about a run; `loss` and `accuracy` are the last known ones, `problem` why it cannot be read."""
+
+    path: Path
+    run_id: str
+    name: str = ""
+    status: Status | None = None
+    started: float = 0.0
+    duration: float = 0.0
+    step: int = 0
+    layers: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+    problem: str | None = None
+
+    @property
+    def live(self) -> bool:
+        """True while the training can still add to the run."""
+        return self.status is not None and self.status.live
+
+
+def runs_folder(folder: str | Path | None = None) -> Path:
+    """The folder that is named, or `$GRADTUI_DIR`, or the user data folder; it need not exist."""
+    if folder is not None:
+        return Path(folder).expanduser()
+    if os.environ.get("GRADTUI_DIR"):
+        return Path(os.environ["GRADTUI_DIR"]).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("gradtui", appauthor=False) / "runs"
+
+
+def new_run_path(name: str, folder: Path, *, clock: Callable[[], float] = time.time) -> Path:
+    """A path for a new run that no other run has: the name made safe, date and time, a number if need be."""
+    safe = re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:60] or "run"
+    stamp = time.strftime("%m%d-%H%M%S", time.localtime(clock()))
+    path = folder / f"{safe}-{stamp}{ENDING}"
+    number = 2
+    while path.exists():
+        path = folder / f"{safe}-{stamp}-{number}{ENDING}"
+        number += 1
+    return path
+
+
+def runs(folder: str | Path | None = None) -> list[RunSummary]:
+    """All runs of a folder: live ones first, then the newest; a file that cannot be read is listed with its problem."""
+    found = [summarise(path) for path in runs_folder(folder).glob(f"*{ENDING}")]
+    return sorted(found, key=lambda run: (not run.live, -run.started, run.run_id))
+
+
+def summarise(path: Path) -> RunSummary:
+    """What a list shows about a run."""
+    try:
+        with open_run(path) as reader:
+            span = reader.span()
+            series, _ = reader.scalars()
+            losses = reader.last(1).loss
+            accuracy = next((s.value[-1] for name, s in reversed(series.items()) if "accuracy" in name), None)
+            return RunSummary(
+                path=path,
+                run_id=path.stem,
+                name=reader.header.name,
+                status=reader.status(),
+                started=reader.header.started,
+                duration=reader.duration(),
+                step=span[1] if span else 0,
+                layers=len(reader.layers()),
+                loss=float(losses[0]) if len(losses) else None,
+                accuracy=None if accuracy is None else float(accuracy),
+            )
+    except RunFileError as error:
+        try:
+            changed = path.stat().st_mtime
+        except OSError:
+            changed = 0.0
+        return RunSummary(path=path, run_id=path.stem, started=changed, problem=str(error))
+
+
+def find_run(name: str | None, folder: str | Path | None = None) -> Path:
+    """The run that is meant: a path, an id, the start of one; with None the newest live run, or else the newest.
+
+    Raises `UsageError` if there is none, or more than one.
+    """
+    where = runs_folder(folder)
+    if name is None:
+        readable = [run for run in runs(where) if run.problem is None]
+        if not readable:
+            raise UsageError(f"no runs in {where} yet: `gradtui train` starts one")
+        return readable[0].path
+    if os.sep in name or name.endswith(ENDING):
+        for candidate in (Path(name).expanduser(), where / name):
+            if candidate.exists():
+                return candidate
+        raise RunFileError(f"no such run file: {name}")
+    paths = sorted(where.glob(f"*{ENDING}"))
+    exact = [path for path in paths if path.stem == name]
+    similar = exact or [path for path in paths if path.stem.startswith(name)]
+    if not similar:
+        raise UsageError(f"no run named {name!r} in {where}: `gradtui runs` lists them")
+    if len(similar) > 1:
+        names = ", ".join(path.stem for path in similar[:4])
+        raise UsageError(f"{name!r} could be any of {len(similar)} runs ({names} …): give more of the name")
+    return similar[0]
