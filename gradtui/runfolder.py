@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ ENDING = ".gradtui"
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line about a run; `loss` and `accuracy` are the last known ones, `problem` why it cannot be read."""
+    """One line about a run; `loss` and `accuracy` are the last known ones, `problem` why it cannot be read.
+
+    `changed` is when its file changed last, in nanoseconds.
+    """
 
     path: Path
     run_id: str
@@ -30,6 +33,7 @@ class RunSummary:
     loss: float | None = None
     accuracy: float | None = None
     problem: str | None = None
+    changed: int = 0
 
     @property
     def live(self) -> bool:
@@ -62,12 +66,12 @@ def new_run_path(name: str, folder: Path, *, clock: Callable[[], float] = time.t
 
 def runs(folder: str | Path | None = None) -> list[RunSummary]:
     """All runs of a folder: live ones first, then the newest; a file that cannot be read is listed with its problem."""
-    found = [summarise(path) for path in runs_folder(folder).glob(f"*{ENDING}")]
-    return sorted(found, key=lambda run: (not run.live, -run.started, run.run_id))
+    return list_again(runs_folder(folder), ())
 
 
 def summarise(path: Path) -> RunSummary:
     """What a list shows about a run."""
+    changed = _changed(path)
     try:
         with open_run(path) as reader:
             span = reader.span()
@@ -85,13 +89,10 @@ def summarise(path: Path) -> RunSummary:
                 layers=len(reader.layers()),
                 loss=float(losses[0]) if len(losses) else None,
                 accuracy=None if accuracy is None else float(accuracy),
+                changed=changed,
             )
     except RunFileError as error:
-        try:
-            changed = path.stat().st_mtime
-        except OSError:
-            changed = 0.0
-        return RunSummary(path=path, run_id=path.stem, started=changed, problem=str(error))
+        return RunSummary(path=path, run_id=path.stem, started=changed / 1e9, problem=str(error), changed=changed)
 
 
 def find_run(name: str | None, folder: str | Path | None = None) -> Path:
@@ -119,3 +120,36 @@ def find_run(name: str | None, folder: str | Path | None = None) -> Path:
         names = ", ".join(path.stem for path in similar[:4])
         raise UsageError(f"{name!r} could be any of {len(similar)} runs ({names} …): give more of the name")
     return similar[0]
+
+
+def list_again(folder: Path, known: Iterable[RunSummary]) -> list[RunSummary]:
+    """As `runs`, but ended runs whose files did not change since `known` are not read again."""
+    by_path = {run.path: run for run in known if run.changed and not run.live}
+    found = []
+    for path in folder.glob(f"*{ENDING}"):
+        before = by_path.get(path)
+        found.append(before if before is not None and before.changed == _changed(path) else summarise(path))
+    return sorted(found, key=_order)
+
+
+def remove(path: Path) -> None:
+    """Delete a run: its file, SQLite's companions of it, and its log."""
+    for companion in (
+        path,
+        Path(f"{path}-wal"),
+        Path(f"{path}-shm"),
+        Path(f"{path}-journal"),
+        path.with_suffix(".log"),
+    ):
+        companion.unlink(missing_ok=True)
+
+
+def _order(run: RunSummary) -> tuple[bool, float, str]:
+    return not run.live, -run.started, run.run_id
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

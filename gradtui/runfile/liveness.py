@@ -51,9 +51,7 @@ def process_start(pid: int) -> str | None:
     return None if after_name[0] in "ZX" else after_name[19]
 
 
-def judge(
-    ending: tuple[str, str] | None, heartbeat: float, machine: str, pid: int, started: str, now: float
-) -> Status:
+def judge(ending: tuple[str, str] | None, heartbeat: float, machine: str, pid: int, started: str, now: float) -> Status:
     """Decide from the ending (outcome, detail), the last heartbeat and the process that recorded.
 
     `heartbeat` and `now` are seconds since the epoch; `machine`, `pid` and `started` are as the header has them.
@@ -77,7 +75,7 @@ def _boot_id() -> str:
 
 
 def _pid_namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def _start_without_proc(pid: int) -> str | None:

@@ -22,6 +22,7 @@ from gradtui.runfile.schema import (
     DoubleArray,
     Envelope,
     Event,
+    FloatArray,
     Header,
     Layer,
     Measure,
@@ -126,9 +127,10 @@ class RunReader:
         newest = self._rows("ORDER BY step DESC LIMIT ?", (count,))
         return Rows(*(getattr(newest, f.name)[::-1] for f in fields(Rows)))
 
-    def at(self, step: int) -> Rows:
-        """The newest recorded step that is not after `step` and has measures (one row, or none)."""
-        return self._rows("WHERE step <= ? AND measures IS NOT NULL ORDER BY step DESC LIMIT 1", (step,))
+    def at(self, step: int, count: int = 1) -> Rows:
+        """The newest `count` recorded steps that are not after `step` and have measures, newest first."""
+        where = "WHERE step <= ? AND measures IS NOT NULL ORDER BY step DESC LIMIT ?"
+        return self._rows(where, (step, count))
 
     def after(self, step: int) -> Rows:
         """The oldest recorded step after `step` that has measures (one row, or none)."""
@@ -138,22 +140,22 @@ class RunReader:
         """The whole run, thinned to smallest and largest values; a short run as it is."""
         span = self.span()
         if span is None:
-            return self._as_envelope(self.newer(-1, 0))
+            return Envelope.of_rows(self.newer(-1, 0))
         return self.window(*span)
 
     def window(self, first: int, last: int) -> Envelope:
         """The steps from `first` to `last`: in full if they are few, thinned otherwise."""
         rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, WHOLE_UP_TO + 1))
         if len(rows) <= WHOLE_UP_TO:
-            return self._as_envelope(rows)
+            return Envelope.of_rows(rows)
         thinned = self._thinned(first, last)
         if not len(thinned):
-            return self._as_envelope(rows)
+            return Envelope.of_rows(rows)
         inside = self._rows(
             "WHERE step BETWEEN ? AND ? ORDER BY step", (first, min(last, int(thinned.first_step[0]) - 1))
         )
         tail = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step", (int(thinned.last_step[-1]) + 1, last))
-        return _join([self._as_envelope(inside), thinned, self._as_envelope(tail)])
+        return Envelope.join([Envelope.of_rows(inside), thinned, Envelope.of_rows(tail)])
 
     def neurons(self, step: int) -> NeuronGrads | None:
         """The newest sample of the neurons' gradients that is not after `step`."""
@@ -171,14 +173,17 @@ class RunReader:
         """The metrics by name, those added after `newer_than`; and the mark to ask with the next time."""
         with self._reading():
             found = self._all(
-                "SELECT scalar, step, epoch, name, value FROM scalars WHERE scalar > ? ORDER BY scalar", (newer_than,)
+                "SELECT scalar, step, epoch, name, value FROM scalars WHERE scalar > ? ORDER BY scalar",
+                (newer_than,),
             )
         by_name: dict[str, list[tuple[Any, ...]]] = {}
         for row in found:
             by_name.setdefault(str(row[3]), []).append(row)
         series = {
             name: Scalars(
-                np.array([row[1] for row in rows], np.int64), _floats([r[2] for r in rows]), _floats([r[4] for r in rows])
+                np.array([row[1] for row in rows], np.int64),
+                _floats([r[2] for r in rows]),
+                _floats([r[4] for r in rows]),
             )
             for name, rows in by_name.items()
         }
@@ -199,17 +204,22 @@ class RunReader:
         (version,) = self._one("PRAGMA user_version") or (0,)
         if version > SCHEMA_VERSION:
             raise RunFileError(
-                f"{self.path} was written by a newer gradtui (schema {version}, this one reads {SCHEMA_VERSION}): upgrade gradtui"
+                f"{self.path} was written by a newer gradtui"
+                f" (schema {version}, this one reads {SCHEMA_VERSION}): upgrade gradtui"
             )
 
     def _rows(self, where: str, arguments: tuple[int, ...]) -> Rows:
         with self._reading():
             found = self._all(f"SELECT step, epoch, time, loss, learning_rate, measures FROM steps {where}", arguments)
-        layers = self._layers or self.layers()
+        epoch, seconds, loss, rate = (_floats([row[column] for row in found]) for column in (1, 2, 3, 4))
         return Rows(
             np.array([row[0] for row in found], np.int64),
-            *(_floats([row[column] for row in found]) for column in (1, 2, 3, 4)),
-            pad_layers([row[5] for row in found], len(layers), len(self.measures)),
+            epoch,
+            seconds,
+            loss,
+            rate,
+            self._decode([row[5] for row in found]),
+            np.array([row[3] is not None for row in found], np.bool_),
         )
 
     def _thinned(self, first: int, last: int) -> Envelope:
@@ -219,17 +229,21 @@ class RunReader:
                 " WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
                 (first, last),
             )
-        layers = self._layers or self.layers()
+        epoch, seconds, loss_low, loss_high = (_floats([row[column] for row in found]) for column in (2, 3, 4, 5))
         return Envelope(
             np.array([row[0] for row in found], np.int64),
             np.array([row[1] for row in found], np.int64),
-            *(_floats([row[column] for row in found]) for column in (2, 3, 4, 5)),
-            *(pad_layers([row[column] for row in found], len(layers), len(self.measures)) for column in (6, 7)),
+            epoch,
+            seconds,
+            loss_low,
+            loss_high,
+            self._decode([row[6] for row in found]),
+            self._decode([row[7] for row in found]),
         )
 
-    @staticmethod
-    def _as_envelope(rows: Rows) -> Envelope:
-        return Envelope(rows.step, rows.step, rows.epoch, rows.time, rows.loss, rows.loss, rows.measures, rows.measures)
+    def _decode(self, blobs: list[bytes | None]) -> FloatArray:
+        layers = self._layers or self.layers()
+        return pad_layers(blobs, len(layers), len(self.measures))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -304,8 +318,3 @@ def _layer(row: tuple[Any, ...]) -> Layer:
 
 def _floats(values: list[Any]) -> DoubleArray:
     return np.array([np.nan if value is None else float(value) for value in values], np.float64)
-
-
-def _join(parts: list[Envelope]) -> Envelope:
-    whole = [part for part in parts if len(part)]
-    return Envelope(*(np.concatenate([getattr(part, f.name) for part in whole]) for f in fields(Envelope)))

@@ -7,7 +7,8 @@ The measures of one recorded step are one little-endian float32 BLOB of shape [l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -102,7 +103,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Rows:
-    """Recorded steps, oldest first. `measures` is [rows, layers, measures]; everything else is [rows]."""
+    """Recorded steps. `measures` is [rows, layers, measures]; everything else is [rows].
+
+    `loss` is NaN where it is NaN and where it is not known; `loss_known` tells the two apart.
+    """
 
     step: npt.NDArray[np.int64]
     epoch: DoubleArray
@@ -110,6 +114,7 @@ class Rows:
     loss: DoubleArray
     learning_rate: DoubleArray
     measures: FloatArray
+    loss_known: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.step)
@@ -134,6 +139,26 @@ class Envelope:
 
     def __len__(self) -> int:
         return len(self.first_step)
+
+    @classmethod
+    def of_rows(cls, rows: Rows) -> Envelope:
+        """Each recorded step a stretch of its own."""
+        loss, measures = rows.loss, rows.measures
+        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, loss, measures, measures)
+
+    @classmethod
+    def join(cls, parts: Sequence[Envelope]) -> Envelope:
+        """One after the other; at least one of them."""
+        whole = [part for part in parts if len(part)]
+        if len(whole) <= 1:
+            return whole[0] if whole else parts[0]
+        joined: list[Any] = [np.concatenate([getattr(part, f.name) for part in whole]) for f in fields(cls)]
+        return cls(*joined)
+
+    def part(self, start: int, stop: int) -> Envelope:
+        """The stretches from `start` to before `stop`."""
+        sliced: list[Any] = [getattr(self, f.name)[start:stop] for f in fields(self)]
+        return Envelope(*sliced)
 
 
 @dataclass(frozen=True)
@@ -180,13 +205,13 @@ def fold(block: FloatArray) -> tuple[FloatArray, FloatArray]:
 def fold_ranges(minimum: FloatArray, maximum: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Fold ranges that were folded before: as `fold`, from smallest and largest values of their own."""
     mask = is_measured(maximum)
-    low = np.fmin.reduce(np.where(mask, minimum, np.float32(np.inf)), axis=0)
-    high = np.maximum.reduce(np.where(mask, maximum, np.float32(-np.inf)), axis=0)
+    low: FloatArray = np.fmin.reduce(np.where(mask, minimum, np.float32(np.inf)), axis=0)
+    high: FloatArray = np.maximum.reduce(np.where(mask, maximum, np.float32(-np.inf)), axis=0)
     only_nan = np.isposinf(low) & np.isnan(high)
-    low = np.where(only_nan, high, low)
+    low[only_nan] = high[only_nan]
     never = ~mask.any(axis=0)
     low[never] = high[never] = NOT_MEASURED
-    return low.astype(np.float32), high.astype(np.float32)
+    return low, high
 
 
 def pad_layers(blobs: list[bytes | None], layers: int, measures: int) -> FloatArray:

@@ -5,6 +5,7 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -53,18 +54,16 @@ _INSERT = {
 
 def say_on_stderr(text: str) -> None:
     """One line on stderr, even if stderr itself is gone."""
-    try:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         print(f"gradtui: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass
 
 
 class RunWriter:
     """The one writer of a run file.
 
     The file is made when the writer is made (errors of that raise `OSError` or `sqlite3.Error`); everything after
-    that is queued and written four times a second by a daemon thread. When the disk cannot keep up, or is full, new rows are
-    dropped and counted: `dropped`. `on_rows` is called on the writer's thread with each batch of steps,
+    that is queued and written four times a second by a daemon thread. When the disk cannot keep up, or is full, new
+    rows are dropped and counted: `dropped`. `on_rows` is called on the writer's thread with each batch of steps,
     (steps, [rows, layers, measures]), before it is written.
 
     Args:
@@ -174,12 +173,14 @@ class RunWriter:
         try:
             journal = choose_journal(connection, self.path)
             connection.executescript(
-                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; BEGIN; {SCHEMA} COMMIT;"
+                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
+                f" BEGIN; {SCHEMA} COMMIT;"
             )
             facts = {**asdict(header), "schema_version": SCHEMA_VERSION, "journal": journal}
             with connection:
                 connection.executemany(
-                    "INSERT INTO header VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+                    "INSERT INTO header VALUES (?, ?)",
+                    [(key, json.dumps(value)) for key, value in facts.items()],
                 )
                 connection.executemany(
                     "INSERT INTO measures VALUES (?, ?, ?, ?, ?)",
@@ -187,7 +188,7 @@ class RunWriter:
                 )
                 connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0)", (self._started,))
                 if journal != "wal":
-                    text = "the file system takes no write-ahead log; a rollback journal is used, viewers may wait a moment"
+                    text = "a rollback journal is used, for the file system takes no write-ahead log: viewers may wait"
                     connection.execute(_INSERT["events"], (0.0, None, "note", text))
         finally:
             connection.close()
@@ -245,7 +246,8 @@ class RunWriter:
                 self._tell("close", f"{self.path}: {error}; the last {len(self._backlog)} rows are lost")
             elif isinstance(error, sqlite3.OperationalError):
                 self._tell(
-                    str(error), f"{self.path}: {error}; training goes on, rows are kept and tried again every 2 s"
+                    str(error),
+                    f"{self.path}: {error}; training goes on, rows are kept and tried again every 2 s",
                 )
             else:
                 self._give_up(f"{self.path}: {error}; recording stops")
@@ -400,7 +402,7 @@ class _NeuronThinning:
 
 
 def choose_journal(connection: sqlite3.Connection, path: Path) -> str:
-    """Set the journal: a write-ahead log, or a rollback journal where shared memory does not work (NFS and its like)."""
+    """Set the journal: a write-ahead log, or a rollback journal where shared memory fails (NFS and its like)."""
     if filesystem_of(path).startswith(NETWORK_FILESYSTEMS):
         return str(connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0])
     try:

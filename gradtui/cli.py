@@ -1,0 +1,203 @@
+"""The `gradtui` command. Thin: each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradtui import __version__
+from gradtui.errors import GradtuiError, UsageError
+
+if TYPE_CHECKING:
+    from gradtui.lab.launch import Launch
+
+DESCRIPTION = """\
+See how fast every layer of a neural network learns, live in the terminal.
+
+  gradtui                     experiments and runs, to pick from
+  gradtui train               train a deep net, and watch its layers
+  gradtui attach              watch the newest run that is training, from any terminal
+"""
+EPILOG = """\
+Runs live in $GRADTUI_DIR, or in your data folder; --dir names another place.
+To record a training of your own, add to your script:  recorder = gradtui.watch(model, optimizer)
+"""
+FOLDER_HELP = "where runs live (default: $GRADTUI_DIR or your data folder)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code. Errors of the user's are one line on stderr."""
+    try:
+        options = build_parser().parse_args(arguments)
+        return int(options.run(options))
+    except GradtuiError as error:
+        print(f"gradtui: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # the reader of our output has gone, e.g. `gradtui runs | head -1`; keep Python from saying so at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, with every subcommand and flag."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
+    parser.add_argument("--version", action="version", version=f"gradtui {__version__}")
+    _add_viewer_flags(parser)
+    parser.set_defaults(run=_home)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_train(commands)
+    _add_attach(commands)
+    _add_runs(commands)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    from gradtui.lab.flags import add_recipe_flags
+
+    train = commands.add_parser(
+        "train",
+        help="train a built-in net and watch how fast its layers learn",
+        description="Train a built-in net in a process of its own and watch it; it goes on when you leave.",
+        epilog="example: gradtui train --data digits --hidden 30,30,30,30 --activation sigmoid",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe_flags(train)
+    where = train.add_argument_group("where and how it runs")
+    where.add_argument("--headless", action="store_true", help="train here without the viewer, with a progress line")
+    where.add_argument("--detach", action="store_true", help="start the training in the background, and return")
+    _add_viewer_flags(train)
+    train.set_defaults(run=_train)
+
+
+def _add_attach(commands: Any) -> None:
+    attach = commands.add_parser(
+        "attach",
+        help="watch a run: the newest live one, or the one that is named",
+        description="Watch a run, live or ended. Any number of viewers may watch the same run.",
+    )
+    attach.add_argument("name", metavar="RUN", nargs="?", help="an id from `gradtui runs`, the start of one, or a file")
+    _add_viewer_flags(attach)
+    attach.set_defaults(run=_attach)
+
+
+def _add_runs(commands: Any) -> None:
+    listing = commands.add_parser(
+        "runs",
+        help="list runs: live ones first",
+        description="List runs, live ones first, tab-separated in a pipe.",
+    )
+    listing.add_argument("--json", action="store_true", help="one JSON array, for scripts")
+    listing.add_argument("--dir", metavar="FOLDER", help=FOLDER_HELP)
+    listing.set_defaults(run=_runs)
+
+
+def _add_viewer_flags(parser: argparse.ArgumentParser) -> None:
+    viewer = parser.add_argument_group("the viewer")
+    # SUPPRESS keeps a subcommand from overwriting what was given before its name
+    left_alone = argparse.SUPPRESS
+    viewer.add_argument("--dir", metavar="FOLDER", default=left_alone, help=FOLDER_HELP)
+    viewer.add_argument(
+        "--fps",
+        type=float,
+        metavar="N",
+        default=left_alone,
+        help="pictures a second (default: 4); fewer on a slow link",
+    )
+    viewer.add_argument(
+        "--ascii",
+        action="store_true",
+        default=left_alone,
+        help="draw with ASCII alone (default: if the locale is not UTF-8)",
+    )
+
+
+def _home(options: argparse.Namespace) -> int:
+    return _view(options)
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from gradtui.tui.terminal import check_terminal
+
+    check_terminal()
+    from gradtui.runfolder import find_run
+
+    return _view(options, run=find_run(options.name, _folder(options)))
+
+
+def _train(options: argparse.Namespace) -> int:
+    from gradtui.lab.flags import recipe_from_flags
+
+    recipe = recipe_from_flags(options)
+    folder = _runs_folder(options)
+    if options.headless and options.detach:
+        raise UsageError("--headless trains here and --detach in the background: give one of them")
+    if options.headless:
+        from gradtui.lab.headless import train_headless
+
+        return train_headless(recipe, folder)
+    if not options.detach:
+        from gradtui.tui.terminal import check_terminal
+
+        check_terminal()
+    from gradtui.lab.launch import launch_in
+
+    launch = launch_in(folder, recipe)
+    if options.detach:
+        print(launch.path.stem)
+        return 0
+    return _view(options, run=launch.path, launch=launch)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from gradtui.listing import as_json, as_table
+    from gradtui.runfolder import runs
+
+    found = runs(options.dir)
+    print(as_json(found) if options.json else as_table(found, _runs_folder(options), terminal=sys.stdout.isatty()))
+    return 0
+
+
+def _view(options: argparse.Namespace, run: Path | None = None, launch: Launch | None = None) -> int:
+    from gradtui.tui.terminal import check_terminal
+
+    check_terminal()
+    from gradtui.tui.app import GradtuiApp
+    from gradtui.tui.ascii import wants_ascii
+
+    frames = getattr(options, "fps", 4.0)
+    if not 0.1 <= frames <= 60:
+        raise UsageError(f"--fps {frames:g}: give a number from 0.1 to 60")
+    app = GradtuiApp(
+        _runs_folder(options),
+        run=run,
+        launch=launch,
+        frames_per_second=frames,
+        ascii_only=getattr(options, "ascii", False) or wants_ascii(),
+    )
+    last_line = app.run()
+    if last_line:
+        print(last_line)
+    return app.return_code or 0
+
+
+def _folder(options: argparse.Namespace) -> str | None:
+    return getattr(options, "dir", None)
+
+
+def _runs_folder(options: argparse.Namespace) -> Path:
+    named = _folder(options)
+    if named is not None:
+        return Path(named).expanduser()
+    if os.environ.get("GRADTUI_DIR"):
+        return Path(os.environ["GRADTUI_DIR"]).expanduser()
+    from gradtui.runfolder import runs_folder
+
+    return runs_folder()

@@ -1,0 +1,248 @@
+"""Reductions in host memory: sums of squares of gradients, parameters and steps.
+
+Means, one thread, `benchmarks/overhead.py --reductions`: see there for NumPy's dot, `torch.dot` and
+`torch._foreach_norm` by size. NumPy's dot was fastest at each size, and one `torch.cat` beats a call a tensor for
+the many short vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradtui.record.layers import LayerTable, Places
+from gradtui.runfile.schema import DoubleArray, FloatArray
+
+SHORT = 4096  # elements up to which a vector is cheaper gathered with others than by a call of its own
+SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a time
+TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
+INFINITE = float("inf")
+PATTERNS = 16  # sets of parameters without a gradient that are remembered
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sums of squares [slots of `places`] in float64."""
+
+    places: Places
+    squares: DoubleArray
+
+
+class _Gather:
+    """The slots of one set of parameters, sorted by how they are best reduced."""
+
+    def __init__(self, table: LayerTable, places: Places) -> None:
+        self.places = places
+        chosen = [table.slots[i].parameter for i in places.active]
+        short = [i for i, p in enumerate(chosen) if p.dim() == 1 and p.numel() <= SHORT and p.dtype == torch.float32]
+        short = [i for i in short if _is_plain(chosen[i].grad)]
+        odd = [i for i, p in enumerate(chosen) if not _is_plain(p.grad)]
+        rest = sorted(set(range(len(chosen))) - set(short) - set(odd))
+        self.parameters = chosen
+        self.short = [chosen[i] for i in short]
+        self.short_at = np.array(short, np.intp)
+        self.long = [chosen[i] for i in rest]
+        self.long_at = np.array(rest, np.intp)
+        self.odd = [(i, chosen[i]) for i in odd]
+        self.floors = [TINY * p.numel() for p in self.long]
+        sizes = np.array([p.numel() for p in self.short], np.intp)
+        self.starts = np.cumsum(sizes) - sizes
+        self.buffer = torch.empty(int(sizes.sum()))
+        self.flat = self.buffer.numpy()
+        self.wide = np.empty(len(self.flat), np.float64)
+        self.squares = np.empty(len(chosen), np.float64)
+
+    def reduce_short(self, tensors: Sequence[torch.Tensor]) -> None:
+        # In float64, so that neither 1e-30 nor 1e30 leaves the range; there are few of these numbers
+        torch.cat(tensors, out=self.buffer)
+        np.multiply(self.flat, self.flat, out=self.wide, dtype=np.float64)
+        self.squares[self.short_at] = np.add.reduceat(self.wide, self.starts)
+
+
+class HostCollector:
+    """Measures tensors in host memory; each result is there at once.
+
+    Gradients that are `None` are left out, sparse ones count with their coalesced values, half precision is summed in
+    float32. Sums of squares that leave float32's range are taken again in float64.
+    """
+
+    waits = False
+
+    def __init__(self, table: LayerTable) -> None:
+        self._table = table
+        self._known: dict[tuple[int, ...], _Gather] = {}
+        self._look_again()
+        self._before: _HeldParameters | None = None
+        self._bias_slots = _bias_slots(table)
+
+    def gradients(self, scale: torch.Tensor | None = None) -> Sample:
+        """Sums of squares of the gradients as they are now, divided by `scale` squared."""
+        for parameter in self._absent:
+            if parameter.grad is not None:
+                self._look_again()
+                break
+        gather = self._gather
+        try:
+            if gather.short:
+                gather.reduce_short([p.grad for p in gather.short])  # type: ignore[misc]
+            if gather.long:
+                found = []
+                for parameter, floor in zip(gather.long, gather.floors, strict=True):
+                    flat = parameter.grad.numpy().ravel()  # type: ignore[union-attr]
+                    square = flat.dot(flat)
+                    found.append(square if floor < square < INFINITE else square_sum(parameter.grad))
+                gather.squares[gather.long_at] = found
+            for place, parameter in gather.odd:
+                gather.squares[place] = square_sum(parameter.grad)
+        except (TypeError, RuntimeError, AttributeError, ValueError):
+            # a gradient is missing, or is of another kind than it was
+            self._known.clear()
+            self._look_again()
+            gather = self._gather
+            gather.squares[:] = [square_sum(p.grad) for p in gather.parameters]
+        squares = gather.squares
+        if scale is not None:
+            squares = squares / float(scale) ** 2
+        return Sample(gather.places, squares)
+
+    def neurons(self, scale: torch.Tensor | None = None) -> dict[int, FloatArray]:
+        """∂C/∂b of each layer that has a bias: layer -> float32 [neurons]."""
+        factor = 1.0 if scale is None else 1.0 / float(scale)
+        found = {}
+        for layer, parameters in self._bias_slots.items():
+            grads = [p.grad.detach().reshape(-1).float() for p in parameters if p.grad is not None]
+            if grads:
+                values = grads[0] if len(grads) == 1 else torch.cat(grads)
+                found[layer] = values.numpy() if scale is None else values.numpy() * np.float32(factor)
+        return found
+
+    def hold(self) -> Sample:
+        """Keep a copy of the parameters before a step; their sums of squares."""
+        held = self._before
+        if held is None or not held.current():
+            places = self._table.places(lambda p: p.requires_grad)
+            held = self._before = _HeldParameters([self._table.slots[i].parameter for i in places.active], places)
+        return Sample(held.places, held.take())
+
+    def moved(self) -> DoubleArray:
+        """Sums of squares of the step taken since `hold`."""
+        assert self._before is not None
+        return self._before.moved()
+
+    def release(self) -> None:
+        """Let go of the parameters."""
+        self.__dict__.clear()
+
+    def _look_again(self) -> None:
+        active = tuple(i for i, slot in enumerate(self._table.slots) if slot.parameter.grad is not None)
+        if active not in self._known:
+            if len(self._known) >= PATTERNS:
+                self._known.clear()
+            self._known[active] = _Gather(self._table, self._table.places(lambda p: p.grad is not None))
+        self._gather: _Gather = self._known[active]
+        chosen = set(active)
+        self._absent: list[nn.Parameter] = [slot.parameter for i, slot in enumerate(self._table.slots) if i not in chosen]
+
+
+class _HeldParameters:
+    """A copy of some parameters before a step, to see afterwards what the step really was."""
+
+    def __init__(self, parameters: list[nn.Parameter], places: Places) -> None:
+        self.places = places
+        self._parameters = parameters
+        self._addresses = [p.data_ptr() for p in parameters]
+        self._pairs: list[tuple[Any, Any] | None] = []
+        self._slow: dict[int, torch.Tensor] = {}
+        for parameter in parameters:
+            plain = parameter.dtype in (torch.float32, torch.float64) and parameter.is_contiguous()
+            if plain and type(parameter) is nn.Parameter:
+                view = parameter.detach().view(-1).numpy()
+                self._pairs.append((view, np.empty_like(view)))
+            else:
+                self._pairs.append(None)
+        self._scratch = {kind: np.empty(SCRATCH, kind) for kind in (np.dtype("f4"), np.dtype("f8"))}
+
+    def current(self) -> bool:
+        """False once a parameter has moved in memory or was frozen or set free."""
+        return all(p.requires_grad for p in self._parameters) and self._addresses == [
+            p.data_ptr() for p in self._parameters
+        ]
+
+    def take(self) -> DoubleArray:
+        squares = np.empty(len(self._pairs))
+        for i, pair in enumerate(self._pairs):
+            if pair is None:
+                self._slow[i] = self._parameters[i].detach().clone()
+                squares[i] = square_sum(self._slow[i])
+            else:
+                view, kept = pair
+                np.copyto(kept, view)
+                squares[i] = _square_of(kept)
+        return squares
+
+    def moved(self) -> DoubleArray:
+        squares = np.empty(len(self._pairs))
+        for i, pair in enumerate(self._pairs):
+            if pair is None:
+                squares[i] = square_sum(self._parameters[i].detach().double() - self._slow.pop(i).double())
+            else:
+                view, kept = pair
+                scratch = self._scratch[view.dtype]
+                total = 0.0
+                # piece by piece, so that the difference never leaves the cache
+                for start in range(0, len(view), SCRATCH):
+                    piece = view[start : start + SCRATCH]
+                    step = scratch[: len(piece)]
+                    np.subtract(piece, kept[start : start + SCRATCH], out=step)
+                    total += float(_square_of(step))
+                squares[i] = total
+        return squares
+
+
+def _is_plain(grad: torch.Tensor | None) -> bool:
+    """True if NumPy can look at the gradient as it is."""
+    return (
+        grad is not None
+        and type(grad) is torch.Tensor
+        and grad.layout == torch.strided
+        and grad.dtype in (torch.float32, torch.float64)
+        and grad.device.type == "cpu"
+        and not grad.requires_grad
+    )
+
+
+def square_sum(tensor: torch.Tensor | None) -> float:
+    """Sum of squares of any tensor, right over the whole range of its type; the careful way.
+
+    Sparse: its coalesced values. Complex: of the absolute values. Synchronises if the tensor is on a device.
+    """
+    if tensor is None:
+        return 0.0
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    flat = tensor.cpu().to(torch.float64 if tensor.dtype == torch.float64 else torch.float32).numpy().ravel()
+    return float(_square_of(flat))
+
+
+def _square_of(flat: Any) -> float:
+    square = flat.dot(flat)
+    if TINY * len(flat) < square < INFINITE or flat.dtype != np.float32:
+        return float(square)
+    wide = flat.astype(np.float64)
+    return float(wide.dot(wide))
+
+
+def _bias_slots(table: LayerTable) -> dict[int, list[nn.Parameter]]:
+    by_layer: dict[int, list[nn.Parameter]] = {}
+    for slot in table.slots:
+        if slot.is_bias:
+            by_layer.setdefault(slot.layer, []).append(slot.parameter)
+    return by_layer

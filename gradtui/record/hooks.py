@@ -1,0 +1,71 @@
+"""Hooks that can be copied, pickled and switched off while a step runs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+
+def do_nothing(*_: Any) -> None:
+    """What a copied or unpickled hook is: a copy of a watched model or optimizer is not watched."""
+
+
+def _nothing() -> Callable[..., None]:
+    return do_nothing
+
+
+class Hook:
+    """Calls `target`; copies and pickles as a function that does nothing."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Callable[..., None]) -> None:
+        self.target = target
+
+    def __call__(self, *arguments: Any) -> None:
+        self.target(*arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return do_nothing
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _nothing, ()
+
+
+class StepHooks:
+    """The two hooks on an optimizer's step.
+
+    PyTorch walks the very dict that `handle.remove()` changes, so that a hook which removes itself from within can
+    break the step. Hence two ways to end: `remove` from outside, `silence` from within.
+    """
+
+    def __init__(self, optimizer: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
+        self._optimizer = weakref.ref(optimizer)
+        self._before, self._after = Hook(before), Hook(after)
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """Take both hooks off; not from within one of them."""
+        self._before.target = self._after.target = do_nothing
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def silence(self) -> None:
+        """Make both do nothing from now on, from within the first; the second takes them off if it is safe."""
+        self._before.target = do_nothing
+        self._after.target = self._leave
+
+    def _leave(self, *_: Any) -> None:
+        self._after.target = do_nothing
+        optimizer = self._optimizer()
+        before, after = self._handles
+        before.remove()  # nobody walks this one now
+        hooks = getattr(optimizer, "_optimizer_step_post_hooks", {})
+        if hooks and next(reversed(hooks)) == after.id:
+            # the walk has already passed the last entry, so that taking it out is not noticed
+            after.remove()

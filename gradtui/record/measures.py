@@ -1,0 +1,35 @@
+"""The measures of a layer: the columns of a recorded step, in the words of the field."""
+
+from __future__ import annotations
+
+from gradtui.runfile import Measure
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "bias_grad_norm",
+        "‖∂C/∂b‖",
+        "cost per unit bias",
+        "learning speed: L2 norm of the gradient of the mean cost by the layer's biases, before the step",
+    ),
+    Measure(
+        "weight_grad_norm",
+        "‖∂C/∂W‖",
+        "cost per unit weight",
+        "L2 norm of the gradient of the mean cost by the layer's other parameters, before the step",
+    ),
+    Measure(
+        "grad_norm",
+        "‖∂C/∂θ‖",
+        "cost per unit parameter",
+        "gradient norm: L2 norm of the gradient of the mean cost by all the layer's parameters, before the step",
+    ),
+    Measure("param_norm", "‖θ‖", "1", "L2 norm of the layer's parameters, before the step"),
+    Measure(
+        "update_ratio",
+        "‖Δθ‖/‖θ‖",
+        "1",
+        "update ratio: L2 norm of the step the optimizer really took, over that of the parameters before it",
+    ),
+)
+
+BIAS_GRAD_NORM, WEIGHT_GRAD_NORM, GRAD_NORM, PARAM_NORM, UPDATE_RATIO = range(len(MEASURES))

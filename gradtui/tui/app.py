@@ -1,0 +1,164 @@
+"""The viewer: which screen is shown, starting and stopping trainings, leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from gradtui.errors import GradtuiError
+from gradtui.tui.ascii import AsciiFilter
+from gradtui.tui.feed import FRAMES_PER_SECOND
+from gradtui.tui.palette import DARK, LIGHT
+from gradtui.tui.screens.run import RunScreen
+from gradtui.tui.terminal import send_only_what_changed
+from gradtui.tui.text import clean
+from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
+
+if TYPE_CHECKING:
+    from gradtui.lab.launch import Launch
+    from gradtui.lab.recipe import Recipe
+
+
+class GradtuiApp(App[str]):
+    """Home, or one run at once. The return value is a last line for the terminal, e.g. how to attach again.
+
+    Args:
+        folder: where runs live.
+        run: the run to open; None opens Home.
+        launch: the training that was just started to write `run`.
+        ascii_only: draw with ASCII characters alone.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "gradtui"
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as App declares it
+        (0, "-tiny"),
+        (LEAST_WIDTH, "-narrow"),
+        (96, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-flat"),
+        (LEAST_HEIGHT, "-low"),
+        (22, "-tall"),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "leave", show=False, priority=True)]
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: Path | None = None,
+        launch: Launch | None = None,
+        frames_per_second: float = FRAMES_PER_SECOND,
+        ascii_only: bool = False,
+    ) -> None:
+        super().__init__()
+        send_only_what_changed()
+        self._folder = folder
+        self._run = run
+        self._launch = launch
+        self._frames_per_second = frames_per_second
+        self._ascii = [AsciiFilter()] if ascii_only else []
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's filters, and the one that leaves only ASCII."""
+        return [*super().get_line_filters(), *self._ascii]
+
+    def get_default_screen(self) -> Screen[None]:
+        """The screen that the program opens with."""
+        if self._run is None:
+            return self._home()
+        return self._run_screen(self._run, self._launch)
+
+    def on_mount(self) -> None:
+        """Leave cleanly when the connection is lost or the program is asked to end; a training is not touched."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            loop.add_signal_handler(number, self.exit)
+
+    # -- screens ----------------------------------------------------------------------------------------------
+
+    def open_run(self, path: Path, launch: Launch | None = None) -> None:
+        """Show a run over Home."""
+        self.push_screen(self._run_screen(path, launch))
+
+    def start(self, recipe: Recipe) -> None:
+        """Start a training of its own, and show it."""
+        from gradtui.lab.launch import launch_in
+
+        try:
+            launch = launch_in(self._folder, recipe)
+        except GradtuiError as error:
+            self.notify(clean(str(error)), title="Not started", severity="error", timeout=15, markup=False)
+            return
+        self.open_run(launch.path, launch)
+
+    def go_home(self) -> None:
+        """Close the run that is shown; it goes on."""
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+        else:
+            self.switch_screen(self._home())
+
+    def _home(self) -> Screen[None]:
+        from gradtui.tui.screens.home import HomeScreen
+
+        return HomeScreen(self._folder)
+
+    def _run_screen(self, path: Path, launch: Launch | None) -> RunScreen:
+        if launch is None:
+            return RunScreen(path, frames_per_second=self._frames_per_second)
+        return RunScreen(path, frames_per_second=self._frames_per_second, starting=launch.trouble, log=launch.log_tail)
+
+    # -- help and leaving -------------------------------------------------------------------------------------
+
+    def action_help(self) -> None:
+        """List the keys of the screen that is shown."""
+        from gradtui.tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.screen))
+
+    async def action_leave(self) -> None:
+        """Quit; ask first if the run that is shown still trains and can be told to stop."""
+        from gradtui.tui.screens.ask import AskScreen
+
+        if isinstance(self.screen, AskScreen):
+            self.screen.dismiss("escape")
+            return
+        shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, RunScreen)), None)
+        snapshot = shown.snapshot if shown is not None else None
+        if shown is None or (snapshot is not None and not (snapshot.status.live and snapshot.takes_stop)):
+            self.exit()
+            return
+        if snapshot is None and not (
+            shown is not None and self._launch is not None and shown.path == self._launch.path
+        ):
+            self.exit()
+            return
+        answers = {"l": "leave it running", "s": "stop it", "escape": "stay here"}
+        question = f"{clean(shown.path.stem)} is still training."
+        self.push_screen(AskScreen(question, answers), lambda answer: self._leave(shown.path, answer))
+
+    def _leave(self, path: Path, answer: str | None) -> None:
+        if answer == "l":
+            self.exit(f"{path.stem} goes on training: `gradtui attach {path.stem}` shows it again")
+        elif answer == "s":
+            from gradtui.runfile import request
+
+            try:
+                request(path, "stop")
+            except GradtuiError as error:
+                self.notify(clean(str(error)), severity="error", markup=False)
+                return
+            self.exit(f"{path.stem} was asked to stop; what it recorded stays: `gradtui attach {path.stem}`")

@@ -1,0 +1,391 @@
+"""Follows one run file on a thread of its own and hands frozen snapshots over, never more than one at a time.
+
+numpy and sqlite3 are imported on that thread, after the first frame is on the screen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradtui.errors import RunFileError
+
+if TYPE_CHECKING:
+    from gradtui.runfile import Rows, RunReader, Scalars, Status
+    from gradtui.runfile.schema import FloatArray
+    from gradtui.view import Curves, History, LayerFacts, Snapshot
+
+FRAMES_PER_SECOND = 4.0
+CURVES_EVERY = 1.0  # s between redrawings of the curves
+STATUS_EVERY = 1.0  # s between looks at the heartbeat
+ROWS_PER_READ = 2048  # bounds the work of one frame
+BEHIND = 20_000  # recorded steps; a viewer further behind starts again from an overview
+LOOK_BACK = 512  # rows in which a sampled measure (the update ratio) is sought before the shown step
+REPLAY_SECONDS = 20.0  # how long a replay takes from end to end
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What the screen asks for. `cursor` is the step to show, None to follow the newest."""
+
+    measure: int = 0
+    layer: int = 0
+    cursor: int | None = None
+    playing: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """There is nothing to show yet, or no more: `text` says why; `log` holds the last lines the training printed."""
+
+    text: str
+    log: tuple[str, ...] = ()
+    failed: bool = False
+
+
+class Feed(threading.Thread):
+    """Reads `path` until it is stopped, and calls `deliver` with a `Snapshot` or a `Waiting` when something changed.
+
+    `deliver` is called on this thread. `starting` is asked while there is no file yet: it returns None as long as the
+    training is still starting, and otherwise a line that says how that went wrong.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        deliver: Callable[[Snapshot | Waiting], None],
+        *,
+        frames_per_second: float = FRAMES_PER_SECOND,
+        starting: Callable[[], str | None] | None = None,
+        log: Callable[[], tuple[str, ...]] = lambda: (),
+    ) -> None:
+        super().__init__(name="gradtui-feed", daemon=True)
+        self.path = path
+        self._deliver = deliver
+        self._interval = 1.0 / frames_per_second
+        self._starting = starting
+        self._log = log
+        self._wants = Wants()
+        self._moves: deque[Callable[[_Follower, Wants], Wants]] = deque()
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+
+    # -- called by the screen ---------------------------------------------------------------------------------
+
+    def want(self, **changes: object) -> None:
+        """Change what is asked for: measure, layer, cursor or playing."""
+        self._moves.append(lambda _, wants: replace(wants, **changes))  # type: ignore[arg-type]
+        self._wake.set()
+
+    def walk(self, rows: int) -> None:
+        """Move the shown step by so many recorded steps, back if negative; past the newest means follow."""
+        self._moves.append(lambda follower, wants: follower.walk(wants, rows))
+        self._wake.set()
+
+    def jump(self, share: float) -> None:
+        """Move the shown step by a share of the recorded span, back if negative."""
+        self._moves.append(lambda follower, wants: follower.jump(wants, share))
+        self._wake.set()
+
+    def toggle_pause(self) -> None:
+        """Pause or follow a live run; replay an ended one, or pause that."""
+        self._moves.append(lambda follower, wants: follower.toggle_pause(wants))
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopped.set()
+        self._wake.set()
+
+    # -- the thread -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Wait for the file, then follow it; a problem is delivered, and looked at again every second."""
+        problem = ""
+        while not self._stopped.is_set():
+            try:
+                reader = self._open()
+                if reader is None:
+                    return
+                with reader:
+                    self._follow(_Follower(reader))
+                    return
+            except RunFileError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._deliver(Waiting(problem, self._log(), failed=True))
+                self._stopped.wait(1.0)
+
+    def _open(self) -> RunReader | None:
+        from gradtui.runfile.reader import open_run
+
+        told = False
+        while self._starting is not None and not self.path.exists():
+            trouble = self._starting()
+            if trouble is not None:
+                self._deliver(Waiting(trouble, self._log(), failed=True))
+                self._stopped.wait()
+                return None
+            if not told:
+                told = True
+                self._deliver(Waiting("The training is starting …"))
+            if self._stopped.wait(0.05):
+                return None
+        return open_run(self.path)
+
+    def _follow(self, follower: _Follower) -> None:
+        previous: Snapshot | None = None
+        told = False
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            changed = follower.pull()
+            while self._moves:
+                self._wants = self._moves.popleft()(follower, self._wants)
+            if self._wants.playing:
+                self._wants = follower.play(self._wants, self._interval)
+            snapshot = follower.snapshot(self._wants) if changed or self._wants != follower.shown else None
+            if snapshot is not None and snapshot is not previous:
+                previous = snapshot
+                self._deliver(snapshot)
+            elif not told and not follower.ready:
+                told = True
+                self._deliver(Waiting("The training has started; no step is recorded yet …", self._log()))
+            spent = time.monotonic() - started
+            self._wake.wait(max(0.01, self._interval - spent))
+            self._wake.clear()
+
+
+class _Follower:
+    """The state of following one run: history, the newest row, and what was shown last."""
+
+    def __init__(self, reader: RunReader) -> None:
+        from gradtui import view
+
+        self._view = view
+        self._reader = reader
+        self.shown: Wants | None = None
+        self._status: Status = reader.status()
+        self._status_read = time.monotonic()
+        self._layers: tuple[LayerFacts, ...] = ()
+        self._history: History | None = None
+        self._newest: FloatArray | None = None
+        self._row: Rows | None = None
+        self._first, self._last = 0, -1
+        self._past: deque[tuple[float, FloatArray]] = deque()
+        self._pace: deque[tuple[float, int]] = deque()
+        self._scalars: dict[str, Scalars] = {}
+        self._scalar_mark = 0
+        self._curves: Curves | None = None
+        self._curves_key: tuple[int, int] = (-1, -1)
+        self._curves_drawn = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """True once there is a step to show."""
+        return self._newest is not None
+
+    def pull(self) -> bool:
+        """Read what is new; True if anything is."""
+        status_changed = self._look_at_status()
+        if not self._layers:
+            self._layers = tuple(self._view.facts(layer) for layer in self._reader.layers())
+            if not self._layers:
+                return status_changed
+        span = self._reader.span()
+        if span is None:
+            return status_changed
+        if self._history is None or span[1] - self._last > BEHIND:
+            self._load(span)
+            return True
+        changed = False
+        while len(rows := self._reader.newer(self._last, ROWS_PER_READ)):
+            self._take(rows)
+            changed = True
+            if len(rows) < ROWS_PER_READ:
+                break
+        return changed or status_changed or self._curves_are_due()
+
+    def snapshot(self, wants: Wants) -> Snapshot | None:
+        """The picture that is wanted; None if there is no step yet."""
+        if self._newest is None or self._row is None:
+            return None
+        self.shown = wants
+        reader, view = self._reader, self._view
+        following = wants.cursor is None or wants.cursor >= self._last
+        values, row = self._newest, self._row
+        if not following and wants.cursor is not None:
+            back = reader.at(wants.cursor, LOOK_BACK)
+            if len(back):
+                values, row = view.newest_known(back.measures), back
+        step = int(row.step[0])
+        layer = min(wants.layer, len(self._layers) - 1)
+        measure = min(wants.measure, len(reader.measures) - 1)
+        neurons = reader.neurons(step)
+        grads = neurons.bias_grad.get(layer) if neurons else None
+        series, self._scalar_mark = reader.scalars(self._scalar_mark)
+        for name, added in series.items():
+            self._scalars[name] = _extend(self._scalars.get(name), added)
+        shown = view.known(values[:, measure])
+        return view.Snapshot(
+            name=reader.header.name,
+            run_id=reader.run_id,
+            status=self._status,
+            first_step=self._first,
+            last_step=self._last,
+            step=step,
+            epoch=_number(row.epoch[0]),
+            total_epochs=reader.header.total_epochs,
+            total_steps=reader.header.total_steps,
+            seconds=float(row.time[0]),
+            steps_per_second=self._steps_per_second() if self._status.live else None,
+            loss=float(row.loss[0]) if row.loss_known[0] else None,
+            metrics=tuple((name, _value_at(s, step)) for name, s in self._scalars.items()),
+            sampling=reader.header.sampling,
+            takes_stop="stop" in reader.header.takes_commands,
+            pid=reader.header.pid,
+            layers=self._layers,
+            measures=tuple(reader.measures),
+            measure=measure,
+            values=shown,
+            before=view.known(self._second_ago()[:, measure]) if following else (None,) * len(shown),
+            layer=layer,
+            neurons=None if grads is None else tuple(grads.tolist()),
+            neurons_step=neurons.step if neurons else None,
+            curves=self._draw_curves(measure),
+            accuracy=next((s for name, s in self._scalars.items() if "accuracy" in name), None),
+            words=tuple(view.in_words(self._layers, shown, reader.measures[measure])),
+            events=tuple(reader.events()),
+            following=following,
+            playing=wants.playing,
+        )
+
+    # -- moving through time ----------------------------------------------------------------------------------
+
+    def walk(self, wants: Wants, rows: int) -> Wants:
+        """By recorded steps."""
+        cursor = self._last if wants.cursor is None else wants.cursor
+        for _ in range(abs(rows)):
+            found = self._reader.after(cursor) if rows > 0 else self._reader.at(cursor - 1)
+            if not len(found):
+                break
+            cursor = int(found.step[0])
+        return self._to(wants, cursor, back=rows < 0)
+
+    def jump(self, wants: Wants, share: float) -> Wants:
+        """By a share of the recorded span."""
+        cursor = self._last if wants.cursor is None else wants.cursor
+        stride = max(1, round(abs(share) * (self._last - self._first)))
+        return self._to(wants, cursor + (stride if share > 0 else -stride), back=share < 0)
+
+    def play(self, wants: Wants, seconds: float) -> Wants:
+        """On by so much of the replay's time."""
+        moved = self.jump(wants, seconds / REPLAY_SECONDS)
+        return replace(moved, playing=moved.cursor is not None)
+
+    def toggle_pause(self, wants: Wants) -> Wants:
+        """Pause, go on, or start the replay of an ended run."""
+        if wants.playing:
+            return replace(wants, playing=False)
+        if self._status.live:
+            return replace(wants, cursor=self._last if wants.cursor is None else None)
+        start = self._first if wants.cursor is None or wants.cursor >= self._last else wants.cursor
+        return replace(wants, cursor=start, playing=True)
+
+    def _to(self, wants: Wants, cursor: int, back: bool) -> Wants:
+        at_end = cursor >= self._last and not back
+        return replace(
+            wants, cursor=None if at_end else min(max(cursor, self._first), self._last), playing=wants.playing
+        )
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def _look_at_status(self) -> bool:
+        now = time.monotonic()
+        if now - self._status_read < STATUS_EVERY:
+            return False
+        self._status_read = now
+        before, self._status = self._status, self._reader.status()
+        return (before.state, before.detail) != (self._status.state, self._status.detail)
+
+    def _load(self, span: tuple[int, int]) -> None:
+        """Start from an overview: bounded work however long the run is."""
+        envelope = self._reader.window(*span)
+        self._history = self._view.History(len(self._layers), len(self._reader.measures))
+        self._history.add(envelope, max(1, round(self._reader.recorded() / max(1, len(envelope)))))
+        self._first = span[0]
+        newest = self._reader.at(span[1], LOOK_BACK)
+        self._last = span[1]
+        if len(newest):
+            self._newest = self._view.newest_known(newest.measures)
+            self._row = newest
+            self._remember()
+
+    def _take(self, rows: Rows) -> None:
+        from gradtui.runfile import is_measured
+
+        assert self._history is not None
+        self._history.add_rows(rows)
+        self._last = int(rows.step[-1])
+        measured = is_measured(rows.measures).any(axis=(1, 2)).nonzero()[0]
+        if len(measured):
+            newest = int(measured[-1])
+            last_rows = rows.measures[-LOOK_BACK:]
+            self._newest = (
+                self._view.newest_known(last_rows[::-1])
+                if self._newest is None
+                else self._view.update_known(self._newest, last_rows)
+            )
+            self._row = type(rows)(*(getattr(rows, name)[newest:] for name in rows.__dataclass_fields__))
+            self._remember()
+
+    def _remember(self) -> None:
+        assert self._newest is not None
+        now = time.monotonic()
+        self._past.append((now, self._newest))
+        while len(self._past) > 1 and self._past[1][0] < now - 1.0:
+            self._past.popleft()
+        self._pace.append((now, self._last))
+        while len(self._pace) > 2 and self._pace[0][0] < now - 3.0:
+            self._pace.popleft()
+
+    def _second_ago(self) -> FloatArray:
+        return self._past[0][1]
+
+    def _steps_per_second(self) -> float | None:
+        (start, first), (end, last) = self._pace[0], self._pace[-1]
+        return (last - first) / (end - start) if end - start > 0.2 else None
+
+    def _curves_are_due(self) -> bool:
+        stale = self._curves_key[1] != self._last
+        return stale and time.monotonic() - self._curves_drawn >= CURVES_EVERY
+
+    def _draw_curves(self, measure: int) -> Curves:
+        assert self._history is not None
+        key = (measure, self._last)
+        if self._curves is None or key[0] != self._curves_key[0] or self._curves_are_due():
+            self._curves = self._history.curves(measure)
+            self._curves_key = key
+            self._curves_drawn = time.monotonic()
+        return self._curves
+
+
+def _extend(known: Scalars | None, added: Scalars) -> Scalars:
+    import numpy as np
+
+    if known is None:
+        return added
+    return type(added)(*(np.concatenate([getattr(known, f), getattr(added, f)]) for f in added.__dataclass_fields__))
+
+
+def _value_at(series: Scalars, step: int) -> float:
+    before = int(series.step.searchsorted(step, side="right"))
+    return float(series.value[max(0, before - 1)])
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,215 @@
+"""Where the program opens: experiments to start, and runs to look at, live ones first."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer, OptionList, Static
+from textual.widgets.option_list import Option
+
+from gradtui.tui.bars import number
+from gradtui.tui.text import clean, fit, fit_left
+from gradtui.tui.widgets.run_header import STATES
+from gradtui.tui.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from gradtui.lab.recipe import Experiment
+    from gradtui.runfolder import RunSummary
+    from gradtui.tui.app import GradtuiApp
+
+LOOK_EVERY = 2.0  # s between looks at the folder
+
+
+class HomeScreen(Screen[None]):
+    """Experiments on the left with what to look at, runs below."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open", tooltip="start the experiment, or look at the run"),
+        Binding(
+            "tab",
+            "app.focus_next",
+            "experiments/runs",
+            tooltip="go from the experiments to the runs and back",
+        ),
+        Binding("d", "delete", "delete", tooltip="delete the run under the cursor; asks first"),
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit; trainings go on"),
+    ]
+
+    class Listed(Message):
+        """The folder was read."""
+
+        def __init__(self, runs: list[RunSummary]) -> None:
+            super().__init__()
+            self.runs = runs
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._experiments: dict[str, Experiment] = {}
+        self._runs: dict[str, RunSummary] = {}
+        self._shown: list[tuple[str, str]] = []
+
+    def compose(self) -> ComposeResult:
+        """The widgets, as they stand on the screen."""
+        yield Static("gradtui   how fast does every layer learn?", id="banner", markup=False)
+        with Horizontal(id="home-top"):
+            yield OptionList(id="experiments", markup=False)
+            with VerticalScroll(id="about", can_focus=False):
+                yield Static(id="about-text", markup=False)
+        yield OptionList(id="runs", markup=False)
+        yield TooSmall(id="too-small")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """List the experiments; read the folder once the first frame is on the screen."""
+        from gradtui.lab.recipe import EXPERIMENTS
+
+        self._experiments = dict(EXPERIMENTS)
+        experiments = self.query_one("#experiments", OptionList)
+        experiments.border_title = "Experiments"
+        experiments.add_options([Option(e.title, id=name) for name, e in self._experiments.items()])
+        experiments.highlighted = 0
+        experiments.focus()
+        self.query_one("#about").border_title = "What to look at"
+        runs = self.query_one("#runs", OptionList)
+        runs.border_title = Content(f"Runs in {clean(str(self._folder))}")
+        self.call_after_refresh(self._read_folder)
+        self.set_interval(LOOK_EVERY, self._read_folder)
+
+    def on_screen_resume(self) -> None:
+        """Look at the folder again when coming back."""
+        if self._shown:
+            self._read_folder()
+
+    @work(thread=True, exclusive=True)
+    def _read_folder(self) -> None:
+        from gradtui.runfolder import list_again
+
+        self.post_message(self.Listed(list_again(self._folder, self._runs.values())))
+
+    def on_home_screen_listed(self, event: HomeScreen.Listed) -> None:
+        """Show the runs; leave the list alone where nothing changed."""
+        self._runs = {run.run_id: run for run in event.runs}
+        width = max(40, self.size.width - 6)
+        shown = [(run.run_id, _describe(run, width)) for run in event.runs]
+        if shown == self._shown:
+            return
+        runs = self.query_one("#runs", OptionList)
+        if [name for name, _ in shown] == [name for name, _ in self._shown]:
+            for (name, text), (_, before) in zip(shown, self._shown, strict=True):
+                if text != before:
+                    runs.replace_option_prompt(name, text)
+        else:
+            chosen = runs.highlighted_option.id if runs.highlighted_option else None
+            runs.set_options([Option(text, id=name) for name, text in shown])
+            names = [name for name, _ in shown]
+            runs.highlighted = names.index(chosen) if chosen in names else (0 if names else None)
+        runs.border_subtitle = "" if shown else "none yet: press enter on an experiment"
+        self._shown = shown
+
+    def on_resize(self) -> None:
+        """Describe the runs for the new width."""
+        if self._shown:
+            self.on_home_screen_listed(self.Listed(list(self._runs.values())))
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Say what the experiment shows, or more about the run."""
+        about = self.query_one("#about-text", Static)
+        if event.option_list.id == "experiments" and event.option.id in self._experiments:
+            experiment = self._experiments[event.option.id]
+            about.update(
+                f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {event.option.id}"
+            )
+        elif event.option.id in self._runs:
+            run = self._runs[event.option.id]
+            lines = [clean(run.run_id), "", *(clean(run.problem) for _ in [0] if run.problem)]
+            if run.status is not None:
+                lines += [
+                    f"{run.layers} layers · {run.step:,} steps in {_duration(run.duration)}",
+                    clean(run.status.detail),
+                ]
+                lines.append(f"started {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
+            lines += ["", f"$ gradtui attach {clean(run.run_id)}"]
+            about.update("\n".join(lines))
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Start an experiment, or open a run."""
+        app = cast("GradtuiApp", self.app)
+        if event.option_list.id == "experiments":
+            app.start(self._experiments[str(event.option.id)].recipe)
+        elif (run := self._runs.get(str(event.option.id))) is not None:
+            if run.problem:
+                self.notify(run.problem, severity="error", markup=False)
+            else:
+                app.open_run(run.path)
+
+    def action_open(self) -> None:
+        """Open what is under the cursor (the lists do this themselves when they have the focus)."""
+        focused = self.focused
+        if isinstance(focused, OptionList):
+            focused.action_select()
+
+    def action_delete(self) -> None:
+        """Delete the run under the cursor, after asking."""
+        runs = self.query_one("#runs", OptionList)
+        option = runs.highlighted_option
+        run = self._runs.get(str(option.id)) if option else None
+        if run is None or self.focused is not runs:
+            self.notify("Go to a run with tab first.", markup=False)
+        elif run.live:
+            self.notify(f"{run.run_id} is still training.", severity="warning", markup=False)
+        else:
+            from gradtui.tui.screens.ask import AskScreen
+
+            question = AskScreen(
+                f"Delete the run {clean(run.run_id)} for good?", {"d": "delete it", "escape": "keep it"}
+            )
+            self.app.push_screen(question, lambda answer: self._delete(run) if answer == "d" else None)
+
+    def _delete(self, run: RunSummary) -> None:
+        from gradtui.runfolder import remove
+
+        remove(run.path)
+        self._read_folder()
+
+
+def _describe(run: RunSummary, width: int) -> str:
+    """One line about a run, in columns that fit `width`."""
+    if run.status is None:
+        sign, word = "✗", "unreadable"
+    else:
+        sign, word, _ = STATES[run.status.state]
+    columns = [f"{sign} {fit(word, 10)}", fit(clean(run.run_id), min(40, max(22, width - 56)))]
+    if run.problem is None:
+        columns.append(fit_left(f"step {run.step:,}", 14))
+        if width >= 76:
+            columns.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))
+        if width >= 92:
+            columns.append(fit_left("" if run.accuracy is None else f"{100 * run.accuracy:.1f} %", 8))
+    columns.append(fit_left(_ago(time.time() - run.started), 10))
+    return " ".join(columns)
+
+
+def _ago(seconds: float) -> str:
+    """An age as people say it; coarse, so that the list seldom changes."""
+    for limit, size, unit in ((3600, 60, "min"), (86400, 3600, "h"), (float("inf"), 86400, "d")):
+        if seconds < limit:
+            return "just now" if seconds < 60 else f"{seconds // size:.0f} {unit} ago"
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} h" if minutes >= 60 else f"{minutes}:{seconds:02} min"

@@ -1,0 +1,128 @@
+"""All neurons of one layer, sortable, with the exact number of the one under the cursor."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from gradtui.tui.text import clean
+from gradtui.tui.widgets.bars import BarRows, Bars
+from gradtui.tui.widgets.run_header import RunHeader
+from gradtui.tui.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from gradtui.tui.screens.run import RunScreen
+    from gradtui.view import Snapshot
+
+ORDERS = ("in order", "largest first", "smallest first")
+
+
+class NeuronsScreen(Screen[None]):
+    """The gradient of the mean cost by each bias of one layer, ∂C/∂b."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "sort", "sort", tooltip="in order, largest first, smallest first"),
+        Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
+        Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through time"),
+        Binding("right", "jump(1)", "later", show=False, tooltip="walk on through time"),
+        Binding("left_square_bracket", "layer(-1)", "layer", key_display="[/]", tooltip="the layer before"),
+        Binding("right_square_bracket", "layer(1)", "next layer", show=False, tooltip="the next layer"),
+        Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
+        Binding("escape,n", "dismiss", "back", tooltip="back to the layers"),
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
+    ]
+
+    def __init__(self, run: RunScreen) -> None:
+        super().__init__()
+        self._run = run
+        self._snapshot: Snapshot | None = None
+        self._order = 0
+        self._ranks: list[int] = []
+
+    def compose(self) -> ComposeResult:
+        """A header, the bars, one line with the exact number."""
+        yield RunHeader(id="run-header")
+        yield Bars(id="neuron-bars")
+        yield Static(id="exact", markup=False)
+        yield TooSmall(id="too-small")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Show what there is."""
+        self.query_one(Bars).focus()
+        if self._snapshot is not None:
+            self.show(self._snapshot)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the neurons of a snapshot."""
+        self._snapshot = snapshot
+        if not self.is_mounted:
+            return
+        self.query_one(RunHeader).show(snapshot)
+        bars = self.query_one(Bars)
+        values = snapshot.neurons or ()
+        self._ranks = list(range(len(values)))
+        if self._order:
+            sign = -1 if self._order == 1 else 1
+            self._ranks.sort(key=lambda i: sign * (math.inf if math.isnan(values[i]) else abs(values[i])))
+        name = clean(snapshot.layers[snapshot.layer].name)
+        title = f"Neurons of {name}  ∂C/∂b  {ORDERS[self._order]}"
+        bars.set_title(title)
+        bars.show(
+            BarRows(
+                tuple(i + 1 for i in self._ranks),
+                ("",) * len(values),
+                ("",) * len(values),
+                tuple(values[i] for i in self._ranks),
+                colours=(snapshot.layer, len(snapshot.layers)),
+            )
+        )
+        self._say_exactly()
+
+    def _say_exactly(self) -> None:
+        snapshot, bars = self._snapshot, self.query_one(Bars)
+        if snapshot is None or not self._ranks or snapshot.neurons is None:
+            text = "No gradient by a bias is recorded for this layer at this step."
+        else:
+            neuron = self._ranks[bars.cursor]
+            text = (
+                f"neuron {neuron + 1} of {len(self._ranks):,}   ∂C/∂b = {snapshot.neurons[neuron]:.8e}"
+                f"   at step {snapshot.neurons_step:,}"
+            )
+        exact = self.query_one("#exact", Static)
+        if text != exact.content:
+            exact.update(text, layout=False)
+
+    def on_bars_selected(self) -> None:
+        """Say the number under the cursor."""
+        self._say_exactly()
+
+    def action_sort(self) -> None:
+        """Go on to the next order."""
+        self._order = (self._order + 1) % len(ORDERS)
+        if self._snapshot is not None:
+            self.show(self._snapshot)
+
+    def action_layer(self, by: int) -> None:
+        """Go to another layer."""
+        if self._snapshot is not None:
+            layer = min(max(0, self._snapshot.layer + by), len(self._snapshot.layers) - 1)
+            self._run.select_layer(layer)
+
+    def action_toggle_pause(self) -> None:
+        """Pause, follow or replay."""
+        self._run.action_toggle_pause()
+
+    def action_jump(self, direction: int) -> None:
+        """Walk through time."""
+        self._run.action_jump(direction)
+
+    def action_toggle_log(self) -> None:
+        """Switch the axis."""
+        self.query_one(Bars).toggle_log()

@@ -1,0 +1,83 @@
+"""The line on top of a run: what it is, whether it lives, how far it is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gradtui.tui.bars import number
+from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
+from gradtui.tui.palette import theme_style
+from gradtui.tui.text import clean, fit
+
+if TYPE_CHECKING:
+    from gradtui.view import Snapshot
+
+STATES = {  # state -> sign, word, colour; the sign and the word say it without colour
+    "live": ("●", "live", "success"),
+    "finished": ("✔", "finished", "primary"),
+    "stopped": ("■", "stopped", "warning"),
+    "failed": ("✗", "failed", "error"),
+    "died": ("✗", "died", "error"),
+}
+
+
+class RunHeader(CellWidget):
+    """Name, state, step, epoch, speed, loss and metrics; what does not fit is left out from the right."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._snapshot: Snapshot | None = None
+        self._run_name = ""
+
+    def show(self, snapshot: Snapshot | None, name: str = "") -> None:
+        """Show a snapshot, or only a name while there is none."""
+        self._snapshot, self._run_name = snapshot, name
+        self.repaint()
+
+    def line(self, y: int, width: int) -> list[Cell]:
+        """The one line."""
+        ground = "panel"
+        plain = theme_style(self.app, "foreground", background=ground)
+        dim = theme_style(self.app, "dim", background=ground)
+        bold = theme_style(self.app, "foreground", background=ground, bold=True)
+        s = self._snapshot
+        if s is None:
+            return fit_cells(cells(f" {self._run_name}", bold), width, plain)
+        sign, word, colour = STATES[s.status.state]
+        name = clean(s.name)
+        drawn = cells(" " + fit(name, min(len(name), max(10, width // 3))) + "  ", bold)
+        drawn += cells(f"{sign} {word}", theme_style(self.app, colour, background=ground, bold=True))
+        if s.playing:
+            drawn += cells("  ▶ replay", theme_style(self.app, "accent", background=ground, bold=True))
+        elif not s.following:
+            drawn += cells("  ‖ paused", theme_style(self.app, "accent", background=ground, bold=True))
+        parts = [part for part in self._facts(s) if part]
+        for part, loud in parts:
+            style = theme_style(self.app, "error", background=ground, bold=True) if loud else plain
+            if len(drawn) + 3 + len(part) > width:
+                break
+            drawn += cells("   " if part is parts[0][0] else " · ", dim) + cells(part, style)
+        return fit_cells(drawn, width, plain)
+
+    @staticmethod
+    def _facts(s: Snapshot) -> list[tuple[str, bool]]:
+        of = f" of {s.last_step:,}" if not s.following else f"/{s.total_steps:,}" if s.total_steps else ""
+        facts = [(f"step {s.step:,}{of}", False)]
+        if s.epoch is not None:
+            total = f"/{s.total_epochs:g}" if s.total_epochs else ""
+            # the epoch counts finished ones in fractions; people count the one they are in
+            facts.append((f"epoch {min(math.floor(s.epoch) + 1, s.total_epochs or math.inf):g}{total}", False))
+        if s.loss is not None:
+            facts.append((f"loss {number(s.loss)}", not math.isfinite(s.loss)))
+        for name, value in s.metrics:
+            shown = f"{100 * value:.1f} %" if "accuracy" in name else number(value)
+            facts.append(
+                (
+                    f"{clean(name).replace('_accuracy', '').replace('_', ' ')} {shown}",
+                    not math.isfinite(value),
+                )
+            )
+        if s.steps_per_second is not None:
+            facts.append((f"{s.steps_per_second:,.0f} steps/s", False))
+        return facts

@@ -1,0 +1,220 @@
+"""Rows of a run in, what a screen shows out: bounded history, the picture at one step, a summary. Pure numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtui.runfile import Envelope, Event, Layer, Measure, Rows, Scalars, Status, is_measured
+from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray, fold_ranges
+
+BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
+
+
+@dataclass(frozen=True)
+class Curves:
+    """History of one measure. `minimum` and `maximum` are [buckets, layers]; the rest is [buckets]."""
+
+    first_step: npt.NDArray[np.int64]
+    last_step: npt.NDArray[np.int64]
+    minimum: FloatArray
+    maximum: FloatArray
+    loss_minimum: DoubleArray
+    loss_maximum: DoubleArray
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What does not change about a layer; `shape` is e.g. `64→30`."""
+
+    name: str
+    kind: str
+    shape: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a screen shows of a run at one moment; made off the UI thread, never changed.
+
+    `values`, `before` (a second earlier) and `neurons` (of the layer `layer`) hold None where nothing was measured.
+    """
+
+    name: str
+    run_id: str
+    status: Status
+    first_step: int
+    last_step: int
+    step: int
+    epoch: float | None
+    total_epochs: float | None
+    total_steps: int | None
+    seconds: float
+    steps_per_second: float | None
+    loss: float | None
+    metrics: tuple[tuple[str, float], ...]
+    sampling: str
+    takes_stop: bool
+    pid: int
+    layers: tuple[LayerFacts, ...]
+    measures: tuple[Measure, ...]
+    measure: int
+    values: tuple[float | None, ...]
+    before: tuple[float | None, ...]
+    layer: int
+    neurons: tuple[float, ...] | None
+    neurons_step: int | None
+    curves: Curves
+    accuracy: Scalars | None
+    words: tuple[str, ...]
+    events: tuple[Event, ...]
+    following: bool
+    playing: bool
+
+
+class History:
+    """The whole run in at most 512 buckets of equally many recorded steps, however long it grows.
+
+    A bucket keeps the smallest and the largest value of each measure. When the buckets are full, neighbours are
+    merged and each bucket covers twice as many steps.
+    """
+
+    def __init__(self, layers: int, measures: int, buckets: int = BUCKETS) -> None:
+        self._limit = buckets
+        self._stride = 1
+        step, number = np.empty(0, np.int64), np.empty(0)
+        measured = np.empty((0, layers, measures), np.float32)
+        self._parts = Envelope(step, step, number, number, number, number, measured, measured)
+        self._rest = self._parts
+
+    def add_rows(self, rows: Rows) -> None:
+        """Take newer recorded steps."""
+        if len(rows):
+            self.add(Envelope.of_rows(rows), 1)
+
+    def add(self, envelope: Envelope, rows_each: int) -> None:
+        """Take newer stretches that cover `rows_each` recorded steps each."""
+        while self._stride < rows_each:
+            self._halve()
+        waiting = Envelope.join([self._rest, envelope])
+        group = max(1, self._stride // rows_each)
+        whole = len(waiting) // group * group
+        self._parts = Envelope.join([self._parts, _merge(waiting.part(0, whole), group)])
+        self._rest = waiting.part(whole, len(waiting))
+        while len(self._parts) > self._limit:
+            self._halve()
+
+    def curves(self, measure: int) -> Curves:
+        """The history of one measure, up to the newest step."""
+        parts = Envelope.join([self._parts, _merge(self._rest, max(1, len(self._rest)))])
+        return Curves(
+            parts.first_step,
+            parts.last_step,
+            np.ascontiguousarray(parts.minimum[:, :, measure]),
+            np.ascontiguousarray(parts.maximum[:, :, measure]),
+            parts.loss_minimum,
+            parts.loss_maximum,
+        )
+
+    def _halve(self) -> None:
+        even = len(self._parts) // 2 * 2
+        odd = self._parts.part(even, len(self._parts))
+        self._parts = _merge(self._parts.part(0, even), 2)
+        self._rest = Envelope.join([odd, self._rest])
+        self._stride *= 2
+
+
+def known(values: FloatArray) -> tuple[float | None, ...]:
+    """[layers] as Python numbers, None where nothing was measured."""
+    return tuple(float(v) if m else None for v, m in zip(values, is_measured(values), strict=True))
+
+
+def newest_known(rows_newest_first: FloatArray) -> FloatArray:
+    """[rows, layers, measures] -> [layers, measures]: of each value the newest that was measured."""
+    if not len(rows_newest_first):
+        return np.empty(rows_newest_first.shape[1:], np.float32)
+    mask = is_measured(rows_newest_first)
+    newest = mask.argmax(axis=0)
+    picked = np.take_along_axis(rows_newest_first, newest[None], axis=0)[0]
+    return np.where(mask.any(axis=0), picked, NOT_MEASURED)
+
+
+def update_known(current: FloatArray, rows_oldest_first: FloatArray) -> FloatArray:
+    """Carry `current` [layers, measures] on by newer rows: values that were not measured stay as they were."""
+    newer = newest_known(rows_oldest_first[::-1])
+    return np.where(is_measured(newer), newer, current)
+
+
+def facts(layer: Layer) -> LayerFacts:
+    """A layer in the words of a list: the shape as inputs→outputs where the weight tells it."""
+    weight = next((shape for name, shape in layer.shapes.items() if len(shape) >= 2), None)
+    if weight is None:
+        shape = "×".join(str(n) for n in next(iter(layer.shapes.values()), ()))
+    elif "Embedding" in layer.kind:
+        shape = f"{weight[0]}→{weight[1]}"
+    else:
+        kernel = "×".join(str(n) for n in weight[2:])
+        shape = f"{weight[1]}→{weight[0]}" + (f" {kernel}" if kernel else "")
+    return LayerFacts(layer.name, layer.kind, shape, layer.parameters)
+
+
+def in_words(layers: Sequence[LayerFacts], values: Sequence[float | None], measure: Measure) -> list[str]:
+    """What the values say, in sentences: what is not finite, what is zero, and how far apart the layers are."""
+    lines = []
+    bad = [layer.name for layer, v in zip(layers, values, strict=True) if v is not None and not math.isfinite(v)]
+    zero = [layer.name for layer, v in zip(layers, values, strict=True) if v == 0]
+    if bad:
+        lines.append(f"NOT FINITE  {_names(bad)}: {measure.symbol} is NaN or ∞.")
+    if zero:
+        lines.append(f"ZERO  {_names(zero)}: {measure.symbol} is exactly 0.")
+    finite = [(v, layer.name) for layer, v in zip(layers, values, strict=True) if v is not None and 0 < v < math.inf]
+    if len(finite) > 1:
+        (slow, slowest), (fast, fastest) = min(finite), max(finite)
+        times = fast / slow
+        if times < 3:
+            lines.append(f"All layers within a factor of {times:.1f}.")
+        elif measure.name == "bias_grad_norm":
+            lines.append(f"{slowest} learns {factor(times)} slower than {fastest}.")
+        else:
+            lines.append(f"{measure.symbol}: {slowest} is {factor(times)} below {fastest}.")
+    return lines
+
+
+def factor(times: float) -> str:
+    """A factor as people say it: `95,000×`, `120×`, `4.2×`."""
+    if times >= 1e9:
+        return f"{times:.0e}×"
+    if times >= 10:
+        digits = 10 ** max(0, math.floor(math.log10(times)) - 1)
+        return f"{round(times / digits) * digits:,.0f}×"
+    return f"{times:.1f}×"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _merge(parts: Envelope, group: int) -> Envelope:
+    """Merge each `group` neighbours; the length of `parts` is a multiple of it."""
+    if group <= 1 or not len(parts):
+        return parts
+
+    def grouped(array: FloatArray) -> FloatArray:
+        blocks: FloatArray = array.reshape(-1, group, *array.shape[1:]).swapaxes(0, 1)
+        return blocks
+
+    low, high = fold_ranges(grouped(parts.minimum), grouped(parts.maximum))
+    return Envelope(
+        parts.first_step[::group],
+        parts.last_step[group - 1 :: group],
+        parts.epoch[group - 1 :: group],
+        parts.time[group - 1 :: group],
+        np.fmin.reduce(parts.loss_minimum.reshape(-1, group), axis=1),
+        np.fmax.reduce(parts.loss_maximum.reshape(-1, group), axis=1),
+        low,
+        high,
+    )
