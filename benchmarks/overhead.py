@@ -28,8 +28,7 @@ import torch
 from torch import nn
 
 from gradtui.record.measures import MEASURES
-from gradtui.record.notices import Notices
-from gradtui.record.recorder import Recorder
+from gradtui.record.recorder import Recorder, RowMaker
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Header, RunWriter
 
@@ -94,11 +93,13 @@ class OwnClock:
 def measure(case: str, mode: str, pairs: int, folder: Path) -> dict[str, float | str]:
     model, make_optimizer, loss_of = build(case)
     bare, control, watched = make_optimizer(), make_optimizer(), make_optimizer()
-    notices = Notices()
+    rows = RowMaker()
     sampling = Sampling(1, 0.01, update_every=1 << 40) if mode == "every" else Sampling(None, 0.01)
-    writer = RunWriter(folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, on_rows=notices)
+    writer = RunWriter(
+        folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, prepare=rows.prepare, on_rows=rows.notices
+    )
     clock = OwnClock()
-    recorder = Recorder(model, watched, writer, sampling, notices, clock=clock)
+    recorder = Recorder(model, watched, writer, sampling, rows, clock=clock)
 
     def block(optimizer: torch.optim.Optimizer, steps: int) -> float:
         log = recorder.log if optimizer is watched else None
@@ -238,7 +239,9 @@ def main() -> None:
     if options.reductions:
         reductions()
         return
-    print(f"torch {torch.__version__}, {options.threads} thread(s) of {os.cpu_count()}, Python {sys.version.split()[0]}")
+    print(
+        f"torch {torch.__version__}, {options.threads} thread(s) of {os.cpu_count()}, Python {sys.version.split()[0]}"
+    )
     widths: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         for mode in options.mode.split(","):
@@ -248,7 +251,10 @@ def main() -> None:
                 if not widths:
                     widths = [max(len(key), len(str(value))) + 2 for key, value in row.items()]
                     print("".join(key.ljust(width) for key, width in zip(row, widths, strict=True)))
-                print("".join(str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)), flush=True)
+                print(
+                    "".join(str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

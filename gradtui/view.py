@@ -98,15 +98,18 @@ class History:
 
     def add(self, envelope: Envelope, rows_each: int) -> None:
         """Take newer stretches that cover `rows_each` recorded steps each."""
-        while self._stride < rows_each:
-            self._halve()
+        if not len(self._parts):
+            self._stride = max(self._stride, rows_each)
         waiting = Envelope.join([self._rest, envelope])
-        group = max(1, self._stride // rows_each)
-        whole = len(waiting) // group * group
-        self._parts = Envelope.join([self._parts, _merge(waiting.part(0, whole), group)])
-        self._rest = waiting.part(whole, len(waiting))
-        while len(self._parts) > self._limit:
-            self._halve()
+        while len(waiting) >= (group := max(1, self._stride // rows_each)):
+            # filled to the brim exactly, so that an even number is there to be merged in pairs
+            take = group * min(len(waiting) // group, self._limit - len(self._parts))
+            self._parts = Envelope.join([self._parts, _merge(waiting.part(0, take), group)])
+            waiting = waiting.part(take, len(waiting))
+            if len(self._parts) == self._limit:
+                self._parts = _merge(self._parts, 2)
+                self._stride *= 2
+        self._rest = waiting
 
     def curves(self, measure: int) -> Curves:
         """The history of one measure, up to the newest step."""
@@ -119,13 +122,6 @@ class History:
             parts.loss_minimum,
             parts.loss_maximum,
         )
-
-    def _halve(self) -> None:
-        even = len(self._parts) // 2 * 2
-        odd = self._parts.part(even, len(self._parts))
-        self._parts = _merge(self._parts.part(0, even), 2)
-        self._rest = Envelope.join([odd, self._rest])
-        self._stride *= 2
 
 
 def known(values: FloatArray) -> tuple[float | None, ...]:

@@ -117,10 +117,8 @@ class DeviceCollector:
     Norms are accumulated in float64, so that 1e-30 and 1e30 keep their value (float32 on MPS, which has no float64).
     """
 
-    waits = True
-
     def __init__(self, table: LayerTable, mail: Mail) -> None:
-        self._table = table
+        self.table = table
         self.mail = mail
         self._places: dict[tuple[int, ...], Places] = {}
         self._held: list[torch.Tensor] = []
@@ -129,11 +127,11 @@ class DeviceCollector:
 
     def gradients(self, scale: torch.Tensor | None = None) -> tuple[Places, torch.Tensor]:
         """Sums of squares of the gradients as they are now, divided by `scale` squared."""
-        grads = [(i, slot.parameter.grad) for i, slot in enumerate(self._table.slots)]
+        grads = [(i, slot.parameter.grad) for i, slot in enumerate(self.table.slots)]
         present = [(i, grad) for i, grad in grads if grad is not None]
         active = tuple(i for i, _ in present)
         if active not in self._places:
-            self._places[active] = self._table.places(lambda p: p.grad is not None)
+            self._places[active] = self.table.places(lambda p: p.grad is not None)
         squares = self._squares([grad for _, grad in present])
         if scale is not None:
             squares = squares / scale.to(squares.device, squares.dtype) ** 2
@@ -142,7 +140,7 @@ class DeviceCollector:
     def neurons(self, scale: torch.Tensor | None = None) -> tuple[list[tuple[int, int]], torch.Tensor]:
         """∂C/∂b of each layer that has a bias: ([(layer, neurons)], all of them one after another)."""
         sizes, parts = [], []
-        for slot in self._table.slots:
+        for slot in self.table.slots:
             grad = slot.parameter.grad
             if slot.is_bias and grad is not None:
                 sizes.append((slot.layer, grad.numel()))
@@ -153,7 +151,7 @@ class DeviceCollector:
     def can_hold(self) -> bool:
         """True if a copy of the parameters takes at most a quarter of the free memory (asked once)."""
         if self._fits is None:
-            needed = sum(s.parameter.numel() * s.parameter.element_size() for s in self._table.slots)
+            needed = sum(s.parameter.numel() * s.parameter.element_size() for s in self.table.slots)
             module: Any = torch.get_device_module(self.mail.device)
             ask = getattr(module, "mem_get_info", None)
             self._fits = ask is None or needed < COPY_SHARE * ask(self.mail.device)[0]
@@ -161,11 +159,11 @@ class DeviceCollector:
 
     def hold(self) -> tuple[Places, torch.Tensor]:
         """Keep a copy of the parameters before a step; their sums of squares."""
-        active = [slot.parameter for slot in self._table.slots if slot.parameter.requires_grad]
+        active = [slot.parameter for slot in self.table.slots if slot.parameter.requires_grad]
         self._holding = active
         with torch.no_grad():
             self._held = [parameter.detach().clone() for parameter in active]
-            return self._table.places(lambda p: p.requires_grad), self._squares(self._held)
+            return self.table.places(lambda p: p.requires_grad), self._squares(self._held)
 
     def moved(self) -> torch.Tensor:
         """Sums of squares of the step taken since `hold`; lets go of the copy."""
@@ -179,7 +177,7 @@ class DeviceCollector:
         """Let go of the parameters."""
         self._held, self._holding = [], []
         self._places.clear()
-        self._table.slots.clear()
+        self.table.slots.clear()
 
     def _squares(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Sums of squares, in the order given; one fused call for each device and type."""

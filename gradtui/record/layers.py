@@ -135,27 +135,23 @@ class LayerTable:
 
 
 def fill_gradients(grid: FloatArray, places: Places, squares: DoubleArray) -> None:
-    """Put the gradient norms in the grid, from the sums of squares [slots of `places`]."""
-    if not len(squares):
-        return
-    kinds = np.add.reduceat(squares, places.kind_starts)
-    grid[places.kind_targets] = np.sqrt(kinds)
-    grid[places.layer + GRAD_NORM] = np.sqrt(np.add.reduceat(kinds, places.layer_starts))
+    """Put the gradient norms in the grid [rows, layers × measures], from sums of squares [rows, slots]."""
+    if squares.shape[-1]:
+        kinds = np.add.reduceat(squares, places.kind_starts, axis=-1)
+        grid[..., places.kind_targets] = np.sqrt(kinds)
+        grid[..., places.layer + GRAD_NORM] = np.sqrt(np.add.reduceat(kinds, places.layer_starts, axis=-1))
 
 
-def fill_updates(grid: FloatArray, places: Places, parameters: DoubleArray, updates: DoubleArray | None) -> None:
-    """Put the parameter norms and the update ratios in the grid, from the sums of squares [slots of `places`].
+def fill_updates(grid: FloatArray, places: Places, parameters: DoubleArray, updates: DoubleArray) -> None:
+    """Put parameter norms and update ratios in one row [layers × measures], from sums of squares [slots].
 
     A ratio to parameters that are all zero has no meaning and counts as not measured.
     """
-    if not len(parameters):
-        return
-    of_layers = np.add.reduceat(np.add.reduceat(parameters, places.kind_starts), places.layer_starts)
-    grid[places.layer + PARAM_NORM] = np.sqrt(of_layers)
-    if updates is not None:
+    if len(parameters):
+        of_layers = np.add.reduceat(np.add.reduceat(parameters, places.kind_starts), places.layer_starts)
         steps = np.add.reduceat(np.add.reduceat(updates, places.kind_starts), places.layer_starts)
-        some = of_layers > 0
-        some |= np.isnan(of_layers)
+        grid[places.layer + PARAM_NORM] = np.sqrt(of_layers)
+        some = of_layers != 0
         grid[places.layer[some] + UPDATE_RATIO] = np.sqrt(steps[some] / of_layers[some])
 
 

@@ -1,4 +1,8 @@
-"""One measured step: what is taken before it, what after it, and the row that comes of it."""
+"""One measured step: what is taken before it, what after it, and the row that comes of it.
+
+The training's thread takes only what will be gone after the step; folding that into rows is left to the writer's
+thread, which does many at once.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,27 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from gradtui.record.collect import HostCollector
-from gradtui.record.device import DeviceCollector, Stopwatch, mail_for, split_neurons
+from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
+from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
 from gradtui.record.layers import LayerTable, fill_gradients, fill_updates
 from gradtui.runfile.schema import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
+Neurons = dict[int, FloatArray]
 
 
 class Reading(Protocol):
     """The measures of one step, taken in two halves around it.
 
     `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
+    `neurons` are the gradients by each bias, if they were asked for and are known.
+    `skipped` is True if a loss scaler skipped the step.
     """
 
     cost: float
     update_cost: float
+    neurons: Neurons
+    skipped: bool
 
     def after(self) -> None:
         """Take what can be known only after the step."""
@@ -31,78 +40,40 @@ class Reading(Protocol):
     def parts(self) -> Sequence[torch.Tensor]:
         """What has to be sent from the device; nothing if all is in host memory."""
 
-    def finish(self, values: DoubleArray | None) -> tuple[bytes, dict[int, FloatArray], bool]:
-        """The row's BLOB, the neurons, and whether the loss scaler skipped the step; `values` are the parts, arrived."""
-
-
-class Meter(Protocol):
-    """Makes readings."""
-
-    @property
-    def busy(self) -> bool:
-        """True while the next row had better be left out."""
-
-    def before(self, optimizer: Any, *, update: bool, neurons: bool) -> Reading:
-        """Take what must be known before the step."""
-
-    def release(self) -> None:
-        """Let go of the parameters."""
-
-
-class HostMeter:
-    """Measures a model in host memory."""
-
-    busy = False
-
-    def __init__(self, table: LayerTable, clock: Clock) -> None:
-        self.table, self.clock = table, clock
-        self.collector = HostCollector(table)
-        self.blank = table.empty_grid()
-
-    def before(self, optimizer: Any, *, update: bool, neurons: bool) -> HostReading:
-        """Take what must be known before the step."""
-        return HostReading(self, optimizer, update, neurons)
-
-    def release(self) -> None:
-        """Let go of the parameters."""
-        self.collector.release()
+    def arrived(self, values: DoubleArray) -> None:
+        """Take the parts, one after another, when they have arrived."""
 
 
 class HostReading:
     """One step of a model in host memory."""
 
-    def __init__(self, meter: HostMeter, optimizer: Any, update: bool, neurons: bool) -> None:
-        begin = meter.clock()
-        self._meter = meter
-        self._grid = meter.blank.copy()
-        self._neurons: dict[int, FloatArray] = {}
-        self._held = None
+    __slots__ = ("_clock", "_collector", "cost", "held", "moved", "neurons", "raw", "scale", "skipped", "update_cost")
+
+    def __init__(self, collector: HostCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
+        begin = clock()
+        self._collector, self._clock = collector, clock
+        # only optimizers that a loss scaler drives have these two, and only during the step
+        state = optimizer.__dict__
+        scale, found_inf = state.get("grad_scale"), state.get("found_inf")
+        self.scale = 1.0 if scale is None else float(scale)
+        self.skipped = found_inf is not None and bool(found_inf)
+        self.raw: RawGradients | None = None if self.skipped else collector.gradients()
+        self.neurons = collector.neurons(scale) if neurons and not self.skipped else {}
+        self.held: Sample | None = None
+        self.moved: DoubleArray | None = None
         self.update_cost = 0.0
-        # only optimizers that a loss scaler drives have the two, and only during the step
-        scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-        self._skipped = found_inf is not None and bool(found_inf.item())
-        collector = meter.collector
-        if not self._skipped:
-            sample = collector.gradients(scale)
-            fill_gradients(self._grid, sample.places, sample.squares)
-            if neurons:
-                # a copy: the gradients change while this waits for its loss
-                self._neurons = {layer: values.copy() for layer, values in collector.neurons(scale).items()}
         if update:
-            middle = meter.clock()
-            self._held = collector.hold()
-            end = meter.clock()
-            self.update_cost = end - middle
-        else:
-            end = meter.clock()
-        self.cost = end - begin
+            middle = clock()
+            self.held = collector.hold()
+            self.update_cost = clock() - middle
+        self.cost = clock() - begin
 
     def after(self) -> None:
         """Take the step the optimizer really took."""
-        if self._held is not None:
-            begin = self._meter.clock()
-            fill_updates(self._grid, self._held.places, self._held.squares, self._meter.collector.moved())
-            spent = self._meter.clock() - begin
+        if self.held is not None:
+            begin = self._clock()
+            self.moved = self._collector.moved()
+            spent = self._clock() - begin
             self.cost += spent
             self.update_cost += spent
 
@@ -110,95 +81,123 @@ class HostReading:
         """Nothing to send."""
         return ()
 
-    def finish(self, values: DoubleArray | None) -> tuple[bytes, dict[int, FloatArray], bool]:
-        """The row's BLOB, the neurons, and whether the step was skipped."""
-        return self._grid.tobytes(), self._neurons, self._skipped
-
-
-class DeviceMeter:
-    """Measures a model of which at least a part is on an accelerator; nothing waits for it."""
-
-    def __init__(self, table: LayerTable, device: torch.device, clock: Clock) -> None:
-        self.table, self.clock = table, clock
-        self.mail = mail_for(device)
-        self.collector = DeviceCollector(table, self.mail)
-
-    @property
-    def busy(self) -> bool:
-        """True while too many rows are on their way."""
-        return self.mail.full
-
-    def before(self, optimizer: Any, *, update: bool, neurons: bool) -> DeviceReading:
-        """Take what must be known before the step."""
-        return DeviceReading(self, optimizer, update and self.collector.can_hold(), neurons)
-
-    def release(self) -> None:
-        """Let go of the parameters."""
-        self.collector.release()
+    def arrived(self, values: DoubleArray) -> None:
+        """Nothing to take."""
 
 
 class DeviceReading:
     """One step of a model on an accelerator; the numbers stay there until they are sent."""
 
-    def __init__(self, meter: DeviceMeter, optimizer: Any, update: bool, neurons: bool) -> None:
-        begin = meter.clock()
-        self._meter = meter
-        self._watch = Stopwatch(meter.mail.make_event)
+    def __init__(self, collector: DeviceCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
+        begin = clock()
+        self._collector, self._clock = collector, clock
+        self._watch = Stopwatch(collector.mail.make_event)
         self._watch.start()
-        scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-        self._found_inf = found_inf
-        collector = meter.collector
+        scale, self._found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
         self._gradients = collector.gradients(scale)
-        self._neurons = collector.neurons(scale) if neurons else None
-        self._held = collector.hold() if update else None
+        self._biases = collector.neurons(scale) if neurons else None
+        self._held = collector.hold() if update and collector.can_hold() else None
         self._moved: torch.Tensor | None = None
         self._watch.stop()
-        self.cost = meter.clock() - begin
+        self.neurons: Neurons = {}
+        self.skipped = False
+        self.grid: FloatArray | None = None
+        self.cost = clock() - begin
         self.update_cost = self.cost if update else 0.0
 
     def after(self) -> None:
         """Queue the measuring of the step the optimizer really took."""
         if self._held is not None:
-            begin = self._meter.clock()
+            begin = self._clock()
             self._watch.start()
-            self._moved = self._meter.collector.moved()
+            self._moved = self._collector.moved()
             self._watch.stop()
-            self.cost += self._meter.clock() - begin
+            self.cost += self._clock() - begin
             self.update_cost = self.cost
 
     def parts(self) -> Sequence[torch.Tensor]:
-        """Sums of squares of gradients, parameters and steps; then the neurons; then whether the step was skipped."""
+        """Sums of squares of gradients, parameters, steps; then the neurons; then whether the step was skipped."""
         parts = [self._gradients[1]]
         if self._held is not None and self._moved is not None:
             parts += [self._held[1], self._moved]
-        if self._neurons is not None:
-            parts.append(self._neurons[1])
+        if self._biases is not None:
+            parts.append(self._biases[1])
         if self._found_inf is not None:
             parts.append(self._found_inf)
         return parts
 
-    def finish(self, values: DoubleArray | None) -> tuple[bytes, dict[int, FloatArray], bool]:
-        """The row's BLOB, the neurons, and whether the step was skipped; called once the parts have arrived."""
-        assert values is not None
+    def arrived(self, values: DoubleArray) -> None:
+        """Fold the numbers into a row."""
         # the host only queues the work: what it costs the training is the device's time, if that is longer
         self.cost = max(self.cost, self._watch.seconds())
         if self.update_cost:
             self.update_cost = self.cost
-        grid = self._meter.table.empty_grid()
+        grid = self._collector.table.empty_grid()
         pieces = iter(np.split(values, np.cumsum([part.numel() for part in self.parts()])[:-1]))
         squares = next(pieces)
-        if self._held is not None and self._moved is not None:
-            fill_updates(grid, self._held[0], next(pieces), next(pieces))
-        neurons = split_neurons(self._neurons[0], next(pieces)) if self._neurons is not None else {}
-        skipped = self._found_inf is not None and bool(next(pieces).any())
-        if not skipped:
-            fill_gradients(grid, self._gradients[0], squares)
-        return grid.tobytes(), {} if skipped else neurons, skipped
+        with np.errstate(all="ignore"):  # NaN and infinity are values here
+            if self._held is not None and self._moved is not None:
+                fill_updates(grid, self._held[0], next(pieces), next(pieces))
+            neurons = split_neurons(self._biases[0], next(pieces)) if self._biases is not None else {}
+            self.skipped = self._found_inf is not None and bool(next(pieces).any())
+            if not self.skipped:
+                fill_gradients(grid, self._gradients[0], squares)
+                self.neurons = neurons
+        self.grid = grid
 
 
-def meter_for(table: LayerTable, clock: Clock) -> HostMeter | DeviceMeter:
-    """The meter for a model where its parameters are now."""
-    for slot in table.slots:
-        if slot.parameter.device.type != "cpu":
-            return DeviceMeter(table, slot.parameter.device, clock)
-    return HostMeter(table, clock)
+class Meter:
+    """Makes readings of one model.
+
+    Args:
+        table: its layers.
+        clock: seconds.
+    """
+
+    def __init__(self, table: LayerTable, clock: Clock) -> None:
+        self._clock = clock
+        on_device = [slot.parameter.device for slot in table.slots if slot.parameter.device.type != "cpu"]
+        self.mail: Mail | None = mail_for(on_device[0]) if on_device else None
+        self._collector: HostCollector | DeviceCollector
+        self._collector = HostCollector(table) if self.mail is None else DeviceCollector(table, self.mail)
+
+    @property
+    def busy(self) -> bool:
+        """True while so many rows are on their way from the device that the next had better be left out."""
+        return self.mail is not None and self.mail.full
+
+    def before(self, optimizer: Any, *, update: bool, neurons: bool) -> Reading:
+        """Take what must be known before the step."""
+        collector = self._collector
+        if isinstance(collector, HostCollector):
+            return HostReading(collector, self._clock, optimizer, update, neurons)
+        return DeviceReading(collector, self._clock, optimizer, update, neurons)
+
+    def release(self) -> None:
+        """Let go of the parameters."""
+        self._collector.release()
+
+
+def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
+    """The BLOB of each reading (None where there is none); those of the same make are folded together.
+
+    `blank` is a row [layers × measures] in which nothing is measured.
+    """
+    grids = np.tile(blank, (len(readings), 1))
+    by_gather: dict[Gather, list[int]] = {}
+    with np.errstate(all="ignore"):  # NaN and infinity are values here
+        for i, reading in enumerate(readings):
+            if isinstance(reading, HostReading):
+                if reading.raw is not None:
+                    by_gather.setdefault(reading.raw.gather, []).append(i)
+                if reading.held is not None and reading.moved is not None:
+                    fill_updates(grids[i], reading.held.places, reading.held.squares, reading.moved)
+            elif isinstance(reading, DeviceReading) and reading.grid is not None:
+                grids[i] = reading.grid
+        for gather, members in by_gather.items():
+            squares = gather.squares([readings[i].raw for i in members])
+            scales = np.array([readings[i].scale for i in members])
+            rows = grids[members]
+            fill_gradients(rows, gather.places, squares / np.square(scales)[:, None])
+            grids[members] = rows
+    return [None if reading is None else row.tobytes() for reading, row in zip(readings, grids, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import weakref
@@ -23,9 +24,10 @@ from gradtui.record.layers import ForwardTrace, LayerTable
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.measures import MEASURES
 from gradtui.record.notices import Notices
-from gradtui.record.reading import Meter, Reading, meter_for
+from gradtui.record.reading import Meter, Reading, fold_readings
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
+from gradtui.runfile.schema import DoubleArray, FloatArray
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
@@ -34,7 +36,7 @@ LOSS_EVERY = 0.05  # s between rows that hold a loss only
 ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
 
 
-@dataclass
+@dataclass(slots=True)
 class _Row:
     step: int
     seconds: float
@@ -87,7 +89,7 @@ def watch(
         ValueError: `every`, `update_every` or `budget` is out of range.
     """
     sampling = Sampling(every, budget, update_every)
-    notices = Notices()
+    rows = RowMaker()
     writer = None
     try:
         if _is_first_rank():
@@ -103,10 +105,28 @@ def watch(
                 log_file=log_file,
             )
             where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
-            writer = RunWriter(where, header, MEASURES, on_rows=notices)
+            writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.notices)
     except Exception as error:
         say_on_stderr(f"no run file ({_in_words(error)}); training goes on unrecorded")
-    return Recorder(model, optimizer, writer, sampling, notices)
+    return Recorder(model, optimizer, writer, sampling, rows)
+
+
+class RowMaker:
+    """What the writer's thread does for a recorder: folds readings into rows, and looks at them for trouble."""
+
+    def __init__(self) -> None:
+        self.notices = Notices()
+        self.blank: FloatArray = np.empty(0, np.float32)
+
+    def know(self, table: LayerTable) -> None:
+        """Learn the layers, once they are known."""
+        self.notices.names = [layer.name for layer in table.layers]
+        self.blank = table.empty_grid()
+
+    def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
+        blobs = fold_readings([row[5] for row in rows], self.blank)
+        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
 
 
 class Recorder:
@@ -125,7 +145,7 @@ class Recorder:
         optimizer: torch.optim.Optimizer,
         writer: RunWriter | None,
         sampling: Sampling,
-        notices: Notices | None = None,
+        rows: RowMaker,
         *,
         clock: Callable[[], float] = time.perf_counter,
         say: Callable[[str], None] = say_on_stderr,
@@ -134,7 +154,7 @@ class Recorder:
         self.step = 0
         self._writer = writer
         self._sampling = sampling
-        self._notices = notices
+        self._rows = rows
         self._clock, self._say = clock, say
         self._begin = clock()
         self._model = weakref.ref(model)
@@ -146,7 +166,7 @@ class Recorder:
         self._loss_comes_first: bool | None = None
         self._row: _Row | None = None
         self._measuring = False
-        self._last_row_at = self._last_neurons_at = -1e9
+        self._last_row_at = self._last_neurons_at = -math.inf
         self._last_row_step = 0
         self._told: set[str] = set()
         self._deaf = writer is None
@@ -237,26 +257,28 @@ class Recorder:
                 self._emit(self._row)
             if self._letters:
                 self._read_letters()
-            now = self._clock()
-            if self._sampling.due(self.step + 1, now):
-                self._measure(optimizer, now)
+            every = self._sampling.every
+            if every is None:
+                if self._clock() >= self._sampling.rows.next_at:
+                    self._measure(optimizer)
+            elif self.step % every == 0:
+                self._measure(optimizer)
         except Exception as error:
             self._fail(error, inside_a_step=True)
 
-    def _measure(self, optimizer: Any, now: float) -> None:
+    def _measure(self, optimizer: Any) -> None:
         if self._meter is None:
             self._meter = self._set_up()
-            now = self._clock()  # looking at the model is done once and is no part of the cost of measuring
         if self._meter.busy:
             self._tell("busy", "the device is far behind the host: some steps are not recorded")
             return
+        step, now = self.step + 1, self._clock()
         neurons = now - self._last_neurons_at >= NEURONS_EVERY
         if neurons:
             self._last_neurons_at = now
-        update = self._sampling.update_due(self.step + 1, now)
-        with np.errstate(all="ignore"):  # NaN and infinity are values here
-            reading = self._meter.before(optimizer, update=update, neurons=neurons)
-        self._row = _Row(self.step + 1, 0.0, _learning_rate(optimizer), reading)
+        update = self._sampling.update_due(step, now)
+        reading = self._meter.before(optimizer, update=update, neurons=neurons)
+        self._row = _Row(step, 0.0, _learning_rate(optimizer), reading)
         self._measuring = True
 
     def _after(self, optimizer: Any, *_: Any) -> None:
@@ -266,8 +288,7 @@ class Recorder:
                 self._measuring = False
                 row = self._row
                 assert row is not None and row.reading is not None
-                with np.errstate(all="ignore"):
-                    row.reading.after()
+                row.reading.after()
                 row.seconds = self._clock() - self._begin
                 if self._loss_comes_first:
                     row.loss, self._loss = self._loss, None
@@ -285,10 +306,9 @@ class Recorder:
         table = LayerTable(model, trace)
         trace.remove()
         self._trace = None
-        if self._notices is not None:
-            self._notices.names = [layer.name for layer in table.layers]
+        self._rows.know(table)
         writer.set_layers(table.layers)
-        return meter_for(table, self._clock)
+        return Meter(table, self._clock)
 
     # -- losses and metrics -----------------------------------------------------------------------------------
 
@@ -305,10 +325,10 @@ class Recorder:
 
     def _keep_loss(self, value: Any, optimizer: Any) -> None:
         """A loss of a step that was not measured is worth a row too, if the last one is a while ago."""
-        now = self._clock()
-        if now - self._last_row_at >= LOSS_EVERY and self.step > self._last_row_step:
+        seconds = self._clock() - self._begin
+        if seconds - self._last_row_at >= LOSS_EVERY and self.step > self._last_row_step:
             rate = None if optimizer is None else _learning_rate(optimizer)
-            self._emit(_Row(self.step, now - self._begin, rate, None, loss=self._number("loss", value)))
+            self._emit(_Row(self.step, seconds, rate, None, loss=self._number("loss", value)))
 
     def _take_metric(self, name: str, value: Any) -> None:
         writer, step, epoch = self._writer, self.step, self._epoch
@@ -341,58 +361,52 @@ class Recorder:
     def _emit(self, row: _Row) -> None:
         """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
         self._row = None
-        begin = self._clock()
         row.epoch = self._epoch
-        self._last_row_at, self._last_row_step = begin, row.step
-        parts = list(row.reading.parts()) if row.reading is not None else []
-        loss = row.loss
+        self._last_row_at, self._last_row_step = row.seconds, row.step
+        reading, loss = row.reading, row.loss
+        parts = reading.parts() if reading is not None else ()
+        if not parts and not isinstance(loss, torch.Tensor):
+            self._write(row, loss)
+            return
+        begin = self._clock()
         if isinstance(loss, torch.Tensor):
-            parts.append(loss.reshape(1))
-        if not parts:
-            self._write(row, None)
-        else:
-            letter = self._mail(parts[0].device).send(parts)
-            self._letters.append((letter, lambda values: self._write(row, values)))
-            if row.reading is not None:
-                # what it cost is known when it arrives: until then nothing is due
-                self._hold_back(row.reading)
-        if row.reading is not None:
-            row.reading.cost += self._clock() - begin
-            if not parts:
-                self._account(row.reading)
+            parts = [*parts, loss.reshape(1)]
+        letter = self._mail(parts[0].device).send(parts)
+        self._letters.append((letter, lambda values: self._deliver(row, values)))
+        if reading is not None:
+            # what it costs on the device is known when it arrives: until then no other is due
+            reading.cost += self._clock() - begin
+            self._sampling.rows.next_at = math.inf
+            if reading.update_cost:
+                self._sampling.updates.next_at = math.inf
 
-    def _write(self, row: _Row, values: Any) -> None:
-        assert self._writer is not None
+    def _deliver(self, row: _Row, values: DoubleArray) -> None:
         loss = row.loss
         if isinstance(loss, torch.Tensor):
             loss, values = float(values[-1]), values[:-1]
-        blob = None
         if row.reading is not None:
-            with np.errstate(all="ignore"):
-                blob, neurons, skipped = row.reading.finish(values)
-            if values is not None:
-                self._account(row.reading)
-            if neurons:
-                self._writer.neurons(row.step, neurons)
-            if skipped:
-                self._tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed")
-        self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, blob)
+            row.reading.arrived(values)
+        self._write(row, loss)
 
-    def _account(self, reading: Reading) -> None:
-        now = self._clock()
-        self._sampling.rows.spent(reading.cost + ROW_COST, now)
+    def _write(self, row: _Row, loss: float | None) -> None:
+        writer, reading = self._writer, row.reading
+        assert writer is not None
+        writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, reading)
+        if reading is None:
+            return
+        if reading.neurons:
+            writer.neurons(row.step, reading.neurons)
+        if reading.skipped:
+            self._tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed")
+        if self._sampling.every is None:
+            self._sampling.rows.spent(reading.cost + ROW_COST, self._clock())
         if reading.update_cost:
-            self._sampling.updates.spent(reading.update_cost, now)
-
-    def _hold_back(self, reading: Reading) -> None:
-        self._sampling.rows.next_at = float("inf")
-        if reading.update_cost:
-            self._sampling.updates.next_at = float("inf")
+            self._sampling.updates.spent(reading.update_cost, self._clock())
 
     def _mail(self, device: torch.device) -> Mail:
-        own = getattr(self._meter, "mail", None)
+        own = None if self._meter is None else self._meter.mail
         if own is not None and own.device == device:
-            return own  # type: ignore[no-any-return]
+            return own
         if device not in self._mails:
             self._mails[device] = mail_for(device)
         return self._mails[device]
@@ -441,6 +455,8 @@ def _is_first_rank() -> bool:
 
 def _learning_rate(optimizer: Any) -> float | None:
     rate = optimizer.param_groups[0].get("lr")
+    if type(rate) is float:
+        return rate
     if isinstance(rate, torch.Tensor):
         return float(rate.item()) if rate.device.type == "cpu" else None  # asking a device would wait
     return None if rate is None else float(rate)

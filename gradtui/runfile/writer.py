@@ -72,6 +72,8 @@ class RunWriter:
         measures: the columns of each step's BLOB.
         say: where trouble is told, one line at a time.
         on_rows: looks at each batch; what it returns is added as events (step, kind, text).
+        prepare: makes rows (step, epoch, seconds, loss, learning rate, measures) ready to be written, a batch at a
+            time, on the writer's thread; the measures may be anything before. Called again if a batch is tried again.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RunWriter:
         clock: Callable[[], float] = time.time,
         say: Callable[[str], None] = say_on_stderr,
         on_rows: Callable[[Sequence[int], FloatArray], list[tuple[int, str, str]]] | None = None,
+        prepare: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]] | None = None,
     ) -> None:
         self.path = path
         self.dropped = 0
@@ -90,6 +93,7 @@ class RunWriter:
         self._clock = clock
         self._say = say
         self._on_rows = on_rows
+        self._prepare = prepare
         self._started = clock()
         self._measures = len(measures)
         self._queue: deque[tuple[str, tuple[Any, ...]]] = deque()
@@ -124,9 +128,12 @@ class RunWriter:
         seconds: float,
         loss: float | None,
         learning_rate: float | None,
-        measures: bytes | None,
+        measures: Any,
     ) -> None:
-        """Queue one recorded step; `measures` is float32 [layers, measures] as bytes, `seconds` since the start."""
+        """Queue one recorded step; `seconds` since the start.
+
+        `measures` is float32 [layers, measures] as bytes, None, or what `prepare` makes bytes of.
+        """
         self._put("steps", (step, epoch, seconds, loss, learning_rate, measures))
 
     def neurons(self, step: int, bias_grad: Mapping[int, FloatArray]) -> None:
@@ -269,6 +276,8 @@ class RunWriter:
         for table, row in self._backlog:
             by_table[table].append(row)
         steps = by_table["steps"]
+        if steps and self._prepare is not None:
+            steps = by_table["steps"] = self._prepare(steps)
         if steps:
             by_table["events"] += self._look_at(steps)
             for folded in self._fold.add(steps, self._measures):

@@ -42,7 +42,10 @@ def wait_until(condition, seconds: float = 8.0) -> None:
 def test_a_killed_writer_leaves_a_run_that_died_with_all_but_the_last_second(tmp_path: Path) -> None:
     path = tmp_path / "killed.gradtui"
     script = subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOREVER, str(path)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITE_FOREVER, str(path)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert script.stdout is not None
     lines = [script.stdout.readline() for _ in range(150)]

@@ -1,0 +1,124 @@
+"""Training in the foreground: a progress line on a terminal, stable lines in a pipe, a table of the layers at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gradtui.errors import GradtuiError
+from gradtui.lab import train as training
+from gradtui.lab.recipe import Recipe
+from gradtui.runfile import open_run
+
+MOST_LINES = 100  # in a pipe: a run of 500 epochs says every fifth
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+
+
+def train_headless(recipe: Recipe, folder: Path) -> int:
+    """Train here and now; returns the exit code. Ctrl-C stops, and keeps what is recorded."""
+    signals = training.StopOnSignal()
+    console = Console(highlight=False, markup=False)
+    teller: _Teller = _Bar(console) if console.is_terminal else _Lines(recipe.epochs)
+    if console.is_terminal:
+        console.print(recipe.summary)
+    with teller:
+        result = training.train(recipe, folder=folder, on_progress=teller.tell, should_stop=signals.asked.is_set)
+    if result.path is None:
+        raise GradtuiError("the training was not recorded, see above: there is nothing to show of it")
+    _print_layers(result.path)
+    if result.test_accuracy is not None:
+        print(f"test accuracy\t{100 * result.test_accuracy:.2f} %")
+    print(f"{result.outcome}\t{result.detail}".rstrip())
+    print(f"see it again\tgradtui attach {result.path}")
+    return INTERRUPTED if signals.asked.is_set() else 0
+
+
+class _Teller(Protocol):
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def tell(self, progress: training.Progress) -> None: ...
+
+
+class _Bar:
+    """One line that is drawn again and again: epoch, steps a second, cost, accuracy, time left."""
+
+    def __init__(self, console: Console) -> None:
+        facts = TextColumn("epoch {task.fields[epoch]}  {task.fields[facts]}")
+        speed = TextColumn("{task.fields[speed]}")
+        left = TimeRemainingColumn(compact=True)
+        self._progress = Progress(
+            SpinnerColumn(), facts, BarColumn(bar_width=None), speed, TimeElapsedColumn(), left, console=console
+        )
+        self._task = self._progress.add_task("", epoch="0", facts="", speed="")
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, progress: training.Progress) -> None:
+        speed = self._progress.tasks[0].speed
+        self._progress.update(
+            self._task,
+            completed=progress.step,
+            total=progress.total_steps,
+            epoch=f"{progress.epoch}/{progress.total_epochs}",
+            facts=_facts(progress),
+            speed="" if speed is None else f"{speed:,.0f} steps/s",
+        )
+
+
+class _Lines:
+    """A tab-separated line for an epoch; of a long training only every so many."""
+
+    def __init__(self, epochs: int) -> None:
+        self._every = -(-epochs // MOST_LINES)
+        self._told = 0
+
+    def __enter__(self) -> None:
+        print("epoch\tstep\tcost\taccuracy", flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def tell(self, progress: training.Progress) -> None:
+        ended = progress.epoch > self._told
+        if ended and (progress.epoch % self._every == 0 or progress.epoch in (1, progress.total_epochs)):
+            self._told = progress.epoch
+            cost = "" if progress.loss is None else f"{progress.loss:.4f}"
+            accuracy = "" if progress.accuracy is None else f"{progress.accuracy:.4f}"
+            print(f"{progress.epoch}\t{progress.step}\t{cost}\t{accuracy}", flush=True)
+
+
+def _facts(progress: training.Progress) -> str:
+    cost = "" if progress.loss is None else f"cost {progress.loss:.3f}"
+    accuracy = "" if progress.accuracy is None else f"val {100 * progress.accuracy:.1f} %"
+    return f"{cost}  {accuracy}".strip()
+
+
+def _print_layers(path: Path) -> None:
+    """The learning speeds before the first and the last step, and how many times slower than the last hidden layer's."""
+    with open_run(path) as reader:
+        span = reader.span()
+        if span is None:
+            print("no step was recorded", file=sys.stderr)
+            return
+        names = [layer.name for layer in reader.layers()]
+        column = [measure.name for measure in reader.measures].index("bias_grad_norm")
+        start, end = (reader.at(step).measures[0, :, column] for step in span)
+    last = max(0, len(names) - 2)  # the last hidden layer; the output layer comes after it
+    print(f"layer\tspeed at the start\tslower than {names[last]}\tspeed at the end\tslower than {names[last]}")
+    for index, name in enumerate(names):
+        columns = [f"{values[index]:.3g}\t{_times(values[last], values[index])}" for values in (start, end)]
+        print(f"{name}\t" + "\t".join(columns))
+
+
+def _times(fast: float, slow: float) -> str:
+    return f"{fast / slow:.3g}×" if slow > 0 else ""

@@ -1,0 +1,101 @@
+"""Starts a training as a process of its own, which outlives whoever started it. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradtui.errors import DataMissingError, GradtuiError
+from gradtui.lab.recipe import Recipe
+
+LOG_LINES = 12
+MNIST_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A training that was started; it makes the run file `path` once torch is loaded."""
+
+    path: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def trouble(self) -> str | None:
+        """None while the training is starting or running; otherwise one line on how it ended without a run."""
+        code = self.process.poll()
+        if code is None or self.path.exists():
+            return None
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"The training ended before its first step ({how}); {self.log} says:"
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines that the training printed."""
+        try:
+            return tuple(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        except OSError:
+            return ()
+
+
+def launch_in(folder: Path, recipe: Recipe) -> Launch:
+    """Start a recipe; its run and its log go into `folder`.
+
+    Raises `DataMissingError` if its data are not there, `GradtuiError` if the folder cannot be written.
+    """
+    from gradtui.runfolder import new_run_path
+
+    check_data(recipe)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = new_run_path(recipe.title, folder)
+        log = path.with_suffix(".log")
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "gradtui.lab.train",
+                    "--file",
+                    str(path),
+                    "--recipe",
+                    json.dumps(recipe.to_json()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # the folder that the user stands in must not shadow modules
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+            )
+    except OSError as error:
+        raise GradtuiError(
+            f"cannot start a training in {folder}: {error.strerror}; --dir names another place"
+        ) from error
+    return Launch(path, log, process)
+
+
+def data_folder(recipe: Recipe) -> str | None:
+    """Where MNIST's files are looked for."""
+    return recipe.data_dir or os.environ.get("GRADTUI_DATA") or None
+
+
+def check_data(recipe: Recipe) -> None:
+    """Raise `DataMissingError` if the recipe's data are not there, before a process is started for nothing."""
+    if recipe.data != "mnist":
+        return
+    folder = data_folder(recipe)
+    where = None if folder is None else Path(folder).expanduser()
+    missing = [
+        name
+        for name in MNIST_NAMES
+        if where is None or not any((where / f"{name}{end}").exists() for end in ("", ".gz"))
+    ]
+    if missing:
+        looked = "no folder is named" if where is None else f"{missing[0]}[.gz] is not in {where}"
+        raise DataMissingError(
+            f"MNIST is not there ({looked}): put the four IDX files of the MNIST database of LeCun, Cortes and Burges"
+            f" ({', '.join(MNIST_NAMES)}; .gz or not) into a folder, and name it by --data-dir or GRADTUI_DATA"
+        )
