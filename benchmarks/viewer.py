@@ -107,9 +107,8 @@ def start(pairs: int, folder: Path) -> None:
         "gradtui attach (Run)": ([gradtui, "attach", "--dir", str(folder)], b"quit"),
     }
     bare = [sys.executable, "-c", BARE]
-    print(
-        f"exec to the first painted frame, {pairs} alternating pairs        bare      ours     ratio (median, min … max)"
-    )
+    title = f"exec to the first painted frame, {pairs} alternating pairs"
+    print(f"{title:<52} {'bare':>10} {'ours':>9}     ratio (median, min … max)")
     for name, (command, text) in rivals.items():
         first_frame(bare, b"painted"), first_frame(command, text)  # warm the file cache
         times = [(first_frame(bare, b"painted"), first_frame(command, text)) for _ in range(pairs)]

@@ -10,21 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.runfile import Envelope, Event, Layer, Measure, Rows, Scalars, Status, is_measured
-from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray, fold_ranges
+from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray, fold, fold_losses
 
 BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
 
 
 @dataclass(frozen=True)
 class Curves:
-    """History of one measure. `minimum` and `maximum` are [buckets, layers]; the rest is [buckets]."""
+    """History of one measure: `mean` [buckets, layers]; `broken` [buckets] says where a value was NaN or ∞."""
 
     first_step: npt.NDArray[np.int64]
     last_step: npt.NDArray[np.int64]
-    minimum: FloatArray
-    maximum: FloatArray
-    loss_minimum: DoubleArray
-    loss_maximum: DoubleArray
+    mean: FloatArray
+    broken: npt.NDArray[np.bool_]
+    loss: DoubleArray
+    loss_broken: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Snapshot:
 class History:
     """The whole run in at most 512 buckets of equally many recorded steps, however long it grows.
 
-    A bucket keeps the smallest and the largest value of each measure. When the buckets are full, neighbours are
-    merged and each bucket covers twice as many steps.
+    A bucket keeps the smallest, the largest and the mean value of each measure. When the buckets are full,
+    neighbours are merged, and each covers twice as many steps.
     """
 
     def __init__(self, layers: int, measures: int, buckets: int = BUCKETS) -> None:
@@ -88,7 +88,7 @@ class History:
         self._stride = 1
         step, number = np.empty(0, np.int64), np.empty(0)
         measured = np.empty((0, layers, measures), np.float32)
-        self._parts = Envelope(step, step, number, number, number, number, measured, measured)
+        self._parts = Envelope(step, step, *(number,) * 5, *(measured,) * 3)
         self._rest = self._parts
 
     def add_rows(self, rows: Rows) -> None:
@@ -114,13 +114,15 @@ class History:
     def curves(self, measure: int) -> Curves:
         """The history of one measure, up to the newest step."""
         parts = Envelope.join([self._parts, _merge(self._rest, max(1, len(self._rest)))])
+        largest = parts.maximum[:, :, measure]
+        broken: npt.NDArray[np.bool_] = ~np.isfinite(largest) & is_measured(largest)
         return Curves(
             parts.first_step,
             parts.last_step,
-            np.ascontiguousarray(parts.minimum[:, :, measure]),
-            np.ascontiguousarray(parts.maximum[:, :, measure]),
-            parts.loss_minimum,
-            parts.loss_maximum,
+            np.ascontiguousarray(parts.mean[:, :, measure]),
+            broken.any(axis=1),
+            parts.loss_mean,
+            np.isinf(parts.loss_maximum),
         )
 
 
@@ -203,14 +205,24 @@ def _merge(parts: Envelope, group: int) -> Envelope:
         blocks: FloatArray = array.reshape(-1, group, *array.shape[1:]).swapaxes(0, 1)
         return blocks
 
-    low, high = fold_ranges(grouped(parts.minimum), grouped(parts.maximum))
+    low, high, mean = fold(grouped(parts.minimum), grouped(parts.maximum), grouped(parts.mean))
+    losses = [
+        fold_losses(*three)
+        for three in zip(
+            *(loss.reshape(-1, group) for loss in (parts.loss_minimum, parts.loss_maximum, parts.loss_mean)),
+            strict=True,
+        )
+    ]
+    loss_low, loss_high, loss_mean = np.array(losses).T
     return Envelope(
         parts.first_step[::group],
         parts.last_step[group - 1 :: group],
         parts.epoch[group - 1 :: group],
         parts.time[group - 1 :: group],
-        np.fmin.reduce(parts.loss_minimum.reshape(-1, group), axis=1),
-        np.fmax.reduce(parts.loss_maximum.reshape(-1, group), axis=1),
+        loss_low,
+        loss_high,
+        loss_mean,
         low,
         high,
+        mean,
     )

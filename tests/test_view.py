@@ -36,9 +36,20 @@ def test_history_keeps_every_extreme_in_bounded_room(batches: list[int], seed: i
     assert (curves.first_step[1:] == curves.last_step[:-1] + 1).all()
     for i in range(len(curves.first_step)):
         bucket = values[curves.first_step[i] : curves.last_step[i] + 1, :, 1]
-        np.testing.assert_array_equal(curves.minimum[i], bucket.min(axis=0))
-        np.testing.assert_array_equal(curves.maximum[i], bucket.max(axis=0))
-        assert curves.loss_maximum[i] == curves.last_step[i]
+        np.testing.assert_allclose(curves.mean[i], bucket.mean(axis=0), rtol=1e-5)
+        assert curves.loss[i] == pytest.approx((curves.first_step[i] + curves.last_step[i]) / 2)
+    assert not curves.broken.any()
+
+
+def test_history_remembers_a_single_nan_among_many_steps() -> None:
+    values = np.ones((100_000, 2, 1), np.float32)
+    values[54_321, 1, 0] = np.nan
+    history = History(2, 1)
+    for first in range(0, 100_000, 1000):
+        history.add_rows(rows(first, values[first : first + 1000]))
+    curves = history.curves(0)
+    (bucket,) = curves.broken.nonzero()[0]
+    assert curves.first_step[bucket] <= 54_321 <= curves.last_step[bucket]
 
 
 def test_history_covers_all_steps_evenly() -> None:
@@ -105,7 +116,7 @@ def dots(character: str) -> int:
 def test_a_braille_curve_runs_from_corner_to_corner() -> None:
     steps = np.arange(100)
     line = steps[:, None].astype(float)
-    plot = draw(steps, line, line, 10, 5, log=False)
+    plot = draw(steps, line, 10, 5, log=False)
     assert plot.rows[4][0] == "⡠" or dots(plot.rows[4][0]) >= 1
     assert dots(plot.rows[0][9]) >= 1
     assert plot.rows[0][0] == " " and plot.rows[4][9] == " "
@@ -118,14 +129,16 @@ def test_a_plot_has_exactly_its_size_whatever_the_values(width: int, height: int
     rng = np.random.default_rng(seed)
     values = 10.0 ** rng.uniform(-40, 30, (count, 3))
     values[rng.random(values.shape) < 0.2] = rng.choice([np.nan, np.inf, 0.0, -1.0])
-    plot = draw(np.arange(count), values, values, width, height, log=True)
+    plot = draw(np.arange(count), values, width, height, log=True)
     assert [len(row) for row in plot.rows] == [width] * height
     assert [len(row) for row in plot.owner] == [width] * height
 
 
 def test_a_spike_of_one_step_in_a_hundred_thousand_is_drawn() -> None:
-    low = np.ones((500, 1))
-    high = np.ones((500, 1))
-    high[250] = 1e6
-    plot = draw(np.arange(500), low, high, 40, 8, log=True)
+    values = np.ones((100_000, 1, 1), np.float32)
+    values[54_321] = 1e9
+    history = History(1, 1)
+    history.add_rows(rows(0, values))
+    curves = history.curves(0)
+    plot = draw(curves.last_step, curves.mean, 40, 8, log=True)
     assert any(character != " " for character in plot.rows[0])

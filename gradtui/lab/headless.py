@@ -1,4 +1,4 @@
-"""Training in the foreground: a progress line on a terminal, stable lines in a pipe, a table of the layers at the end."""
+"""Training in the foreground: a progress line on a terminal, stable lines in a pipe, the layers at the end."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _facts(progress: training.Progress) -> str:
 
 
 def _print_layers(path: Path) -> None:
-    """The learning speeds before the first and the last step, and how many times slower than the last hidden layer's."""
+    """The learning speeds before the first and the last step, and how much slower than the last hidden layer."""
     with open_run(path) as reader:
         span = reader.span()
         if span is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -22,9 +23,9 @@ def build(recipe: Recipe, generator: torch.Generator) -> nn.Sequential:
     dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
     sizes = (recipe.inputs, *recipe.hidden, recipe.outputs)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
-        # empty: torch's own initialisation would draw from the global generator
-        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
+        # made empty: torch's own initialisation would draw from the global generator
+        layer = nn.Linear(fan_in, fan_out, device="meta", dtype=dtype).to_empty(device="cpu")
         _initialise(layer, recipe, generator, first=index == 1)
         modules[f"fc{index}"] = layer
         if index < len(sizes) - 1:
@@ -32,8 +33,7 @@ def build(recipe: Recipe, generator: torch.Generator) -> nn.Sequential:
     return nn.Sequential(modules)
 
 
-def _initialise(layer: nn.Module, recipe: Recipe, generator: torch.Generator, *, first: bool) -> None:
-    assert isinstance(layer, nn.Linear)
+def _initialise(layer: nn.Linear, recipe: Recipe, generator: torch.Generator, *, first: bool) -> None:
     fan_out, fan_in = layer.weight.shape
     with torch.no_grad():
         if recipe.init == "chain":

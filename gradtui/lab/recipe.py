@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 from gradtui.errors import UsageError
@@ -152,7 +153,7 @@ class Recipe:
     def parameters(self) -> int:
         """Weights and biases of the net."""
         sizes = (self.inputs, *self.hidden, self.outputs)
-        return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False))
+        return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
 
     @property
     def title(self) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch._utils import _flatten_dense_tensors
 
 from gradtui.record.layers import Index, LayerTable, Places
 from gradtui.runfile.schema import DoubleArray, FloatArray
 
-FOLDED_LATER = 1024  # elements of short vectors that a row can take along as they are
-SHORT = 4096  # elements up to which a vector is cheaper gathered with others than by a call of its own
+FOLDED_LATER = 4096  # elements of short gradients that a row can take along as they are
+SHORT = 4096  # elements up to which a gradient is cheaper gathered with others than by a call of its own
 SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a time
 TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
 INFINITE = float("inf")
@@ -44,7 +45,7 @@ class RawGradients:
 
     __slots__ = ("gather", "long", "short")
 
-    def __init__(self, gather: Gather, short: torch.Tensor | DoubleArray | None, long: list[float]) -> None:
+    def __init__(self, gather: Gather, short: FloatArray | DoubleArray | None, long: list[float]) -> None:
         self.gather, self.short, self.long = gather, short, long
 
 
@@ -54,8 +55,8 @@ class Gather:
     def __init__(self, table: LayerTable, places: Places) -> None:
         self.places = places
         chosen = [table.slots[i].parameter for i in places.active]
-        short = [i for i, p in enumerate(chosen) if p.dim() == 1 and p.numel() <= SHORT and p.dtype == torch.float32]
-        short = [i for i in short if _is_plain(chosen[i].grad)]
+        small = [i for i, p in enumerate(chosen) if p.numel() <= SHORT and p.dtype == torch.float32]
+        short = [i for i in small if _is_plain(chosen[i].grad)]
         odd = [i for i, p in enumerate(chosen) if not _is_plain(p.grad)]
         rest = sorted(set(range(len(chosen))) - set(short) - set(odd))
         self.parameters = chosen
@@ -66,20 +67,18 @@ class Gather:
         sizes = np.array([p.numel() for p in self.short], np.intp)
         self.starts = np.cumsum(sizes) - sizes
         self._fold_later = int(sizes.sum()) <= FOLDED_LATER
-        if not self._fold_later:
-            self._buffer = torch.empty(int(sizes.sum()))
-            self._wide = np.empty(len(self._buffer), np.float64)
+        # `torch.cat` is faster, but takes no matrices and vectors together
+        self._join = torch.cat if all(p.dim() == 1 for p in self.short) else _flatten_dense_tensors
+        self._wide = None if self._fold_later else np.empty(int(sizes.sum()), np.float64)
 
     def take(self) -> RawGradients:
         """The gradients as they are now. Raises a few kinds of errors if they are not as they were."""
-        short: torch.Tensor | DoubleArray | None = None
+        short: FloatArray | DoubleArray | None = None
         if self.short:
             grads = [parameter.grad for parameter in self.short]
-            if self._fold_later:
-                short = torch.cat(grads)  # type: ignore[arg-type]
-            else:
-                torch.cat(grads, out=self._buffer)  # type: ignore[arg-type]
-                short = square_segments(self._buffer.numpy(), self.starts, self._wide)
+            short = self._join(grads).numpy()
+            if not self._fold_later:
+                short = square_segments(short, self.starts, self._wide)
         long = []
         for parameter, floor in self.long:
             array = parameter.grad.numpy()  # type: ignore[union-attr]
@@ -94,7 +93,7 @@ class Gather:
         """Sums of squares [rows, slots of `places`]."""
         parts = []
         if self.short:
-            rows = np.stack([np.asarray(raw.short) for raw in raws])
+            rows = np.stack([raw.short for raw in raws])
             parts.append(square_segments(rows, self.starts) if self._fold_later else rows)
         if self.long or self.odd:
             parts.append(np.array([raw.long for raw in raws], np.float64))
@@ -151,9 +150,12 @@ class HostCollector:
     def hold(self) -> Sample:
         """Keep a copy of the parameters before a step; their sums of squares."""
         held = self._before
-        if held is None or not held.current():
-            places = self._table.places(lambda p: p.requires_grad)
-            held = self._before = _HeldParameters([self._table.slots[i].parameter for i in places.active], places)
+        trainable = [slot.parameter for slot in self._table.slots if slot.parameter.requires_grad]
+        addresses = [parameter.data_ptr() for parameter in trainable]
+        if held is None or held.addresses != addresses:
+            held = self._before = _HeldParameters(
+                trainable, addresses, self._table.places(lambda parameter: parameter.requires_grad)
+            )
         return Sample(held.places, held.take())
 
     def moved(self) -> DoubleArray:
@@ -181,10 +183,10 @@ class HostCollector:
 class _HeldParameters:
     """A copy of some parameters before a step, to see afterwards what the step really was."""
 
-    def __init__(self, parameters: list[nn.Parameter], places: Places) -> None:
+    def __init__(self, parameters: list[nn.Parameter], addresses: list[int], places: Places) -> None:
         self.places = places
+        self.addresses = addresses  # a parameter may move in memory, be frozen or be set free
         self._parameters = parameters
-        self._addresses = [p.data_ptr() for p in parameters]
         self._pairs: list[tuple[Any, Any] | None] = []
         self._slow: dict[int, torch.Tensor] = {}
         for parameter in parameters:
@@ -195,12 +197,6 @@ class _HeldParameters:
             else:
                 self._pairs.append(None)
         self._scratch = {kind: np.empty(SCRATCH, kind) for kind in (np.dtype("f4"), np.dtype("f8"))}
-
-    def current(self) -> bool:
-        """False once a parameter has moved in memory or was frozen or set free."""
-        return all(p.requires_grad for p in self._parameters) and self._addresses == [
-            p.data_ptr() for p in self._parameters
-        ]
 
     def take(self) -> DoubleArray:
         squares = np.empty(len(self._pairs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from gradtui.record.measures import GRAD_NORM, PARAM_NORM
 from gradtui.runfile.schema import FloatArray, is_measured
@@ -12,6 +13,7 @@ from gradtui.runfile.schema import FloatArray, is_measured
 MOST_EVENTS = 8  # of each kind in a run
 MOST_NAMES = 4  # layers named in one line
 
+Mask = npt.NDArray[np.bool_]
 Notice = tuple[int, str, str]
 
 
@@ -35,14 +37,14 @@ class Notices:
             broken_parameter = ~np.isfinite(parameter) & is_measured(parameter)
             zero = gradient == 0
         found: list[Notice] = []
-        for row in np.flatnonzero((broken_gradient | broken_parameter | zero).any(axis=1)):
+        for row in np.flatnonzero((broken_gradient | broken_parameter | zero).any(axis=1)).tolist():
             step = int(steps[row])
             found += self._nonfinite(step, "gradient", gradient[row], broken_gradient[row])
             found += self._nonfinite(step, "norm of the parameters", parameter[row], broken_parameter[row])
             found += self._zero(step, zero[row])
         return found
 
-    def _nonfinite(self, step: int, what: str, values: FloatArray, broken: np.ndarray) -> list[Notice]:  # type: ignore[type-arg]
+    def _nonfinite(self, step: int, what: str, values: FloatArray, broken: Mask) -> list[Notice]:
         layers = self._new(f"nonfinite {what}", broken)
         if not layers:
             return []
@@ -51,7 +53,7 @@ class Notices:
         origin = f" (first in {self._name(layers[-1])}, nearest the output)" if len(layers) > 1 else ""
         return [(step, "nonfinite", f"the {what} of {self._list(layers)} is {' or '.join(sorted(kinds))}{origin}")]
 
-    def _zero(self, step: int, zero: np.ndarray) -> list[Notice]:  # type: ignore[type-arg]
+    def _zero(self, step: int, zero: Mask) -> list[Notice]:
         layers = self._new("zero", zero)
         if not layers:
             return []
@@ -59,7 +61,7 @@ class Notices:
         why = f"{its} saturated or cut off, or the values are too small for the number format"
         return [(step, "zero", f"the gradient of {self._list(layers)} is exactly 0: {why}")]
 
-    def _new(self, kind: str, mask: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+    def _new(self, kind: str, mask: Mask) -> list[int]:
         told = self._told.setdefault(kind, set())
         layers = [int(layer) for layer in np.flatnonzero(mask) if int(layer) not in told]
         if not layers or self._events.get(kind, 0) >= MOST_EVENTS:

@@ -24,11 +24,13 @@ Neurons = dict[int, FloatArray]
 class Reading(Protocol):
     """The measures of one step, taken in two halves around it.
 
+    `at_hand` is True if everything is in host memory and there is nothing to send.
     `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
     `neurons` are the gradients by each bias, if they were asked for and are known.
     `skipped` is True if a loss scaler skipped the step.
     """
 
+    at_hand: bool
     cost: float
     update_cost: float
     neurons: Neurons
@@ -47,6 +49,7 @@ class Reading(Protocol):
 class HostReading:
     """One step of a model in host memory."""
 
+    at_hand = True
     __slots__ = ("_clock", "_collector", "cost", "held", "moved", "neurons", "raw", "scale", "skipped", "update_cost")
 
     def __init__(self, collector: HostCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
@@ -87,6 +90,8 @@ class HostReading:
 
 class DeviceReading:
     """One step of a model on an accelerator; the numbers stay there until they are sent."""
+
+    at_hand = False
 
     def __init__(self, collector: DeviceCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
         begin = clock()
@@ -179,7 +184,7 @@ class Meter:
 
 
 def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
-    """The BLOB of each reading (None where there is none); those of the same make are folded together.
+    """The BLOB of each reading (what is none stays as it is); those of the same make are folded together.
 
     `blank` is a row [layers × measures] in which nothing is measured.
     """
@@ -200,4 +205,7 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
             rows = grids[members]
             fill_gradients(rows, gather.places, squares / np.square(scales)[:, None])
             grids[members] = rows
-    return [None if reading is None else row.tobytes() for reading, row in zip(readings, grids, strict=True)]
+    return [
+        row.tobytes() if isinstance(reading, (HostReading, DeviceReading)) else reading
+        for reading, row in zip(readings, grids, strict=True)
+    ]

@@ -33,6 +33,7 @@ from gradtui.runfolder import new_run_path, runs_folder
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
+MOST_UNFOLDED = 4000  # rows that may wait for the writer's thread to fold them, up to 20 kB each
 ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
 
 
@@ -117,6 +118,7 @@ class RowMaker:
     def __init__(self) -> None:
         self.notices = Notices()
         self.blank: FloatArray = np.empty(0, np.float32)
+        self.prepared = 0
 
     def know(self, table: LayerTable) -> None:
         """Learn the layers, once they are known."""
@@ -125,6 +127,7 @@ class RowMaker:
 
     def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
+        self.prepared += len(rows)
         blobs = fold_readings([row[5] for row in rows], self.blank)
         return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
 
@@ -168,6 +171,7 @@ class Recorder:
         self._measuring = False
         self._last_row_at = self._last_neurons_at = -math.inf
         self._last_row_step = 0
+        self._written = 0
         self._told: set[str] = set()
         self._deaf = writer is None
         self._closed = False
@@ -343,16 +347,15 @@ class Recorder:
 
     def _number(self, name: str, value: Any) -> float | torch.Tensor | None:
         """A float; or the tensor itself if it is on a device, where asking would wait."""
-        if type(value) is float:
-            return value
         try:
             if isinstance(value, torch.Tensor):
-                value = value.detach()
+                if value.is_cpu:
+                    return float(value.item())
                 if value.numel() != 1:
                     raise ValueError(f"it has {value.numel()} elements")
-                return value if value.device.type != "cpu" else float(value.item())
+                return value.detach()
             return float(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             self._tell(f"metric {name}", f"{name!r} is not recorded: it is no number ({error})")
             return None
 
@@ -364,11 +367,11 @@ class Recorder:
         row.epoch = self._epoch
         self._last_row_at, self._last_row_step = row.seconds, row.step
         reading, loss = row.reading, row.loss
-        parts = reading.parts() if reading is not None else ()
-        if not parts and not isinstance(loss, torch.Tensor):
+        if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
             self._write(row, loss)
             return
         begin = self._clock()
+        parts = reading.parts() if reading is not None else ()
         if isinstance(loss, torch.Tensor):
             parts = [*parts, loss.reshape(1)]
         letter = self._mail(parts[0].device).send(parts)
@@ -391,7 +394,12 @@ class Recorder:
     def _write(self, row: _Row, loss: float | None) -> None:
         writer, reading = self._writer, row.reading
         assert writer is not None
-        writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, reading)
+        measures: Any = reading
+        self._written += 1
+        if self._written - self._rows.prepared > MOST_UNFOLDED:
+            # the disk is far behind: a folded row takes less memory while it waits
+            measures = fold_readings([reading], self._rows.blank)[0]
+        writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)
         if reading is None:
             return
         if reading.neurons:
@@ -400,7 +408,7 @@ class Recorder:
             self._tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed")
         if self._sampling.every is None:
             self._sampling.rows.spent(reading.cost + ROW_COST, self._clock())
-        if reading.update_cost:
+        elif reading.update_cost:
             self._sampling.updates.spent(reading.update_cost, self._clock())
 
     def _mail(self, device: torch.device) -> Mail:

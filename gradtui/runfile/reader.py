@@ -225,20 +225,23 @@ class RunReader:
     def _thinned(self, first: int, last: int) -> Envelope:
         with self._reading():
             found = self._all(
-                "SELECT first_step, last_step, epoch, time, loss_minimum, loss_maximum, minimum, maximum FROM envelope"
+                "SELECT first_step, last_step, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
+                " FROM envelope"
                 " WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
                 (first, last),
             )
-        epoch, seconds, loss_low, loss_high = (_floats([row[column] for row in found]) for column in (2, 3, 4, 5))
+        epoch, seconds, *losses = (_floats([row[column] for row in found]) for column in (2, 3, 4, 5, 6))
         return Envelope(
             np.array([row[0] for row in found], np.int64),
             np.array([row[1] for row in found], np.int64),
             epoch,
             seconds,
-            loss_low,
-            loss_high,
-            self._decode([row[6] for row in found]),
+            losses[0],
+            losses[1],
+            losses[2],
             self._decode([row[7] for row in found]),
+            self._decode([row[8] for row in found]),
+            self._decode([row[9] for row in found]),
         )
 
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:

@@ -40,9 +40,9 @@ CREATE TABLE steps (
     loss REAL, learning_rate REAL,    -- NaN stands as the text 'nan', because SQLite turns a NaN into NULL
     measures BLOB                     -- float32[layers, measures], little-endian; NULL if only the loss is known
 );
-CREATE TABLE envelope (               -- the same, folded: smallest and largest of some hundred rows
+CREATE TABLE envelope (               -- the same, folded: smallest, largest and mean of some hundred rows
     first_step INTEGER PRIMARY KEY, last_step INTEGER, rows INTEGER, epoch REAL, time REAL,
-    loss_minimum REAL, loss_maximum REAL, minimum BLOB, maximum BLOB
+    loss_minimum REAL, loss_maximum REAL, loss_mean REAL, minimum BLOB, maximum BLOB, mean BLOB
 );
 CREATE TABLE neurons (                -- float32[neurons]: the gradient of the mean cost by each bias
     step INTEGER, layer INTEGER, bias_grad BLOB, PRIMARY KEY (step, layer)
@@ -122,10 +122,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Envelope:
-    """Stretches of a run, oldest first: the smallest and the largest value of each measure in each stretch.
+    """Stretches of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
 
-    A stretch with a NaN has NaN as its largest value, so that no spike is lost by thinning. `minimum` and `maximum`
-    are [stretches, layers, measures].
+    A stretch with a NaN has NaN as its largest value and as its mean, so that no spike is lost by thinning. `minimum`,
+    `maximum` and `mean` are [stretches, layers, measures], the rest is [stretches].
     """
 
     first_step: npt.NDArray[np.int64]
@@ -134,8 +134,10 @@ class Envelope:
     time: DoubleArray
     loss_minimum: DoubleArray
     loss_maximum: DoubleArray
+    loss_mean: DoubleArray
     minimum: FloatArray
     maximum: FloatArray
+    mean: FloatArray
 
     def __len__(self) -> int:
         return len(self.first_step)
@@ -144,7 +146,7 @@ class Envelope:
     def of_rows(cls, rows: Rows) -> Envelope:
         """Each recorded step a stretch of its own."""
         loss, measures = rows.loss, rows.measures
-        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, loss, measures, measures)
+        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, loss, loss, measures, measures, measures)
 
     @classmethod
     def join(cls, parts: Sequence[Envelope]) -> Envelope:
@@ -194,24 +196,30 @@ def is_measured(values: FloatArray) -> npt.NDArray[np.bool_]:
     return mask.reshape(values.shape)
 
 
-def fold(block: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The smallest and the largest over the first axis: [rows, layers, measures] -> two [layers, measures].
+def fold(minimum: FloatArray, maximum: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Smallest, largest and mean over the first axis: three [rows, layers, measures] -> three [layers, measures].
 
-    NaN wins the largest; what was never measured stays `NOT_MEASURED`.
+    To fold rows that were not folded before, give them three times. NaN wins the largest and the mean; what was never
+    measured stays `NOT_MEASURED`.
     """
-    return fold_ranges(block, block)
-
-
-def fold_ranges(minimum: FloatArray, maximum: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Fold ranges that were folded before: as `fold`, from smallest and largest values of their own."""
     mask = is_measured(maximum)
     low: FloatArray = np.fmin.reduce(np.where(mask, minimum, np.float32(np.inf)), axis=0)
     high: FloatArray = np.maximum.reduce(np.where(mask, maximum, np.float32(-np.inf)), axis=0)
     only_nan = np.isposinf(low) & np.isnan(high)
     low[only_nan] = high[only_nan]
-    never = ~mask.any(axis=0)
-    low[never] = high[never] = NOT_MEASURED
-    return low, high
+    count = mask.sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle: FloatArray = np.where(mask, mean, np.float32(0)).sum(axis=0) / np.maximum(count, 1).astype(np.float32)
+    low[count == 0] = high[count == 0] = middle[count == 0] = NOT_MEASURED
+    return low, high, middle
+
+
+def fold_losses(minimum: DoubleArray, maximum: DoubleArray, mean: DoubleArray) -> tuple[float, float, float]:
+    """The same for losses, [rows] each; NaN where none is known."""
+    if np.isnan(maximum).all():
+        return (float("nan"),) * 3
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.fmin.reduce(minimum)), float(np.fmax.reduce(maximum)), float(np.nanmean(mean))
 
 
 def pad_layers(blobs: list[bytes | None], layers: int, measures: int) -> FloatArray:

@@ -6,6 +6,7 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -73,7 +74,7 @@ class RunWriter:
         say: where trouble is told, one line at a time.
         on_rows: looks at each batch; what it returns is added as events (step, kind, text).
         prepare: makes rows (step, epoch, seconds, loss, learning rate, measures) ready to be written, a batch at a
-            time, on the writer's thread; the measures may be anything before. Called again if a batch is tried again.
+            time, on the writer's thread; the measures may be anything before.
     """
 
     def __init__(
@@ -174,11 +175,21 @@ class RunWriter:
 
     def _create(self, header: Header, measures: Sequence[Measure]) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("xb"):
-            pass
-        connection = self._connect()
+        if self.path.exists():
+            raise FileExistsError(errno.EEXIST, "a run is there already", str(self.path))
+        # made beside its place and moved there whole, so that no reader meets half a file
+        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            journal = choose_journal(connection, self.path)
+            self._fill(unfinished, header, measures)
+            unfinished.rename(self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return self.path.stat().st_ino
+
+    def _fill(self, path: Path, header: Header, measures: Sequence[Measure]) -> None:
+        connection = _connect(path)
+        try:
+            journal = choose_journal(connection, path)
             connection.executescript(
                 f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
                 f" BEGIN; {SCHEMA} COMMIT;"
@@ -199,19 +210,12 @@ class RunWriter:
                     connection.execute(_INSERT["events"], (0.0, None, "note", text))
         finally:
             connection.close()
-        return self.path.stat().st_ino
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        # FULL syncs each commit, so that a power cut loses no more than the rows since the last one
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
 
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _write_until_closed(self) -> None:
         try:
-            connection = self._connect()
+            connection = _connect(self.path)
         except sqlite3.Error as error:
             self._give_up(f"cannot write {self.path} ({error})")
             return
@@ -265,8 +269,11 @@ class RunWriter:
     def _drain(self) -> None:
         """Move the queue to the backlog; the two together stay within the bound."""
         room = self._queue_limit - len(self._backlog)
-        for _ in range(min(len(self._queue), room)):
-            self._backlog.append(self._queue.popleft())
+        fresh = [self._queue.popleft() for _ in range(min(len(self._queue), room))]
+        if self._prepare is not None:
+            steps = self._prepare([row for table, row in fresh if table == "steps"])
+            fresh = [entry for entry in fresh if entry[0] != "steps"] + [("steps", row) for row in steps]
+        self._backlog += fresh
 
     def _write_batch(self, connection: sqlite3.Connection, heartbeat: bool) -> None:
         if self._layers is not None:
@@ -276,12 +283,10 @@ class RunWriter:
         for table, row in self._backlog:
             by_table[table].append(row)
         steps = by_table["steps"]
-        if steps and self._prepare is not None:
-            steps = by_table["steps"] = self._prepare(steps)
         if steps:
             by_table["events"] += self._look_at(steps)
             for folded in self._fold.add(steps, self._measures):
-                connection.execute("INSERT OR REPLACE INTO envelope VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", folded)
+                connection.execute(f"INSERT OR REPLACE INTO envelope VALUES ({', '.join('?' * len(folded))})", folded)
             self._last_step = max(self._last_step, steps[-1][0])
             self._rows += len(steps)
         for obsolete in self._neurons.obsolete(by_table["neurons"], self._clock() - self._started):
@@ -367,23 +372,16 @@ class _EnvelopeFold:
     @staticmethod
     def _row(stretch: list[tuple[Any, ...]], measures: int) -> tuple[Any, ...]:
         losses = np.array([row[3] for row in stretch if row[3] is not None], np.float64)
+        known = (
+            (float(np.fmin.reduce(losses)), float(np.maximum.reduce(losses)), float(losses.mean()))
+            if len(losses)
+            else (None,) * 3
+        )
         longest = max((len(row[5]) for row in stretch if row[5] is not None), default=0)
         whole = [row for row in stretch if row[5] is not None and len(row[5]) == longest]
-        low, high = fold(_block(whole, measures)) if whole else (None, None)
-        return _with_nan_as_text(
-            (
-                stretch[0][0],
-                stretch[-1][0],
-                len(stretch),
-                stretch[-1][1],
-                stretch[-1][2],
-                float(np.fmin.reduce(losses)) if len(losses) else None,
-                float(np.maximum.reduce(losses)) if len(losses) else None,
-                None if low is None else low.astype("<f4").tobytes(),
-                None if high is None else high.astype("<f4").tobytes(),
-            ),
-            (5, 6),
-        )
+        blobs = [part.astype("<f4").tobytes() for part in fold(*[_block(whole, measures)] * 3)] if whole else [None] * 3
+        first, last = stretch[0], stretch[-1]
+        return _with_nan_as_text((first[0], last[0], len(stretch), last[1], last[2], *known, *blobs), (5, 6, 7))
 
 
 class _NeuronThinning:
@@ -408,6 +406,13 @@ class _NeuronThinning:
             if self._newest_is_kept:
                 self._kept_at = seconds
         return gone
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    # FULL syncs each commit, so that a power cut loses no more than the rows since the last one
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
 
 
 def choose_journal(connection: sqlite3.Connection, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Curves to braille cells: two by four dots a cell, thinned to a smallest and a largest value a column. Pure numpy."""
+"""Curves to braille cells, two by four dots each; a column spans from its smallest to its largest value. Pure numpy."""
 
 from __future__ import annotations
 
@@ -27,24 +27,21 @@ class Plot:
 
 def draw(
     steps: npt.NDArray[np.int64],
-    minimum: npt.NDArray[np.floating],
-    maximum: npt.NDArray[np.floating],
+    values: npt.NDArray[np.floating],
     width: int,
     height: int,
     *,
     log: bool,
 ) -> Plot:
-    """Draw curves [buckets, curves] over `steps` [buckets] into `width` × `height` cells.
+    """Draw curves, `values` [buckets, curves] over `steps` [buckets], into `width` × `height` cells.
 
     Values that are not finite, or not positive on a log axis, are left out. The axis runs over `steps`, and from the
     smallest to the largest value.
     """
-    lower, upper = _usable(minimum, log), _usable(maximum, log)
-    lower = np.where(np.isnan(lower), upper, lower)
-    upper = np.where(np.isnan(upper), lower, upper)
-    if not len(steps) or np.isnan(upper).all():
+    usable = _usable(values, log)
+    if not len(steps) or np.isnan(usable).all():
         return Plot([" " * width] * height, [[-1] * width for _ in range(height)], [], np.nan, np.nan)
-    low, high = float(np.nanmin(lower)), float(np.nanmax(upper))
+    low, high = float(np.nanmin(usable)), float(np.nanmax(usable))
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     columns, dots = 2 * width, 4 * height
@@ -53,9 +50,9 @@ def draw(
     owner = np.full((height, width), -1)
     codes = np.zeros((height, width), int)
     ends: list[int | None] = []
-    for curve in range(lower.shape[1]):
+    for curve in range(usable.shape[1]):
         canvas[:] = False
-        _draw_one(canvas, place, lower[:, curve], upper[:, curve], low, high)
+        _draw_one(canvas, place, usable[:, curve], low, high)
         cells = canvas.reshape(height, 4, width, 2)
         own = (cells * _DOTS[None, :, None, :]).sum(axis=(1, 3))
         owner[own > 0] = curve
@@ -78,19 +75,18 @@ def _usable(values: npt.NDArray[np.floating], log: bool) -> npt.NDArray[np.float
 def _draw_one(
     canvas: npt.NDArray[np.bool_],
     place: npt.NDArray[np.int_],
-    lower: npt.NDArray[np.float64],
-    upper: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
     low: float,
     high: float,
 ) -> None:
     """Fill, in each column, the span from the smallest to the largest value, joined to the column before it."""
     dots, columns = canvas.shape
-    seen = ~np.isnan(upper)
+    seen = ~np.isnan(values)
     if not seen.any():
         return
     smallest, largest = np.full(columns, np.inf), np.full(columns, -np.inf)
-    np.minimum.at(smallest, place[seen], lower[seen])
-    np.maximum.at(largest, place[seen], upper[seen])
+    np.minimum.at(smallest, place[seen], values[seen])
+    np.maximum.at(largest, place[seen], values[seen])
     filled = np.flatnonzero(np.isfinite(largest))
     scale = (dots - 1) / (high - low)
     top = ((high - largest[filled]) * scale).round().astype(int)

@@ -164,9 +164,9 @@ class _Follower:
     """The state of following one run: history, the newest row, and what was shown last."""
 
     def __init__(self, reader: RunReader) -> None:
-        from gradtui import view
+        import gradtui.view
 
-        self._view = view
+        self._view = gradtui.view
         self._reader = reader
         self.shown: Wants | None = None
         self._status: Status = reader.status()
@@ -231,7 +231,7 @@ class _Follower:
         for name, added in series.items():
             self._scalars[name] = _extend(self._scalars.get(name), added)
         shown = view.known(values[:, measure])
-        return view.Snapshot(
+        snapshot: Snapshot = view.Snapshot(
             name=reader.header.name,
             run_id=reader.run_id,
             status=self._status,
@@ -263,6 +263,7 @@ class _Follower:
             following=following,
             playing=wants.playing,
         )
+        return snapshot
 
     # -- moving through time ----------------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ from gradtui.errors import TerminalError
 def check_terminal(environment: Mapping[str, str] = os.environ) -> None:
     """Raise `TerminalError`, with what to do instead, where a full-screen program cannot draw."""
     instead = "use `gradtui train --headless` to train without it, `gradtui runs` to list runs"
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise TerminalError(f"the viewer needs a terminal, and this is a pipe or a file: {instead}")
+    # Textual draws on standard error
+    for stream, name in ((sys.stdin, "input"), (sys.stdout, "output"), (sys.__stderr__, "error")):
+        if stream is None or not stream.isatty():
+            raise TerminalError(f"the viewer needs a terminal, and standard {name} is none: {instead}")
     if environment.get("TERM", "dumb") in ("", "dumb", "unknown"):
         terminal = environment.get("TERM", "")
         raise TerminalError(

@@ -80,14 +80,14 @@ def test_a_deleted_file_is_said_once_and_writing_goes_nowhere(tmp_path: Path) ->
 
 def test_a_full_disk_is_said_once_and_what_was_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    connect = RunWriter._connect
+    connect = writer_module._connect
 
-    def small(self: RunWriter) -> sqlite3.Connection:
-        connection = connect(self)
+    def small(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
         connection.execute("PRAGMA max_page_count = 60")
         return connection
 
-    monkeypatch.setattr(RunWriter, "_connect", small)
+    monkeypatch.setattr(writer_module, "_connect", small)
     monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
     writer.set_layers(layers(4))
@@ -141,14 +141,14 @@ def test_a_small_tmpfs_that_fills_and_is_freed_again(tmp_path: Path, monkeypatch
 
 def test_a_locked_file_is_waited_for_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
-    connect = RunWriter._connect
+    connect = writer_module._connect
 
-    def impatient(self: RunWriter) -> sqlite3.Connection:
-        connection = connect(self)
+    def impatient(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
         connection.execute("PRAGMA busy_timeout = 50")
         return connection
 
-    monkeypatch.setattr(RunWriter, "_connect", impatient)
+    monkeypatch.setattr(writer_module, "_connect", impatient)
     said: list[str] = []
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
     writer.set_layers(layers(4))

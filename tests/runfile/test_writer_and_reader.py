@@ -151,7 +151,7 @@ def test_fold_and_padding_against_brute_force() -> None:
     block[:, 2, 2] = NOT_MEASURED
     block[7, 0, 0] = np.nan
     block[8, 1, 1] = np.inf
-    low, high = fold(block)
+    low, high, mean = fold(block, block, block)
     for layer in range(4):
         for measure in range(3):
             column = [v for v in block[:, layer, measure] if is_measured(np.array([v], np.float32))[0]]
@@ -159,6 +159,7 @@ def test_fold_and_padding_against_brute_force() -> None:
                 assert not is_measured(low)[layer, measure] and not is_measured(high)[layer, measure]
                 continue
             assert low[layer, measure] == min(v for v in column if not np.isnan(v))
+            assert mean[layer, measure] == pytest.approx(np.mean(column), nan_ok=True)
             if any(np.isnan(v) for v in column):
                 assert np.isnan(high[layer, measure])
             else:

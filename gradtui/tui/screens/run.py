@@ -21,6 +21,7 @@ from gradtui.tui.widgets.curve import Curve
 from gradtui.tui.widgets.neuron_strip import NeuronStrip
 from gradtui.tui.widgets.run_header import RunHeader
 from gradtui.tui.widgets.too_small import TooSmall
+from gradtui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
@@ -76,7 +77,6 @@ class RunScreen(Screen[None]):
         self._neurons_screen: NeuronsScreen | None = None
         self._named: tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
         self._named_for: object = None
-        self._words = ""
         self.feed = Feed(path, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
 
     def compose(self) -> ComposeResult:
@@ -91,7 +91,7 @@ class RunScreen(Screen[None]):
                     yield Curve(log=False, colour="warning", id="loss")
                     yield Curve(log=False, colour="success", id="accuracy")
                 yield Curve(log=True, id="speeds")
-                yield Static(id="words", markup=False)
+                yield Words(id="words")
         yield Static("Opening …", id="waiting", markup=False)
         yield TooSmall(id="too-small")
         yield Footer(show_command_palette=False)
@@ -101,7 +101,7 @@ class RunScreen(Screen[None]):
         self.query_one("#run-header", RunHeader).show(None, clean(self.path.stem))
         self.query_one("#loss").border_title = "Loss"
         self.query_one("#accuracy").border_title = "Accuracy"
-        self.query_one("#words").border_title = "In words"
+        self.query_one(Words).border_title = "In words"
         self.query_one(Bars).focus()
         self.call_after_refresh(self.feed.start)
 
@@ -170,15 +170,13 @@ class RunScreen(Screen[None]):
         cursor = None if snapshot.following or span <= 0 else (snapshot.step - snapshot.first_step) / span
         speeds = self.query_one("#speeds", Curve)
         speeds.set_title(title)
-        speeds.show(curves.last_step, curves.minimum, curves.maximum, cursor=cursor)
+        speeds.show(curves.last_step, curves.mean, broken=curves.broken, cursor=cursor)
         loss = self.query_one("#loss", Curve)
-        loss.show_line(
-            curves.last_step, curves.loss_minimum, curves.loss_maximum, cursor=cursor, empty="no loss logged"
-        )
+        loss.show(curves.last_step, curves.loss, broken=curves.loss_broken, cursor=cursor, empty="no loss logged")
         accuracy = self.query_one("#accuracy", Curve)
         accuracy.set_class(snapshot.accuracy is None, "-absent")
         if snapshot.accuracy is not None:
-            accuracy.show_line(snapshot.accuracy.step, snapshot.accuracy.value, snapshot.accuracy.value)
+            accuracy.show(snapshot.accuracy.step, snapshot.accuracy.value)
 
     def _show_words(self, snapshot: Snapshot) -> None:
         status = snapshot.status
@@ -189,10 +187,7 @@ class RunScreen(Screen[None]):
             lines.append(f"no sign of life for {status.silent:.0f} s")
         lines += [f"{event.kind} at step {event.step:,}: {event.text}" if event.step is not None
                   else f"{event.kind}: {event.text}" for event in reversed(snapshot.events[-20:])]  # fmt: skip
-        text = "\n".join(clean(line) for line in lines)
-        if text != self._words:
-            self._words = text
-            self.query_one("#words", Static).update(Content(text), layout=False)
+        self.query_one(Words).show([clean(line) for line in lines])
 
     # -- what is asked for ------------------------------------------------------------------------------------
 

@@ -27,50 +27,36 @@ class Curve(CellWidget):
         self._log = log
         self._colour = colour
         self._plot: Plot | None = None
-        self._data: tuple[npt.NDArray[np.int64], npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None
+        self._data: tuple[npt.NDArray[np.int64], npt.NDArray[np.floating], npt.NDArray[np.bool_] | None] | None = None
+        self._broken: set[int] = set()
         self._shown_curves: list[int] = []
         self._of = 1
         self._gutter = 0
         self._cursor: float | None = None
         self._empty = "not measured yet"
-        self._single: tuple[tuple[object, ...], tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]] | None = None
 
     def show(
         self,
         steps: npt.NDArray[np.int64],
-        minimum: npt.NDArray[np.floating],
-        maximum: npt.NDArray[np.floating],
+        values: npt.NDArray[np.floating],
         *,
+        broken: npt.NDArray[np.bool_] | None = None,
         cursor: float | None = None,
         empty: str = "not measured yet",
     ) -> None:
-        """Show curves; `cursor` (0 to 1) marks the step that is shown elsewhere, None marks nothing."""
-        same = self._data is not None and all(
-            a is b for a, b in zip(self._data, (steps, minimum, maximum), strict=True)
-        )
+        """Show `values`, [buckets] or [buckets, curves]; `broken` [buckets] marks where one was NaN or ∞.
+
+        `cursor` (0 to 1) marks the step that is shown elsewhere; `empty` is said while there is nothing to draw.
+        """
+        same = self._data is not None and self._data[0] is steps and self._data[1] is values
         self._empty = empty
         if same and cursor == self._cursor:
             return
         self._cursor = cursor
         if not same:
-            self._data = (steps, minimum, maximum)
+            self._data = (steps, values, broken)
             self._redraw()
         self.repaint()
-
-    def show_line(
-        self,
-        steps: npt.NDArray[np.int64],
-        minimum: npt.NDArray[np.floating],
-        maximum: npt.NDArray[np.floating],
-        *,
-        cursor: float | None = None,
-        empty: str = "not measured yet",
-    ) -> None:
-        """Show a single curve, [buckets]."""
-        key = (steps, minimum, maximum)
-        if self._single is None or any(a is not b for a, b in zip(self._single[0], key, strict=True)):
-            self._single = (key, (minimum[:, None], maximum[:, None]))
-        self.show(steps, *self._single[1], cursor=cursor, empty=empty)
 
     def on_resize(self) -> None:
         """Draw for the new size."""
@@ -82,16 +68,21 @@ class Curve(CellWidget):
             return
         from gradtui.tui.braille import draw
 
-        steps, minimum, maximum = self._data
+        steps, values, broken = self._data
+        if values.ndim == 1:
+            values = values[:, None]
         width, height = self.content_size
         if width < 2 or height < 1:
             return
-        self._of = minimum.shape[1]
+        self._of = values.shape[1]
         stride = max(1, -(-self._of // MOST_CURVES))
         self._shown_curves = sorted({*range(0, self._of, stride), self._of - 1})
         pick = self._shown_curves
         self._gutter = len(str(self._of)) + 1 if self._of > 1 else 0
-        self._plot = draw(steps, minimum[:, pick], maximum[:, pick], width - self._gutter, height, log=self._log)
+        self._plot = draw(steps, values[:, pick], width - self._gutter, height, log=self._log)
+        span = max(1, steps[-1] - steps[0]) if len(steps) else 1
+        loud = steps[broken] if broken is not None else steps[:0]
+        self._broken = set(((loud - steps[:1]) / span * (width - self._gutter - 1)).round().astype(int).tolist())
 
     def line(self, y: int, width: int) -> list[Cell]:
         """One line of the plot, with axis labels over it."""
@@ -112,6 +103,9 @@ class Curve(CellWidget):
         if self._cursor is not None:
             column = round(self._cursor * (width - self._gutter - 1))
             drawn[column] = ("│", theme_style(self.app, "accent"))
+        if y == 0:
+            for column in self._broken:
+                drawn[column] = ("!", theme_style(self.app, "error", bold=True))
         drawn += self._number(y, styles, dim)
         height = self.content_size.height
         label = short(plot.high) if y == 0 else short(plot.low) if y == height - 1 and height > 1 else ""

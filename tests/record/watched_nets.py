@@ -1,0 +1,59 @@
+"""Small nets, a training and a clock that the tests of the recorder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradtui.record.measures import MEASURES
+from gradtui.record.recorder import Recorder, RowMaker
+from gradtui.record.schedule import Sampling
+from gradtui.runfile import Header, RunWriter
+
+
+def perceptron(*sizes: int, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(fan_in, fan_out), nn.Sigmoid()]
+    return nn.Sequential(*layers[:-1])
+
+
+def train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, recorder: Any = None, steps: int = 3, log: str = "after"
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    first = next(model.parameters())
+    for _ in range(steps):
+        x = torch.randn(8, first.shape[-1], generator=generator, dtype=first.dtype)
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        if recorder is not None and log == "before":
+            recorder.log(loss=loss)
+        optimizer.step()
+        if recorder is not None and log == "after":
+            recorder.log(loss=loss)
+
+
+class SteppedClock:
+    """A clock that a test moves, and that moves by itself whenever it is asked."""
+
+    def __init__(self, tick: float = 0.0) -> None:
+        self.now, self.tick = 0.0, tick
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+def recorder_with(
+    model: nn.Module, optimizer: Any, path: Path, sampling: Sampling, clock: Callable[[], float], **more: Any
+) -> Recorder:
+    rows = RowMaker()
+    writer = RunWriter(path, Header(name="test"), MEASURES, prepare=rows.prepare, on_rows=rows.notices)
+    return Recorder(model, optimizer, writer, sampling, rows, clock=clock, **more)
