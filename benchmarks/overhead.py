@@ -133,7 +133,7 @@ def measure(case: str, mode: str, pairs: int, folder: Path) -> dict[str, float |
     thread_share = (time.clock_gettime(thread) - thread_begin) / (clock() - own_begin) if thread is not None else 0.0
     recorder.close()
     centre = np.median if mode == "every" else trimmed_mean
-    ratio, low, high = with_interval(times[:, 2] / times[:, 0], centre)
+    ratio, low, high = with_interval(2 * times[:, 2] / (times[:, 0] + times[:, 1]), centre)
     zero, zero_low, zero_high = with_interval(times[:, 1] / times[:, 0], centre)
     return {
         "case": case,

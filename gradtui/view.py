@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.runfile import Envelope, Event, Layer, Measure, Rows, Scalars, Status, is_measured
-from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray, fold, fold_losses
+from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray
 
 BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
 
@@ -104,16 +104,16 @@ class History:
         while len(waiting) >= (group := max(1, self._stride // rows_each)):
             # filled to the brim exactly, so that an even number is there to be merged in pairs
             take = group * min(len(waiting) // group, self._limit - len(self._parts))
-            self._parts = Envelope.join([self._parts, _merge(waiting.part(0, take), group)])
+            self._parts = Envelope.join([self._parts, waiting.part(0, take).merged(group)])
             waiting = waiting.part(take, len(waiting))
             if len(self._parts) == self._limit:
-                self._parts = _merge(self._parts, 2)
+                self._parts = self._parts.merged(2)
                 self._stride *= 2
         self._rest = waiting
 
     def curves(self, measure: int) -> Curves:
         """The history of one measure, up to the newest step."""
-        parts = Envelope.join([self._parts, _merge(self._rest, max(1, len(self._rest)))])
+        parts = Envelope.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
         largest = parts.maximum[:, :, measure]
         broken: npt.NDArray[np.bool_] = ~np.isfinite(largest) & is_measured(largest)
         return Curves(
@@ -194,35 +194,3 @@ def factor(times: float) -> str:
 
 def _names(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _merge(parts: Envelope, group: int) -> Envelope:
-    """Merge each `group` neighbours; the length of `parts` is a multiple of it."""
-    if group <= 1 or not len(parts):
-        return parts
-
-    def grouped(array: FloatArray) -> FloatArray:
-        blocks: FloatArray = array.reshape(-1, group, *array.shape[1:]).swapaxes(0, 1)
-        return blocks
-
-    low, high, mean = fold(grouped(parts.minimum), grouped(parts.maximum), grouped(parts.mean))
-    losses = [
-        fold_losses(*three)
-        for three in zip(
-            *(loss.reshape(-1, group) for loss in (parts.loss_minimum, parts.loss_maximum, parts.loss_mean)),
-            strict=True,
-        )
-    ]
-    loss_low, loss_high, loss_mean = np.array(losses).T
-    return Envelope(
-        parts.first_step[::group],
-        parts.last_step[group - 1 :: group],
-        parts.epoch[group - 1 :: group],
-        parts.time[group - 1 :: group],
-        loss_low,
-        loss_high,
-        loss_mean,
-        low,
-        high,
-        mean,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import math
 import struct
@@ -64,15 +65,29 @@ def digits() -> Dataset:
     1,200 are for training, 297 for validation, 300 for the test. Source: Alpaydin & Kaynak 1998, the test part, as
     bundled with scikit-learn.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _bundled_digits()
     order = np.random.default_rng(0).permutation(len(labels))
     images, labels = (pixels[order] / 16).astype(np.float32), labels[order].astype(np.int64)
     whole = Split(images, labels)
     second = DIGITS_TRAINING + DIGITS_VALIDATION
     parts = (_part(whole, 0, DIGITS_TRAINING), _part(whole, DIGITS_TRAINING, second), _part(whole, second, None))
     return Dataset("digits", *parts, classes=10, image_shape=(8, 8))
+
+
+def _bundled_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Pixels [1797, 64] from 0 to 16, and labels [1797]."""
+    package = importlib.util.find_spec("sklearn")
+    table = Path(package.origin).parent / "datasets/data/digits.csv.gz" if package and package.origin else None
+    if table is not None and table.exists():
+        # read straight from the package: importing scikit-learn for its table would take most of a second
+        values = np.loadtxt(table, delimiter=",")
+        return values[:, :-1], values[:, -1].astype(np.int64)
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn") from error
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels
 
 
 def mnist(folder: Path | None) -> Dataset:

@@ -7,6 +7,7 @@ hundred short vectors, reduced at once, 20 µs instead of 88. In a training the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch._utils import _flatten_dense_tensors
 
 from gradtui.record.layers import Index, LayerTable, Places
 from gradtui.runfile.schema import DoubleArray, FloatArray
 
 FOLDED_LATER = 4096  # elements of short gradients that a row can take along as they are
+BLOCK_ROWS = 128  # steps whose short gradients share a block of memory
 SHORT = 4096  # elements up to which a gradient is cheaper gathered with others than by a call of its own
 SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a time
 TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
@@ -39,14 +40,39 @@ class Sample:
 class RawGradients:
     """What is left of the gradients of one step, to be folded into a row later and elsewhere.
 
-    `short` are the short gradients themselves, one after another, or their sums of squares once there are many;
-    `long` the sums of squares of the others.
+    `short` are the short gradients themselves, one after another, a row of `block`; or, without a block, their sums
+    of squares. `long` are the sums of squares of the others.
     """
 
-    __slots__ = ("gather", "long", "short")
+    __slots__ = ("block", "gather", "long", "short")
 
-    def __init__(self, gather: Gather, short: FloatArray | DoubleArray | None, long: list[float]) -> None:
-        self.gather, self.short, self.long = gather, short, long
+    def __init__(
+        self, gather: Gather, short: FloatArray | DoubleArray | None, long: list[float], block: _Block | None
+    ) -> None:
+        self.gather, self.short, self.long, self.block = gather, short, long, block
+
+
+class _Block:
+    """Room for the short gradients of some steps; used again when all of them have been folded.
+
+    `targets` are, for each step, where each stack of gradients of one shape goes.
+    """
+
+    def __init__(self, size: int, stacks: Sequence[_Stack], rows: int) -> None:
+        memory = torch.empty(rows, size)
+        self.rows = list(memory.numpy())
+        self.targets = [[row[s.start : s.end].view(-1, *s.shape) for s in stacks] for row in memory]
+        self.folded = 0
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Short gradients that differ in their first dimension at most: one `torch.cat` takes them all."""
+
+    shape: tuple[int, ...]
+    parameters: list[nn.Parameter]
+    start: int
+    end: int
 
 
 class Gather:
@@ -55,51 +81,74 @@ class Gather:
     def __init__(self, table: LayerTable, places: Places) -> None:
         self.places = places
         chosen = [table.slots[i].parameter for i in places.active]
-        small = [i for i, p in enumerate(chosen) if p.numel() <= SHORT and p.dtype == torch.float32]
-        short = [i for i in small if _is_plain(chosen[i].grad)]
+        small = [i for i, p in enumerate(chosen) if p.dim() > 0 and p.numel() <= SHORT and p.dtype == torch.float32]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for i in small:
+            if _is_plain(chosen[i].grad):
+                by_shape.setdefault(tuple(chosen[i].shape[1:]), []).append(i)
+        self._stacks: list[_Stack] = []
+        short: list[int] = []
+        end = 0
+        for shape, members in by_shape.items():
+            if len(members) == 1 and shape:
+                continue  # a call of its own is as good
+            start, end = end, end + sum(chosen[i].numel() for i in members)
+            self._stacks.append(_Stack(shape, [chosen[i] for i in members], start, end))
+            short += members
         odd = [i for i, p in enumerate(chosen) if not _is_plain(p.grad)]
         rest = sorted(set(range(len(chosen))) - set(short) - set(odd))
-        self.parameters = chosen
-        self.short = [chosen[i] for i in short]
-        self.long = [(chosen[i], TINY * chosen[i].numel()) for i in rest]
-        self.odd = [chosen[i] for i in odd]
-        self.order = np.argsort(np.array(short + rest + odd, np.intp))
-        sizes = np.array([p.numel() for p in self.short], np.intp)
-        self.starts = np.cumsum(sizes) - sizes
-        self._fold_later = int(sizes.sum()) <= FOLDED_LATER
-        # `torch.cat` is faster, but takes no matrices and vectors together
-        self._join = torch.cat if all(p.dim() == 1 for p in self.short) else _flatten_dense_tensors
-        self._wide = None if self._fold_later else np.empty(int(sizes.sum()), np.float64)
+        self._long = [(chosen[i], TINY * chosen[i].numel()) for i in rest]
+        self._odd = [chosen[i] for i in odd]
+        self._order = np.argsort(np.array(short + rest + odd, np.intp))
+        sizes = np.array([chosen[i].numel() for i in short], np.intp)
+        self._starts = np.cumsum(sizes) - sizes
+        self._size = end
+        self._fold_later = end <= FOLDED_LATER
+        self._wide = None if self._fold_later else np.empty(end, np.float64)
+        self._free: deque[_Block] = deque()
+        self._block = _Block(end, self._stacks, BLOCK_ROWS if self._fold_later else 1)
+        self._row = 0
 
     def take(self) -> RawGradients:
         """The gradients as they are now. Raises a few kinds of errors if they are not as they were."""
-        short: FloatArray | DoubleArray | None = None
-        if self.short:
-            grads = [parameter.grad for parameter in self.short]
-            short = self._join(grads).numpy()
-            if not self._fold_later:
-                short = square_segments(short, self.starts, self._wide)
+        block, row = self._block, self._row
+        for stack, target in zip(self._stacks, block.targets[row], strict=True):
+            torch.cat([parameter.grad for parameter in stack.parameters], out=target)  # type: ignore[misc]
+        short: FloatArray | DoubleArray = block.rows[row]
+        if self._fold_later:
+            self._row += 1
+            if self._row == len(block.rows):
+                self._row = 0
+                self._block = self._free.popleft() if self._free else _Block(self._size, self._stacks, BLOCK_ROWS)
+        else:
+            short = square_segments(short, self._starts, self._wide)
         long = []
-        for parameter, floor in self.long:
+        for parameter, floor in self._long:
             array = parameter.grad.numpy()  # type: ignore[union-attr]
             square = vdot(array, array).item()
             # vdot does not warn of overflow, as dot does
             long.append(square if floor < square < INFINITE else square_sum(parameter.grad))
-        for parameter in self.odd:
+        for parameter in self._odd:
             long.append(square_sum(parameter.grad))
-        return RawGradients(self, short, long)
+        return RawGradients(self, short, long, block if self._fold_later else None)
 
     def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
-        """Sums of squares [rows, slots of `places`]."""
+        """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
         parts = []
-        if self.short:
+        if self._size:
             rows = np.stack([raw.short for raw in raws])
-            parts.append(square_segments(rows, self.starts) if self._fold_later else rows)
-        if self.long or self.odd:
+            parts.append(square_segments(rows, self._starts) if self._fold_later else rows)
+        for raw in raws:
+            if raw.block is not None:
+                raw.block.folded += 1
+                if raw.block.folded == len(raw.block.rows):
+                    raw.block.folded = 0
+                    self._free.append(raw.block)
+        if self._long or self._odd:
             parts.append(np.array([raw.long for raw in raws], np.float64))
         if not parts:
             return np.empty((len(raws), 0))
-        return np.concatenate(parts, axis=1)[:, self.order]
+        return np.concatenate(parts, axis=1)[:, self._order]
 
 
 def square_segments(rows: FloatArray, starts: Index, wide: DoubleArray | None = None) -> DoubleArray:

@@ -136,6 +136,15 @@ class RunReader:
         """The oldest recorded step after `step` that has measures (one row, or none)."""
         return self._rows("WHERE step > ? AND measures IS NOT NULL ORDER BY step LIMIT 1", (step,))
 
+    def stretches(self) -> tuple[Envelope, int]:
+        """The run in stretches that were folded while it was written, and how many recorded steps each holds.
+
+        The newest steps are in no stretch yet: `newer` gives them.
+        """
+        with self._reading():
+            rows = self._one("SELECT rows FROM envelope LIMIT 1")
+        return self._thinned(0, 2**62), int(rows[0]) if rows else 1
+
     def overview(self) -> Envelope:
         """The whole run, thinned to smallest and largest values; a short run as it is."""
         span = self.span()
@@ -155,7 +164,8 @@ class RunReader:
             "WHERE step BETWEEN ? AND ? ORDER BY step", (first, min(last, int(thinned.first_step[0]) - 1))
         )
         tail = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step", (int(thinned.last_step[-1]) + 1, last))
-        return Envelope.join([Envelope.of_rows(inside), thinned, Envelope.of_rows(tail)])
+        ends = [Envelope.of_rows(rows).merged(max(1, len(rows))) for rows in (inside, tail)]
+        return Envelope.join([ends[0], thinned, ends[1]])
 
     def neurons(self, step: int) -> NeuronGrads | None:
         """The newest sample of the neurons' gradients that is not after `step`."""
@@ -223,11 +233,10 @@ class RunReader:
         )
 
     def _thinned(self, first: int, last: int) -> Envelope:
+        columns = "first_step, last_step, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
         with self._reading():
             found = self._all(
-                "SELECT first_step, last_step, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
-                " FROM envelope"
-                " WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
+                f"SELECT {columns} FROM envelope WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
                 (first, last),
             )
         epoch, seconds, *losses = (_floats([row[column] for row in found]) for column in (2, 3, 4, 5, 6))

@@ -162,6 +162,29 @@ class Envelope:
         sliced: list[Any] = [getattr(self, f.name)[start:stop] for f in fields(self)]
         return Envelope(*sliced)
 
+    def merged(self, group: int) -> Envelope:
+        """Each `group` neighbours as one stretch; the length is a multiple of it."""
+        if group <= 1 or not len(self):
+            return self
+        three = (self.minimum, self.maximum, self.mean)
+        low, high, mean = fold(*(a.reshape(-1, group, *a.shape[1:]).swapaxes(0, 1) for a in three))
+        losses = (self.loss_minimum, self.loss_maximum, self.loss_mean)
+        folded = [fold_losses(*rows) for rows in zip(*(a.reshape(-1, group) for a in losses), strict=True)]
+        loss_low, loss_high, loss_mean = np.array(folded).T
+        last = slice(group - 1, None, group)
+        return Envelope(
+            self.first_step[::group],
+            self.last_step[last],
+            self.epoch[last],
+            self.time[last],
+            loss_low,
+            loss_high,
+            loss_mean,
+            low,
+            high,
+            mean,
+        )
+
 
 @dataclass(frozen=True)
 class NeuronGrads:

@@ -201,7 +201,6 @@ class _Follower:
             return status_changed
         if self._history is None or span[1] - self._last > BEHIND:
             self._load(span)
-            return True
         changed = False
         while len(rows := self._reader.newer(self._last, ROWS_PER_READ)):
             self._take(rows)
@@ -315,12 +314,12 @@ class _Follower:
 
     def _load(self, span: tuple[int, int]) -> None:
         """Start from an overview: bounded work however long the run is."""
-        envelope = self._reader.window(*span)
+        stretches, rows_each = self._reader.stretches()
         self._history = self._view.History(len(self._layers), len(self._reader.measures))
-        self._history.add(envelope, max(1, round(self._reader.recorded() / max(1, len(envelope)))))
+        self._history.add(stretches, rows_each)
         self._first = span[0]
+        self._last = int(stretches.last_step[-1]) if len(stretches) else span[0] - 1
         newest = self._reader.at(span[1], LOOK_BACK)
-        self._last = span[1]
         if len(newest):
             self._newest = self._view.newest_known(newest.measures)
             self._row = newest

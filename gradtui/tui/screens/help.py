@@ -13,15 +13,16 @@ from textual.widgets import Static
 
 READING = """
 Reading the bars
-  One bar a layer, the input's on top. Its length is the measure on a logarithmic axis (l: linear);
-  dotted lines are powers of ten. ×1e-05 is the share of the fastest layer; ↑ and ↓ say that the value
-  moved by more than 2 % within the last second. A curve ends at the number of its layer.
-  ▒▒ NaN ▒▒ or ∞ means that the value is no number any more; — means that it was not measured.
 
-Learning speed  ‖∂C/∂b‖   the length of the gradient of the mean cost by the layer's biases
-Weight gradient ‖∂C/∂W‖   the same by its weights; Gradient norm ‖∂C/∂θ‖ by both
-Parameter norm  ‖θ‖       how large the parameters are
-Update ratio ‖Δθ‖/‖θ‖     the optimizer's real step, as a share of the parameters; about 1e-3 is usual
+One bar a layer, the input's on top. Its length is the measure, on a logarithmic axis (l: linear); dotted lines are \
+powers of ten. ×1e-05 is the share of the fastest layer. ↑ and ↓ say that the value moved by more than 2 % within the \
+last second. ▒ NaN ▒ or ▒ ∞ ▒ means that the value is no number any more; — means that it was not measured. A curve \
+ends at the number of its layer, and ! marks where a value was NaN or ∞.
+
+Learning speed  ‖∂C/∂b‖: the length of the gradient of the mean cost by the layer's biases
+Weight gradient ‖∂C/∂W‖: the same by its weights; gradient norm ‖∂C/∂θ‖: by both
+Parameter norm  ‖θ‖: how large the parameters are
+Update ratio    ‖Δθ‖/‖θ‖: the optimizer's real step as a share of the parameters; 1e-3 is usual
 """
 
 

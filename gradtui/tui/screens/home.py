@@ -29,11 +29,18 @@ if TYPE_CHECKING:
 LOOK_EVERY = 2.0  # s between looks at the folder
 
 
+class Choices(OptionList):
+    """A list whose enter key stands in the footer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select", "open")]
+
+
 class HomeScreen(Screen[None]):
     """Experiments on the left with what to look at, runs below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open", tooltip="start the experiment, or look at the run"),
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit; trainings go on"),
         Binding(
             "tab",
             "app.focus_next",
@@ -41,8 +48,6 @@ class HomeScreen(Screen[None]):
             tooltip="go from the experiments to the runs and back",
         ),
         Binding("d", "delete", "delete", tooltip="delete the run under the cursor; asks first"),
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit; trainings go on"),
     ]
 
     class Listed(Message):
@@ -63,10 +68,10 @@ class HomeScreen(Screen[None]):
         """The widgets, as they stand on the screen."""
         yield Static("gradtui   how fast does every layer learn?", id="banner", markup=False)
         with Horizontal(id="home-top"):
-            yield OptionList(id="experiments", markup=False)
+            yield Choices(id="experiments", markup=False)
             with VerticalScroll(id="about", can_focus=False):
                 yield Static(id="about-text", markup=False)
-        yield OptionList(id="runs", markup=False)
+        yield Choices(id="runs", markup=False)
         yield TooSmall(id="too-small")
         yield Footer(show_command_palette=False)
 
@@ -122,22 +127,29 @@ class HomeScreen(Screen[None]):
         if self._shown:
             self.on_home_screen_listed(self.Listed(list(self._runs.values())))
 
-    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+    def on_option_list_option_highlighted(self) -> None:
+        """Describe what the cursor has moved to."""
+        self._describe_choice()
+
+    def on_descendant_focus(self) -> None:
+        """Describe what the cursor of the other list is on."""
+        self._describe_choice()
+
+    def _describe_choice(self) -> None:
         """Say what the experiment shows, or more about the run."""
+        chosen = self.focused
+        if not isinstance(chosen, OptionList) or chosen.highlighted_option is None:
+            return
+        name = str(chosen.highlighted_option.id)
         about = self.query_one("#about-text", Static)
-        if event.option_list.id == "experiments" and event.option.id in self._experiments:
-            experiment = self._experiments[event.option.id]
-            about.update(
-                f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {event.option.id}"
-            )
-        elif event.option.id in self._runs:
-            run = self._runs[event.option.id]
-            lines = [clean(run.run_id), "", *(clean(run.problem) for _ in [0] if run.problem)]
+        if chosen.id == "experiments":
+            experiment = self._experiments[name]
+            about.update(f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}")
+        elif name in self._runs:
+            run = self._runs[name]
+            lines = [clean(run.run_id), clean(run.problem or (run.status.detail if run.status else ""))]
             if run.status is not None:
-                lines += [
-                    f"{run.layers} layers · {run.step:,} steps in {_duration(run.duration)}",
-                    clean(run.status.detail),
-                ]
+                lines.append(f"{run.layers} layers · {run.step:,} steps in {_duration(run.duration)}")
                 lines.append(f"started {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
             lines += ["", f"$ gradtui attach {clean(run.run_id)}"]
             about.update("\n".join(lines))
@@ -152,12 +164,6 @@ class HomeScreen(Screen[None]):
                 self.notify(run.problem, severity="error", markup=False)
             else:
                 app.open_run(run.path)
-
-    def action_open(self) -> None:
-        """Open what is under the cursor (the lists do this themselves when they have the focus)."""
-        focused = self.focused
-        if isinstance(focused, OptionList):
-            focused.action_select()
 
     def action_delete(self) -> None:
         """Delete the run under the cursor, after asking."""
@@ -189,15 +195,15 @@ def _describe(run: RunSummary, width: int) -> str:
         sign, word = "✗", "unreadable"
     else:
         sign, word, _ = STATES[run.status.state]
-    columns = [f"{sign} {fit(word, 10)}", fit(clean(run.run_id), min(40, max(22, width - 56)))]
-    if run.problem is None:
-        columns.append(fit_left(f"step {run.step:,}", 14))
-        if width >= 76:
-            columns.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))
-        if width >= 92:
-            columns.append(fit_left("" if run.accuracy is None else f"{100 * run.accuracy:.1f} %", 8))
-    columns.append(fit_left(_ago(time.time() - run.started), 10))
-    return " ".join(columns)
+    facts = [fit_left(f"step {run.step:,}" if run.status else "", 14)]
+    if width >= 76:
+        facts.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))
+    if width >= 92:
+        facts.append(fit_left("" if run.accuracy is None else f"{100 * run.accuracy:.1f} %", 8))
+    facts.append(fit_left(_ago(time.time() - run.started), 10))
+    state = f"{sign} {fit(word, 10)}"
+    room = width - len(state) - sum(len(fact) + 1 for fact in facts) - 1
+    return " ".join([state, fit(clean(run.run_id), room), *facts])
 
 
 def _ago(seconds: float) -> str:

@@ -26,6 +26,8 @@ class NeuronsScreen(Screen[None]):
     """The gradient of the mean cost by each bias of one layer, ∂C/∂b."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
         Binding("s", "sort", "sort", tooltip="in order, largest first, smallest first"),
         Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
         Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through time"),
@@ -34,8 +36,6 @@ class NeuronsScreen(Screen[None]):
         Binding("right_square_bracket", "layer(1)", "next layer", show=False, tooltip="the next layer"),
         Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
         Binding("escape,n", "dismiss", "back", tooltip="back to the layers"),
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
     ]
 
     def __init__(self, run: RunScreen) -> None:
@@ -44,6 +44,7 @@ class NeuronsScreen(Screen[None]):
         self._snapshot: Snapshot | None = None
         self._order = 0
         self._ranks: list[int] = []
+        self._composed = False
 
     def compose(self) -> ComposeResult:
         """A header, the bars, one line with the exact number."""
@@ -55,6 +56,7 @@ class NeuronsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what there is."""
+        self._composed = True
         self.query_one(Bars).focus()
         if self._snapshot is not None:
             self.show(self._snapshot)
@@ -62,7 +64,7 @@ class NeuronsScreen(Screen[None]):
     def show(self, snapshot: Snapshot) -> None:
         """Show the neurons of a snapshot."""
         self._snapshot = snapshot
-        if not self.is_mounted:
+        if not self._composed:
             return
         self.query_one(RunHeader).show(snapshot)
         bars = self.query_one(Bars)

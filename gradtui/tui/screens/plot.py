@@ -27,6 +27,8 @@ class PlotScreen(Screen[None]):
     """A curve a layer for a measure, or the loss."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
         Binding("m", "measure(1)", "measure", tooltip="the next measure, and the loss"),
         Binding("M", "measure(-1)", "measure before", show=False, tooltip="the measure before"),
         Binding("plus,equals_sign", "zoom(0.5)", "zoom", key_display="+/-", tooltip="zoom in on time"),
@@ -36,8 +38,6 @@ class PlotScreen(Screen[None]):
         Binding("home,0", "all", "whole run", tooltip="the whole run"),
         Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
         Binding("escape,p", "dismiss", "back", tooltip="back to the run"),
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
     ]
 
     class Drawn(Message):

@@ -45,6 +45,9 @@ class RunScreen(Screen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        # the most needed first: a narrow footer cuts the last ones off
+        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
         Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
         Binding("m", "measure(1)", "measure", tooltip="show the next measure: gradients, parameters, updates"),
         Binding("M", "measure(-1)", "previous measure", show=False, tooltip="show the measure before"),
@@ -55,11 +58,9 @@ class RunScreen(Screen[None]):
         Binding("shift+right,full_stop", "walk(1)", "a step on", show=False, tooltip="one recorded step on"),
         Binding("home", "first", "first step", show=False, tooltip="the first recorded step"),
         Binding("end", "last", "newest step", show=False, tooltip="the newest step; follow a live run"),
+        Binding("escape,h", "home", "home", tooltip="all experiments and runs; a training goes on"),
         Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
         Binding("p", "plot", "plot", tooltip="a large plot over time, to zoom into"),
-        Binding("escape,h", "home", "home", tooltip="all experiments and runs; a training goes on"),
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
     ]
 
     def __init__(
