@@ -11,6 +11,8 @@ the others' time. The writer's thread works during all blocks; what it uses is p
 every: gradient norms at every step, blocks of 10 ms, median of the pairs' ratios.
 budget: the default, everything on. It measures now and then, so blocks are 200 ms, to hold several measurements, and
 the ratio is the mean of the pairs' without the outer tenths: a median of short blocks would see none of the cost.
+
+A ratio is the watched time over the mean of the two bare ones of the same round; its interval is a bootstrap's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,10 @@ from gradtui.record.schedule import Sampling
 from gradtui.runfile import Header, RunWriter
 
 Case = tuple[nn.Module, torch.optim.Optimizer, Callable[[], torch.Tensor]]
-TARGETS = {"every": dict(a=1.15, b=1.04, c=1.06, d=1.02), "budget": dict(a=1.03, b=1.02, c=1.02, d=1.02)}
+TARGETS = {
+    "every": {"a": 1.15, "b": 1.04, "c": 1.06, "d": 1.02},
+    "budget": {"a": 1.03, "b": 1.02, "c": 1.02, "d": 1.02},
+}
 BLOCK = {"every": 0.01, "budget": 0.2}  # s
 
 
@@ -48,7 +54,7 @@ class Residual(nn.Module):
 
 def perceptron(sizes: list[int], activation: type[nn.Module], batch: int) -> tuple[nn.Module, torch.Tensor]:
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1]), torch.randn(batch, sizes[0])
 

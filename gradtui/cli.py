@@ -32,7 +32,8 @@ FOLDER_HELP = "where runs live (default: $GRADTUI_DIR or your data folder)"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Errors of the user's are one line on stderr."""
     try:
-        options = build_parser().parse_args(arguments)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        options = build_parser(given).parse_args(given)
         return int(options.run(options))
     except GradtuiError as error:
         print(f"gradtui: {error}", file=sys.stderr)
@@ -45,23 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser, with every subcommand and flag."""
+def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for the words that were given: the many flags of `train` are loaded only where it is among them."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"gradtui {__version__}")
     _add_viewer_flags(parser)
     parser.set_defaults(run=_home)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_train(commands)
+    _add_train(commands, with_flags="train" in given)
     _add_attach(commands)
     _add_runs(commands)
     return parser
 
 
-def _add_train(commands: Any) -> None:
-    from gradtui.lab.flags import add_recipe_flags
-
+def _add_train(commands: Any, *, with_flags: bool) -> None:
     train = commands.add_parser(
         "train",
         help="train a built-in net and watch how fast its layers learn",
@@ -69,12 +68,16 @@ def _add_train(commands: Any) -> None:
         epilog="example: gradtui train --data digits --hidden 30,30,30,30 --activation sigmoid",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    train.set_defaults(run=_train)
+    if not with_flags:
+        return
+    from gradtui.lab.flags import add_recipe_flags
+
     add_recipe_flags(train)
     where = train.add_argument_group("where and how it runs")
     where.add_argument("--headless", action="store_true", help="train here without the viewer, with a progress line")
     where.add_argument("--detach", action="store_true", help="start the training in the background, and return")
     _add_viewer_flags(train)
-    train.set_defaults(run=_train)
 
 
 def _add_attach(commands: Any) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradtui.errors import RunFileError, UsageError
-from gradtui.runfile import Status, open_run
+from gradtui.runfile.glance import RunGlance
+from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
 
@@ -73,22 +74,19 @@ def summarise(path: Path) -> RunSummary:
     """What a list shows about a run."""
     changed = _changed(path)
     try:
-        with open_run(path) as reader:
-            span = reader.span()
-            series, _ = reader.scalars()
-            losses = reader.last(1).loss
-            accuracy = next((s.value[-1] for name, s in reversed(series.items()) if "accuracy" in name), None)
+        with RunGlance(path) as run:
+            span = run.span()
             return RunSummary(
                 path=path,
-                run_id=path.stem,
-                name=reader.header.name,
-                status=reader.status(),
-                started=reader.header.started,
-                duration=reader.duration(),
+                run_id=run.run_id,
+                name=run.header.name,
+                status=run.status(),
+                started=run.header.started,
+                duration=run.duration(),
                 step=span[1] if span else 0,
-                layers=len(reader.layers()),
-                loss=float(losses[0]) if len(losses) else None,
-                accuracy=None if accuracy is None else float(accuracy),
+                layers=run.layer_count(),
+                loss=run.last_loss(),
+                accuracy=run.last_accuracy(),
                 changed=changed,
             )
     except RunFileError as error:

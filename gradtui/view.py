@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.runfile import Envelope, Event, Layer, Measure, Rows, Scalars, Status, is_measured
-from gradtui.runfile.schema import NOT_MEASURED, DoubleArray, FloatArray
+from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
 
 BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
 
@@ -115,12 +115,12 @@ class History:
         """The history of one measure, up to the newest step."""
         parts = Envelope.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
         largest = parts.maximum[:, :, measure]
-        broken: npt.NDArray[np.bool_] = ~np.isfinite(largest) & is_measured(largest)
+        broken = ~np.isfinite(largest) & is_measured(largest)
         return Curves(
             parts.first_step,
             parts.last_step,
             np.ascontiguousarray(parts.mean[:, :, measure]),
-            broken.any(axis=1),
+            np.logical_or.reduce(broken, axis=1),
             parts.loss_mean,
             np.isinf(parts.loss_maximum),
         )

@@ -215,7 +215,7 @@ _DEEP = Recipe(hidden=(30,) * 8, epochs=1000)
 EXPERIMENTS = {
     "vanishing": Experiment(
         "Vanishing gradient",
-        "Eight hidden layers of sigmoids on small digits. Each layer on the way back multiplies the gradient by a small "
+        "Eight hidden layers of sigmoids on digits. Each layer on the way back multiplies the gradient by a small "
         "slope, so the first layer learns tens of thousands of times slower than the last: its bar hardly shows.",
         _DEEP.but(name="vanishing"),
     ),

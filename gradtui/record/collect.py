@@ -1,8 +1,8 @@
 """Reductions in host memory: sums of squares of gradients, parameters and steps.
 
-`python benchmarks/overhead.py --reductions` compares the ways. On one thread NumPy's dot took 1.3 µs for 30 elements and
-20 µs for 401,408, `torch.dot` 2.3 and 35, `torch._foreach_norm` 1.8 and 45, in float64 144; and one `torch.cat` of a
-hundred short vectors, reduced at once, 20 µs instead of 88. In a training the caches are cold and all cost twice that.
+`python benchmarks/overhead.py --reductions` compares the ways. On one thread NumPy's dot took 1.3 µs for 30 elements
+and 20 µs for 401,408, `torch.dot` 2.3 and 35, `torch._foreach_norm` 1.8 and 45, in float64 144; one `torch.cat` of a
+hundred short vectors, reduced at once, 20 µs instead of 88. In a training the caches are cold, and all cost twice that.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from gradtui.record.layers import Index, LayerTable, Places
-from gradtui.runfile.schema import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 FOLDED_LATER = 4096  # elements of short gradients that a row can take along as they are
 BLOCK_ROWS = 128  # steps whose short gradients share a block of memory
+FOLD_ROWS = 16  # steps folded at a time
 SHORT = 4096  # elements up to which a gradient is cheaper gathered with others than by a call of its own
 SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a time
 TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
@@ -114,14 +115,15 @@ class Gather:
         block, row = self._block, self._row
         for stack, target in zip(self._stacks, block.targets[row], strict=True):
             torch.cat([parameter.grad for parameter in stack.parameters], out=target)  # type: ignore[misc]
-        short: FloatArray | DoubleArray = block.rows[row]
+        flat: FloatArray = block.rows[row]
+        short: FloatArray | DoubleArray = flat
         if self._fold_later:
             self._row += 1
             if self._row == len(block.rows):
                 self._row = 0
                 self._block = self._free.popleft() if self._free else _Block(self._size, self._stacks, BLOCK_ROWS)
         else:
-            short = square_segments(short, self._starts, self._wide)
+            short = square_segments(flat, self._starts, self._wide)
         long = []
         for parameter, floor in self._long:
             array = parameter.grad.numpy()  # type: ignore[union-attr]
@@ -134,10 +136,19 @@ class Gather:
 
     def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
         """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
-        parts = []
+        parts: list[DoubleArray] = []
         if self._size:
-            rows = np.stack([raw.short for raw in raws])
-            parts.append(square_segments(rows, self._starts) if self._fold_later else rows)
+            shorts: list[Any] = [raw.short for raw in raws]
+            if self._fold_later:
+                # a few rows at a time, which stay in the cache
+                wide = np.empty((FOLD_ROWS, self._size))
+                shorts = [
+                    square_segments(np.stack(shorts[i : i + FOLD_ROWS]), self._starts, wide[: len(shorts) - i])
+                    for i in range(0, len(shorts), FOLD_ROWS)
+                ]
+                parts.append(np.concatenate(shorts))
+            else:
+                parts.append(np.stack(shorts))
         for raw in raws:
             if raw.block is not None:
                 raw.block.folded += 1

@@ -15,7 +15,7 @@ from torch import nn
 
 from gradtui.record.collect import square_sum
 from gradtui.record.layers import LayerTable, Places
-from gradtui.runfile.schema import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 LETTERS = 64  # copies that may be under way before rows are left out
 COPY_SHARE = 0.25  # of the device's free memory that the copy of the parameters may take

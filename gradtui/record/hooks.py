@@ -24,6 +24,7 @@ class Hook:
         self.target = target
 
     def __call__(self, *arguments: Any) -> None:
+        """Pass the call on."""
         self.target(*arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from torch import nn
 from gradtui.record.hooks import Hook
 from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, MEASURES, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
 from gradtui.runfile import NOT_MEASURED, Layer
-from gradtui.runfile.schema import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Index = npt.NDArray[np.intp]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.record.measures import GRAD_NORM, PARAM_NORM
-from gradtui.runfile.schema import FloatArray, is_measured
+from gradtui.runfile.blocks import FloatArray, is_measured
 
 MOST_EVENTS = 8  # of each kind in a run
 MOST_NAMES = 4  # layers named in one line

@@ -15,7 +15,7 @@ import torch
 from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
 from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
 from gradtui.record.layers import LayerTable, fill_gradients, fill_updates
-from gradtui.runfile.schema import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
 Neurons = dict[int, FloatArray]
@@ -52,8 +52,16 @@ class HostReading:
     at_hand = True
     __slots__ = ("_clock", "_collector", "cost", "held", "moved", "neurons", "raw", "scale", "skipped", "update_cost")
 
-    def __init__(self, collector: HostCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
-        begin = clock()
+    def __init__(
+        self,
+        collector: HostCollector,
+        clock: Clock,
+        optimizer: Any,
+        begin: float,
+        timed: bool,
+        update: bool,
+        neurons: bool,
+    ) -> None:
         self._collector, self._clock = collector, clock
         # only optimizers that a loss scaler drives have these two, and only during the step
         state = optimizer.__dict__
@@ -69,7 +77,7 @@ class HostReading:
             middle = clock()
             self.held = collector.hold()
             self.update_cost = clock() - middle
-        self.cost = clock() - begin
+        self.cost = clock() - begin if timed else 0.0
 
     def after(self) -> None:
         """Take the step the optimizer really took."""
@@ -93,8 +101,16 @@ class DeviceReading:
 
     at_hand = False
 
-    def __init__(self, collector: DeviceCollector, clock: Clock, optimizer: Any, update: bool, neurons: bool) -> None:
-        begin = clock()
+    def __init__(
+        self,
+        collector: DeviceCollector,
+        clock: Clock,
+        optimizer: Any,
+        begin: float,
+        timed: bool,
+        update: bool,
+        neurons: bool,
+    ) -> None:
         self._collector, self._clock = collector, clock
         self._watch = Stopwatch(collector.mail.make_event)
         self._watch.start()
@@ -164,19 +180,20 @@ class Meter:
         on_device = [slot.parameter.device for slot in table.slots if slot.parameter.device.type != "cpu"]
         self.mail: Mail | None = mail_for(on_device[0]) if on_device else None
         self._collector: HostCollector | DeviceCollector
-        self._collector = HostCollector(table) if self.mail is None else DeviceCollector(table, self.mail)
+        self._make: Callable[..., Reading]
+        if self.mail is None:
+            self._collector, self._make = HostCollector(table), HostReading
+        else:
+            self._collector, self._make = DeviceCollector(table, self.mail), DeviceReading
 
     @property
     def busy(self) -> bool:
         """True while so many rows are on their way from the device that the next had better be left out."""
         return self.mail is not None and self.mail.full
 
-    def before(self, optimizer: Any, *, update: bool, neurons: bool) -> Reading:
-        """Take what must be known before the step."""
-        collector = self._collector
-        if isinstance(collector, HostCollector):
-            return HostReading(collector, self._clock, optimizer, update, neurons)
-        return DeviceReading(collector, self._clock, optimizer, update, neurons)
+    def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> Reading:
+        """Take what must be known before the step; `begin` is the time, `timed` asks for what it costs."""
+        return self._make(self._collector, self._clock, optimizer, begin, timed, update, neurons)
 
     def release(self) -> None:
         """Let go of the parameters."""

@@ -27,7 +27,7 @@ from gradtui.record.notices import Notices
 from gradtui.record.reading import Meter, Reading, fold_readings
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
-from gradtui.runfile.schema import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
@@ -281,7 +281,8 @@ class Recorder:
         if neurons:
             self._last_neurons_at = now
         update = self._sampling.update_due(step, now)
-        reading = self._meter.before(optimizer, update=update, neurons=neurons)
+        timed = self._sampling.every is None
+        reading = self._meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
         self._row = _Row(step, 0.0, _learning_rate(optimizer), reading)
         self._measuring = True
 

@@ -1,39 +1,38 @@
 """The run file: one SQLite database a run, one writer, any number of readers.
 
-| module     | what it holds                                                        |
-| ---------- | -------------------------------------------------------------------- |
-| `schema`   | the tables, and the records that cross the file                      |
-| `writer`   | `RunWriter`, used by the recorder inside the training process        |
+| module     | what it holds                                                          |
+| ---------- | ---------------------------------------------------------------------- |
+| `schema`   | the tables, and the records that need no numpy                         |
+| `blocks`   | the measures as numpy arrays                                           |
+| `writer`   | `RunWriter`, used by the recorder inside the training process          |
+| `glance`   | `RunGlance`: what a list of runs shows; `request`: asking a training   |
 | `reader`   | `RunReader`, used by viewers: newer rows, a thinned overview, a window |
-| `liveness` | whether a run is live, done or died                                  |
+| `liveness` | whether a run is live, done or died                                    |
 
-Only numpy and the standard library are needed, here and to read a run file without gradtui.
+Only numpy and the standard library are needed, here and to read a run file without gradtui. Each name is loaded when
+it is first used, so that a list of runs loads no numpy, a viewer no writer, and a training no reader.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradtui.runfile.liveness import Status
-from gradtui.runfile.schema import (
-    NOT_MEASURED,
-    SCHEMA_VERSION,
-    Envelope,
-    Event,
-    Header,
-    Layer,
-    Measure,
-    NeuronGrads,
-    Outcome,
-    Rows,
-    Scalars,
-    is_measured,
-)
-
 if TYPE_CHECKING:
-    from gradtui.runfile.reader import RunReader, open_run, request
+    from gradtui.runfile.blocks import NOT_MEASURED, Envelope, NeuronGrads, Rows, Scalars, is_measured
+    from gradtui.runfile.glance import RunGlance, request
+    from gradtui.runfile.liveness import Status
+    from gradtui.runfile.reader import RunReader, open_run
+    from gradtui.runfile.schema import SCHEMA_VERSION, Event, Header, Layer, Measure, Outcome
     from gradtui.runfile.writer import RunWriter
 
+_HOME = {
+    "blocks": ("NOT_MEASURED", "Envelope", "NeuronGrads", "Rows", "Scalars", "is_measured"),
+    "glance": ("RunGlance", "request"),
+    "liveness": ("Status",),
+    "reader": ("RunReader", "open_run"),
+    "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome"),
+    "writer": ("RunWriter",),
+}
 __all__ = [
     "NOT_MEASURED",
     "SCHEMA_VERSION",
@@ -45,6 +44,7 @@ __all__ = [
     "NeuronGrads",
     "Outcome",
     "Rows",
+    "RunGlance",
     "RunReader",
     "RunWriter",
     "Scalars",
@@ -54,13 +54,12 @@ __all__ = [
     "request",
 ]
 
-_HOME = {"RunReader": "reader", "open_run": "reader", "request": "reader", "RunWriter": "writer"}
-
 
 def __getattr__(name: str) -> Any:
-    """A viewer loads no writer, a training no reader."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'gradtui.runfile' has no attribute {name!r}")
+    """Load a name from its module."""
     from importlib import import_module
 
-    return getattr(import_module(f"gradtui.runfile.{_HOME[name]}"), name)
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"gradtui.runfile.{module}"), name)
+    raise AttributeError(f"module 'gradtui.runfile' has no attribute {name!r}")

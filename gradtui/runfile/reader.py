@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from gradtui.errors import RunFileError
-from gradtui.runfile.liveness import Status, judge
-from gradtui.runfile.schema import (
-    APPLICATION_ID,
-    SCHEMA_VERSION,
+from gradtui.runfile.blocks import (
     DoubleArray,
     Envelope,
-    Event,
     FloatArray,
-    Header,
-    Layer,
-    Measure,
     NeuronGrads,
     Rows,
     Scalars,
     pad_layers,
 )
+from gradtui.runfile.glance import RunGlance
+from gradtui.runfile.schema import Event, Layer, Measure
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
-SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 def open_run(path: str | Path) -> RunReader:
@@ -41,44 +32,22 @@ def open_run(path: str | Path) -> RunReader:
     return RunReader(Path(path))
 
 
-class RunReader:
+class RunReader(RunGlance):
     """One reader of a run file; use it from one thread.
 
     Raises `RunFileError`, with a line that says what is wrong, from every method if the file is damaged or gone.
-    `clock` gives seconds since the epoch.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.path = path
-        self._clock = clock
-        self._connection = _connect(path)
+        super().__init__(path, clock=clock)
         self._layers: list[Layer] = []
         try:
             with self._reading():
-                self._check_identity()
-                facts = dict(self._all("SELECT key, value FROM header"))
-                self.header = _header(facts)
-                self.measures = [Measure(*row) for row in self._all(
-                    "SELECT name, symbol, unit, definition FROM measures ORDER BY position"
-                )]  # fmt: skip
+                found = self._all("SELECT name, symbol, unit, definition FROM measures ORDER BY position")
+                self.measures = [Measure(*row) for row in found]
         except RunFileError:
-            self._connection.close()
+            self.close()
             raise
-
-    def __enter__(self) -> RunReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    @property
-    def run_id(self) -> str:
-        """The file's name without its ending: what `gradtui attach` takes."""
-        return self.path.stem
 
     def layers(self) -> list[Layer]:
         """The layers in order of execution; empty until the first step."""
@@ -88,35 +57,6 @@ class RunReader:
             )
         self._layers = [_layer(row) for row in found]
         return self._layers
-
-    def status(self) -> Status:
-        """Whether the run is live, how it ended, or that it died."""
-        with self._reading():
-            ending = self._one("SELECT outcome, detail FROM ending")
-            heartbeat = self._one("SELECT time FROM heartbeat")
-        header = self.header
-        beat = heartbeat[0] if heartbeat else header.started
-        return judge(ending, beat, header.machine, header.pid, header.process_start, self._clock())
-
-    def duration(self) -> float:
-        """Seconds from the start to the end, or to the last sign of life."""
-        with self._reading():
-            ending = self._one("SELECT time FROM ending")
-            heartbeat = self._one("SELECT time FROM heartbeat")
-        last = ending or heartbeat
-        return max(0.0, float(last[0]) - self.header.started) if last else 0.0
-
-    def recorded(self) -> int:
-        """About how many steps are recorded (as of the last heartbeat)."""
-        with self._reading():
-            found = self._one("SELECT rows FROM heartbeat")
-        return int(found[0]) if found else 0
-
-    def span(self) -> tuple[int, int] | None:
-        """The first and the last recorded step; None if there is none yet."""
-        with self._reading():
-            first, last = self._one("SELECT min(step), max(step) FROM steps") or (None, None)
-        return None if first is None else (int(first), int(last))
 
     def newer(self, than_step: int, limit: int = WHOLE_UP_TO) -> Rows:
         """Recorded steps after `than_step`, oldest first, at most `limit`."""
@@ -205,18 +145,7 @@ class RunReader:
             found = self._all("SELECT time, step, kind, text FROM events ORDER BY event DESC LIMIT 1000")
         return [Event(*row) for row in reversed(found)]
 
-    # -- inside -----------------------------------------------------------------------------------------------
-
-    def _check_identity(self) -> None:
-        (application,) = self._one("PRAGMA application_id") or (0,)
-        if application != APPLICATION_ID:
-            raise RunFileError(f"{self.path} is an SQLite database but not a gradtui run")
-        (version,) = self._one("PRAGMA user_version") or (0,)
-        if version > SCHEMA_VERSION:
-            raise RunFileError(
-                f"{self.path} was written by a newer gradtui"
-                f" (schema {version}, this one reads {SCHEMA_VERSION}): upgrade gradtui"
-            )
+    # -- inside -----------------------------------------------------------------------------------------------------
 
     def _rows(self, where: str, arguments: tuple[int, ...]) -> Rows:
         with self._reading():
@@ -256,69 +185,6 @@ class RunReader:
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:
         layers = self._layers or self.layers()
         return pad_layers(blobs, len(layers), len(self.measures))
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            raise RunFileError(_explain(self.path, error)) from error
-
-    def _all(self, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, arguments).fetchall()
-
-    def _one(self, query: str) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._connection.execute(query).fetchone()
-        return row
-
-
-def request(path: Path, command: str, *, clock: Callable[[], float] = time.time) -> None:
-    """Ask the training that writes `path` for something, e.g. "stop"; it answers within about a second.
-
-    Raises `RunFileError` if the file cannot be written.
-    """
-    try:
-        with sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=5.0) as connection:
-            connection.execute("INSERT INTO commands (time, name) VALUES (?, ?)", (clock(), command))
-        connection.close()
-    except sqlite3.Error as error:
-        raise RunFileError(f"cannot ask the training to {command}: {_explain(path, error)}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(SQLITE_MAGIC))
-    except OSError as error:
-        raise RunFileError(f"cannot open {path}: {error.strerror or error}") from error
-    if magic != SQLITE_MAGIC:
-        what = "is empty" if not magic else "is not a gradtui run"
-        raise RunFileError(f"{path} {what}: `gradtui runs` lists the runs there are")
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # A read-only folder takes no shared-memory file: read what the database itself holds
-        connection.close()
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise RunFileError(_explain(path, error)) from error
-    return connection
-
-
-def _explain(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return f"{path} is gone"
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return f"{path} is locked by another program; try again"
-    return f"{path} is damaged or cut short ({error})"
-
-
-def _header(facts: dict[str, str]) -> Header:
-    known = {field.name for field in fields(Header)}
-    return Header(**{key: json.loads(value) for key, value in facts.items() if key in known})
 
 
 def _layer(row: tuple[Any, ...]) -> Layer:

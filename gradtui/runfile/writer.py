@@ -19,20 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from gradtui.runfile.schema import (
-    APPLICATION_ID,
-    SCHEMA,
-    SCHEMA_VERSION,
-    FloatArray,
-    Header,
-    Layer,
-    Measure,
-    Outcome,
-    fold,
-)
+from gradtui.runfile.blocks import FloatArray, fold
+from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
@@ -42,6 +34,8 @@ QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
 NEURONS_KEPT = 1000  # neuron samples kept in the first stretch of a run; later ones thin out with its length
+
+REMOVED = "{} was removed or replaced; recording stops"
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs", "beegfs", "gpfs", "ceph")
 
@@ -187,7 +181,7 @@ class RunWriter:
         return self.path.stat().st_ino
 
     def _fill(self, path: Path, header: Header, measures: Sequence[Measure]) -> None:
-        connection = _connect(path)
+        connection = _connect(path, "rwc")
         try:
             journal = choose_journal(connection, path)
             connection.executescript(
@@ -217,7 +211,7 @@ class RunWriter:
         try:
             connection = _connect(self.path)
         except sqlite3.Error as error:
-            self._give_up(f"cannot write {self.path} ({error})")
+            self._give_up(REMOVED.format(self.path) if self._file_is_gone() else f"cannot write {self.path} ({error})")
             return
         next_heartbeat = 0.0
         try:
@@ -239,7 +233,7 @@ class RunWriter:
     def _flush(self, connection: sqlite3.Connection, heartbeat: bool) -> bool:
         """Write what waits in one transaction; True if it was written (or there is no hope)."""
         if heartbeat and self._file_is_gone():
-            self._give_up(f"{self.path} was removed or replaced; recording stops")
+            self._give_up(REMOVED.format(self.path))
             return True
         self._drain()
         if not (self._backlog or heartbeat):
@@ -253,7 +247,9 @@ class RunWriter:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             self._fold, self._neurons, self._rows = fold_before, neurons_before, rows_before
-            if self._closing.is_set():
+            if self._file_is_gone():
+                self._give_up(REMOVED.format(self.path))
+            elif self._closing.is_set():
                 self._tell("close", f"{self.path}: {error}; the last {len(self._backlog)} rows are lost")
             elif isinstance(error, sqlite3.OperationalError):
                 self._tell(
@@ -408,8 +404,9 @@ class _NeuronThinning:
         return gone
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?mode={mode}"  # "rw" makes no new file where the old one was deleted
+    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
     # FULL syncs each commit, so that a power cut loses no more than the rows since the last one
     connection.execute("PRAGMA synchronous = FULL")
     return connection

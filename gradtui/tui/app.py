@@ -15,9 +15,7 @@ from textual.screen import Screen
 
 from gradtui.errors import GradtuiError
 from gradtui.tui.ascii import AsciiFilter
-from gradtui.tui.feed import FRAMES_PER_SECOND
 from gradtui.tui.palette import DARK, LIGHT
-from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.terminal import send_only_what_changed
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
@@ -25,6 +23,7 @@ from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 if TYPE_CHECKING:
     from gradtui.lab.launch import Launch
     from gradtui.lab.recipe import Recipe
+    from gradtui.tui.screens.run import RunScreen
 
 
 class GradtuiApp(App[str]):
@@ -57,7 +56,7 @@ class GradtuiApp(App[str]):
         *,
         run: Path | None = None,
         launch: Launch | None = None,
-        frames_per_second: float = FRAMES_PER_SECOND,
+        frames_per_second: float = 4.0,
         ascii_only: bool = False,
     ) -> None:
         super().__init__()
@@ -117,6 +116,8 @@ class GradtuiApp(App[str]):
         return HomeScreen(self._folder)
 
     def _run_screen(self, path: Path, launch: Launch | None) -> RunScreen:
+        from gradtui.tui.screens.run import RunScreen
+
         if launch is None:
             return RunScreen(path, frames_per_second=self._frames_per_second)
         return RunScreen(path, frames_per_second=self._frames_per_second, starting=launch.trouble, log=launch.log_tail)
@@ -132,6 +133,7 @@ class GradtuiApp(App[str]):
     async def action_leave(self) -> None:
         """Quit; ask first if the run that is shown still trains and can be told to stop."""
         from gradtui.tui.screens.ask import AskScreen
+        from gradtui.tui.screens.run import RunScreen
 
         if isinstance(self.screen, AskScreen):
             self.screen.dismiss("escape")

@@ -17,7 +17,7 @@ from gradtui.errors import RunFileError
 
 if TYPE_CHECKING:
     from gradtui.runfile import Rows, RunReader, Scalars, Status
-    from gradtui.runfile.schema import FloatArray
+    from gradtui.runfile.blocks import FloatArray
     from gradtui.view import Curves, History, LayerFacts, Snapshot
 
 FRAMES_PER_SECOND = 4.0

@@ -13,7 +13,7 @@ from gradtui.tui.text import clean
 
 if TYPE_CHECKING:
     from gradtui.runfile import RunReader
-    from gradtui.runfile.schema import DoubleArray
+    from gradtui.runfile.blocks import DoubleArray
 
 MOST_CURVES = 24
 
@@ -40,8 +40,8 @@ def large_plot(
         title = f"{column.name}  {column.symbol}  [{column.unit}]"
         stride = max(1, -(-len(layers) // MOST_CURVES))
         picked = sorted({*range(0, len(layers), stride), len(layers) - 1}) if layers else []
-        values = envelope.mean[:, :, measure]
-        values = np.where(is_measured(values), values, np.nan).astype(float)
+        mean = envelope.mean[:, :, measure]
+        values: DoubleArray = np.where(is_measured(mean), mean, np.nan).astype(np.float64)
         curves = {f"{i + 1} {clean(layers[i].name)}": (values[:, i], colours[i]) for i in picked}
     plotext.clear_figure()
     plotext.plotsize(width, height)

@@ -82,8 +82,8 @@ def test_a_full_disk_is_said_once_and_what_was_written_stays(tmp_path: Path, mon
     said: list[str] = []
     connect = writer_module._connect
 
-    def small(path: Path) -> sqlite3.Connection:
-        connection = connect(path)
+    def small(path: Path, mode: str = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
         connection.execute("PRAGMA max_page_count = 60")
         return connection
 
@@ -143,8 +143,8 @@ def test_a_locked_file_is_waited_for_and_nothing_is_lost(tmp_path: Path, monkeyp
     monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
     connect = writer_module._connect
 
-    def impatient(path: Path) -> sqlite3.Connection:
-        connection = connect(path)
+    def impatient(path: Path, mode: str = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
         connection.execute("PRAGMA busy_timeout = 50")
         return connection
 

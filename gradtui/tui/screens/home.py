@@ -17,8 +17,8 @@ from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 from gradtui.tui.bars import number
+from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
-from gradtui.tui.widgets.run_header import STATES
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
@@ -77,19 +77,23 @@ class HomeScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """List the experiments; read the folder once the first frame is on the screen."""
-        from gradtui.lab.recipe import EXPERIMENTS
-
-        self._experiments = dict(EXPERIMENTS)
         experiments = self.query_one("#experiments", OptionList)
         experiments.border_title = "Experiments"
-        experiments.add_options([Option(e.title, id=name) for name, e in self._experiments.items()])
-        experiments.highlighted = 0
         experiments.focus()
         self.query_one("#about").border_title = "What to look at"
         runs = self.query_one("#runs", OptionList)
         runs.border_title = Content(f"Runs in {clean(str(self._folder))}")
-        self.call_after_refresh(self._read_folder)
+        self.call_after_refresh(self._list_experiments)
         self.set_interval(LOOK_EVERY, self._read_folder)
+
+    def _list_experiments(self) -> None:
+        from gradtui.lab.recipe import EXPERIMENTS
+
+        self._experiments = dict(EXPERIMENTS)
+        experiments = self.query_one("#experiments", OptionList)
+        experiments.add_options([Option(e.title, id=name) for name, e in self._experiments.items()])
+        experiments.highlighted = 0
+        self._read_folder()
 
     def on_screen_resume(self) -> None:
         """Look at the folder again when coming back."""

@@ -28,7 +28,8 @@ class BarRows:
     """What the rows show; all tuples are as long as there are rows. Text is clean already (`tui.text.clean`).
 
     `numbers` are what stands before the names; `before` are the values of a second ago. A bar shows the size of a
-    value; its sign stands in the number. All bars have the colour of layer `colours[0]` of `colours[1]`, or each its own.
+    value; its sign stands in the number. All bars have the colour of layer `colours[0]` of `colours[1]`, or each its
+    own.
     """
 
     numbers: tuple[int, ...]

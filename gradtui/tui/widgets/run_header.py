@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 from gradtui.tui.bars import number
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.palette import theme_style
+from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit
 
 if TYPE_CHECKING:
     from gradtui.view import Snapshot
-
-STATES = {  # state -> sign, word, colour; the sign and the word say it without colour
-    "live": ("●", "live", "success"),
-    "finished": ("✔", "finished", "primary"),
-    "stopped": ("■", "stopped", "warning"),
-    "failed": ("✗", "failed", "error"),
-    "died": ("✗", "died", "error"),
-}
 
 
 class RunHeader(CellWidget):

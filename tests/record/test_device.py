@@ -1,0 +1,161 @@
+"""The queue between a device and the host, with a device that is slow when a test says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import gradtui
+from gradtui.record import reading
+from gradtui.record.device import LETTERS, Mail, split_neurons
+from gradtui.record.recorder import Recorder
+from gradtui.record.schedule import Sampling
+from gradtui.runfile import is_measured
+from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
+
+
+class SlowDevice:
+    """Stands in for CUDA on host memory: an event has passed once the test lets it."""
+
+    def __init__(self):
+        self.events = []
+        self.waits = 0
+        self.done = 0
+
+    def make_event(self):
+        device = self
+
+        class Event:
+            def record(self):
+                device.events.append(self)
+                self.number = len(device.events)
+
+            def query(self):
+                return self.number <= device.done
+
+            def synchronize(self):
+                device.waits += 1
+                device.done = max(device.done, self.number)
+
+            def elapsed_time(self, end):
+                assert self.query() and end.query(), "asked before it was known: this raises on CUDA"
+                return 2.0  # ms
+
+        return Event()
+
+    def catch_up(self):
+        self.done = len(self.events)
+
+    def mail(self, device=None):
+        return Mail(torch.device("cpu"), self.make_event, lambda n: torch.empty(n, dtype=torch.float64))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Everything is measured as on a device, which is really host memory."""
+    device = SlowDevice()
+    monkeypatch.setattr(reading, "mail_for", lambda _: device.mail())
+
+    def init(self, table, clock):
+        self._clock = clock
+        self.mail = device.mail()
+        self._collector = reading.DeviceCollector(table, self.mail)
+        self._collector._fits = True
+        self._make = reading.DeviceReading
+
+    monkeypatch.setattr(reading.Meter, "__init__", init)
+    return device
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_numbers_come_in_order_and_buffers_are_used_again():
+    device = SlowDevice()
+    mail = device.mail()
+    letters = [mail.send([torch.tensor([float(i)]), torch.ones(2, 2) * i]) for i in range(3)]
+    assert not letters[0].arrived()
+    device.catch_up()
+    assert [letter.arrived() for letter in letters] == [True] * 3
+    assert letters[2].read().tolist() == [2.0] * 5
+    assert letters[0].read().tolist() == [0.0] * 5
+    assert letters[1].read().tolist() == [1.0] * 5
+    assert mail.under_way == 0 and len(mail.free[64]) == 3
+    mail.send([torch.zeros(1)])
+    assert len(mail.free[64]) == 2 and device.waits == 0
+
+
+def test_a_device_records_the_same_as_the_host(slow, tmp_path):
+    model = perceptron(6, 5, 4)
+    optimizer = sgd(model)
+    with gradtui.watch(model, optimizer, every=1, update_every=1, path=tmp_path / "device.gradtui") as recorder:
+        train(model, optimizer, recorder, steps=6)
+    on_device = gradtui.open_run(recorder.path)
+    rows = on_device.last(9)
+    assert rows.step.tolist() == [1, 2, 3, 4, 5, 6] and is_measured(rows.measures).all()
+    assert list(on_device.neurons(1).bias_grad) == [0, 1]
+
+    expected = host_rows(tmp_path)
+    np.testing.assert_allclose(rows.measures, expected.measures, rtol=2e-6)
+    np.testing.assert_array_equal(rows.loss, expected.loss)
+
+
+def host_rows(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch, gradtui; from tests.record.watched_nets import perceptron, train; m = perceptron(6, 5, 4);"
+        "o = torch.optim.SGD(m.parameters(), lr=0.1);"
+        "r = gradtui.watch(m, o, every=1, update_every=1, path=sys.argv[1]);"
+        "train(m, o, r, steps=6); r.close()"
+    )
+    path = tmp_path / "host.gradtui"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    return gradtui.open_run(path).last(9)
+
+
+def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
+    model = perceptron(6, 5, 4)
+    optimizer = sgd(model)
+    recorder = gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui")
+    train(model, optimizer, recorder, steps=10)
+    assert slow.waits == 0
+    slow.catch_up()
+    train(model, optimizer, recorder, steps=1)
+    assert len(recorder._letters) == 1 and slow.waits == 0
+    recorder.close()
+    assert len(gradtui.open_run(tmp_path / "r.gradtui").last(99)) == 11
+
+
+def test_rows_are_left_out_while_the_device_is_far_behind(slow, tmp_path):
+    model = perceptron(6, 5, 4)
+    optimizer = sgd(model)
+    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+        train(model, optimizer, recorder, steps=LETTERS + 20)
+    reader = gradtui.open_run(tmp_path / "r.gradtui")
+    assert is_measured(reader.last(999).measures).any(axis=(1, 2)).sum() == LETTERS
+    assert [event.kind for event in reader.events()] == ["note"]
+
+
+def test_the_budget_reckons_with_the_time_of_the_device(slow, tmp_path):
+    model = perceptron(6, 5, 4)
+    optimizer = sgd(model)
+    clock = SteppedClock()
+    recorder: Recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(None, 0.01), clock)
+    for _ in range(200):
+        clock.now += 0.01
+        train(model, optimizer, recorder, steps=1)
+        slow.catch_up()
+    recorder.close()
+    rows = gradtui.open_run(tmp_path / "r.gradtui").last(999)
+    times = rows.time[is_measured(rows.measures).any(axis=(1, 2))]
+    # two pairs of events of 2 ms each: 4 ms a row, so a row each 400 ms, of 2 s
+    assert 3 <= len(times) <= 6 and np.diff(times).min() >= 0.4
+
+
+def test_several_biases_of_a_layer_are_joined():
+    found = split_neurons([(0, 2), (0, 1), (3, 2)], np.arange(5.0))
+    assert {layer: values.tolist() for layer, values in found.items()} == {0: [0, 1, 2], 3: [3, 4]}
