@@ -102,7 +102,7 @@ def measure(case: str, mode: str, pairs: int, folder: Path) -> dict[str, float |
     rows = RowMaker()
     sampling = Sampling(1, 0.01, update_every=1 << 40) if mode == "every" else Sampling(None, 0.01)
     writer = RunWriter(
-        folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, prepare=rows.prepare, on_rows=rows.notices
+        folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, prepare=rows.prepare, on_rows=rows.look
     )
     clock = OwnClock()
     recorder = Recorder(model, watched, writer, sampling, rows, clock=clock)

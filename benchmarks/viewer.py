@@ -103,9 +103,10 @@ def first_frame(command: list[str], text: bytes) -> float:
 def start(pairs: int, folder: Path) -> None:
     gradtui = str(Path(sys.executable).with_name("gradtui"))
     rivals = {
-        "gradtui (Home)": ([gradtui, "--dir", str(folder)], b"Experiments"),
-        "gradtui attach (Run)": ([gradtui, "attach", "--dir", str(folder)], b"quit"),
+        "gradtui (Home)": ([gradtui], b"Experiments"),
+        "gradtui attach (Run)": ([gradtui, "attach"], b"Opening"),
     }
+    os.environ["GRADTUI_DIR"] = str(folder)
     bare = [sys.executable, "-c", BARE]
     title = f"exec to the first painted frame, {pairs} alternating pairs"
     print(f"{title:<52} {'bare':>10} {'ours':>9}     ratio (median, min … max)")

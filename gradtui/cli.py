@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Errors of the user's are one line on stderr."""
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
-        options = build_parser(given).parse_args(given)
+        # `gradtui` alone needs no parser, and is to start in a blink
+        options = build_parser(given).parse_args(given) if given else argparse.Namespace(run=_home)
         return int(options.run(options))
     except GradtuiError as error:
         print(f"gradtui: {error}", file=sys.stderr)
@@ -130,9 +131,13 @@ def _attach(options: argparse.Namespace) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
-    from gradtui.runfolder import find_run
+    from gradtui.runfolder import any_run, find_run
 
-    return _view(options, run=find_run(options.name, _folder(options)))
+    folder = _runs_folder(options)
+    if options.name is None:
+        any_run(folder)
+        return _view(options, newest=True)
+    return _view(options, run=find_run(options.name, folder))
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -168,7 +173,9 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _view(options: argparse.Namespace, run: Path | None = None, launch: Launch | None = None) -> int:
+def _view(
+    options: argparse.Namespace, run: Path | None = None, newest: bool = False, launch: Launch | None = None
+) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
@@ -181,6 +188,7 @@ def _view(options: argparse.Namespace, run: Path | None = None, launch: Launch |
     app = GradtuiApp(
         _runs_folder(options),
         run=run,
+        newest=newest,
         launch=launch,
         frames_per_second=frames,
         ascii_only=getattr(options, "ascii", False) or wants_ascii(),

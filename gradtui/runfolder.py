@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradtui.errors import RunFileError, UsageError
-from gradtui.runfile.glance import RunGlance
-from gradtui.runfile.liveness import Status
+
+if TYPE_CHECKING:
+    from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
 
@@ -72,6 +74,8 @@ def runs(folder: str | Path | None = None) -> list[RunSummary]:
 
 def summarise(path: Path) -> RunSummary:
     """What a list shows about a run."""
+    from gradtui.runfile.glance import RunGlance
+
     changed = _changed(path)
     try:
         with RunGlance(path) as run:
@@ -93,6 +97,12 @@ def summarise(path: Path) -> RunSummary:
         return RunSummary(path=path, run_id=path.stem, started=changed / 1e9, problem=str(error), changed=changed)
 
 
+def any_run(folder: Path) -> None:
+    """Raise `UsageError` if a folder holds no run at all; reads none."""
+    if next(folder.glob(f"*{ENDING}"), None) is None:
+        raise UsageError(f"no runs in {folder} yet: `gradtui train` starts one")
+
+
 def find_run(name: str | None, folder: str | Path | None = None) -> Path:
     """The run that is meant: a path, an id, the start of one; with None the newest live run, or else the newest.
 
@@ -100,10 +110,9 @@ def find_run(name: str | None, folder: str | Path | None = None) -> Path:
     """
     where = runs_folder(folder)
     if name is None:
-        readable = [run for run in runs(where) if run.problem is None]
-        if not readable:
-            raise UsageError(f"no runs in {where} yet: `gradtui train` starts one")
-        return readable[0].path
+        any_run(where)
+        found = runs(where)
+        return next((run for run in found if run.problem is None), found[0]).path
     if os.sep in name or name.endswith(ENDING):
         for candidate in (Path(name).expanduser(), where / name):
             if candidate.exists():

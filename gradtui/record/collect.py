@@ -38,21 +38,6 @@ class Sample:
     squares: DoubleArray
 
 
-class RawGradients:
-    """What is left of the gradients of one step, to be folded into a row later and elsewhere.
-
-    `short` are the short gradients themselves, one after another, a row of `block`; or, without a block, their sums
-    of squares. `long` are the sums of squares of the others.
-    """
-
-    __slots__ = ("block", "gather", "long", "short")
-
-    def __init__(
-        self, gather: Gather, short: FloatArray | DoubleArray | None, long: list[float], block: _Block | None
-    ) -> None:
-        self.gather, self.short, self.long, self.block = gather, short, long, block
-
-
 class _Block:
     """Room for the short gradients of some steps; used again when all of them have been folded.
 
@@ -74,6 +59,12 @@ class _Stack:
     parameters: list[nn.Parameter]
     start: int
     end: int
+
+
+# What is left of the gradients of one step, to be folded into a row later and elsewhere; a bare tuple, as one is made
+# at each step. Who took it; the short gradients one after another, a row of the block, or without a block their sums
+# of squares; the sums of squares of the others; the block.
+RawGradients = tuple["Gather", FloatArray | DoubleArray, list[float], _Block | None]
 
 
 class Gather:
@@ -132,13 +123,13 @@ class Gather:
             long.append(square if floor < square < INFINITE else square_sum(parameter.grad))
         for parameter in self._odd:
             long.append(square_sum(parameter.grad))
-        return RawGradients(self, short, long, block if self._fold_later else None)
+        return self, short, long, block if self._fold_later else None
 
     def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
         """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
         parts: list[DoubleArray] = []
         if self._size:
-            shorts: list[Any] = [raw.short for raw in raws]
+            shorts: list[Any] = [short for _, short, _, _ in raws]
             if self._fold_later:
                 # a few rows at a time, which stay in the cache
                 wide = np.empty((FOLD_ROWS, self._size))
@@ -149,14 +140,14 @@ class Gather:
                 parts.append(np.concatenate(shorts))
             else:
                 parts.append(np.stack(shorts))
-        for raw in raws:
-            if raw.block is not None:
-                raw.block.folded += 1
-                if raw.block.folded == len(raw.block.rows):
-                    raw.block.folded = 0
-                    self._free.append(raw.block)
+        for _, _, _, block in raws:
+            if block is not None:
+                block.folded += 1
+                if block.folded == len(block.rows):
+                    block.folded = 0
+                    self._free.append(block)
         if self._long or self._odd:
-            parts.append(np.array([raw.long for raw in raws], np.float64))
+            parts.append(np.array([long for _, _, long, _ in raws], np.float64))
         if not parts:
             return np.empty((len(raws), 0))
         return np.concatenate(parts, axis=1)[:, self._order]

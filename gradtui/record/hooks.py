@@ -34,6 +34,16 @@ class Hook:
         return _nothing, ()
 
 
+class StepHook(Hook):
+    """A hook on an optimizer's step, which passes on the optimizer only; it is called twice a step."""
+
+    __slots__ = ()
+
+    def __call__(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
+        """Pass the call on."""
+        self.target(optimizer)
+
+
 class StepHooks:
     """The two hooks on an optimizer's step.
 
@@ -43,7 +53,7 @@ class StepHooks:
 
     def __init__(self, optimizer: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
         self._optimizer = weakref.ref(optimizer)
-        self._before, self._after = Hook(before), Hook(after)
+        self._before, self._after = StepHook(before), StepHook(after)
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),

@@ -211,7 +211,7 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
         for i, reading in enumerate(readings):
             if isinstance(reading, HostReading):
                 if reading.raw is not None:
-                    by_gather.setdefault(reading.raw.gather, []).append(i)
+                    by_gather.setdefault(reading.raw[0], []).append(i)
                 if reading.held is not None and reading.moved is not None:
                     fill_updates(grids[i], reading.held.places, reading.held.squares, reading.moved)
             elif isinstance(reading, DeviceReading) and reading.grid is not None:

@@ -23,7 +23,7 @@ from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import ForwardTrace, LayerTable
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.measures import MEASURES
-from gradtui.record.notices import Notices
+from gradtui.record.notices import Notice, Notices
 from gradtui.record.reading import Meter, Reading, fold_readings
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
@@ -106,7 +106,7 @@ def watch(
                 log_file=log_file,
             )
             where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
-            writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.notices)
+            writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
         say_on_stderr(f"no run file ({_in_words(error)}); training goes on unrecorded")
     return Recorder(model, optimizer, writer, sampling, rows)
@@ -119,6 +119,7 @@ class RowMaker:
         self.notices = Notices()
         self.blank: FloatArray = np.empty(0, np.float32)
         self.prepared = 0
+        self._told = False
 
     def know(self, table: LayerTable) -> None:
         """Learn the layers, once they are known."""
@@ -128,8 +129,22 @@ class RowMaker:
     def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
         self.prepared += len(rows)
-        blobs = fold_readings([row[5] for row in rows], self.blank)
+        try:
+            blobs = fold_readings([row[5] for row in rows], self.blank)
+        except Exception as error:
+            # nothing that fails here may end the writer's thread
+            if not self._told:
+                self._told = True
+                say_on_stderr(f"some steps are recorded without measures ({_in_words(error)})")
+            blobs = [None] * len(rows)
         return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
+
+    def look(self, steps: Sequence[int], block: FloatArray) -> list[Notice]:
+        """The events of a batch of rows; `RunWriter` asks for it."""
+        try:
+            return self.notices(steps, block)
+        except Exception:
+            return []  # the rows themselves say it too
 
 
 class Recorder:
@@ -255,7 +270,7 @@ class Recorder:
 
     # -- the optimizer's step ---------------------------------------------------------------------------------
 
-    def _before(self, optimizer: Any, *_: Any) -> None:
+    def _before(self, optimizer: Any) -> None:
         try:
             if self._row is not None:
                 self._emit(self._row)
@@ -286,7 +301,7 @@ class Recorder:
         self._row = _Row(step, 0.0, _learning_rate(optimizer), reading)
         self._measuring = True
 
-    def _after(self, optimizer: Any, *_: Any) -> None:
+    def _after(self, optimizer: Any) -> None:
         self.step += 1
         try:
             if self._measuring:

@@ -31,7 +31,7 @@ class GradtuiApp(App[str]):
 
     Args:
         folder: where runs live.
-        run: the run to open; None opens Home.
+        run: the run to open; None opens Home, or the newest run if `newest`.
         launch: the training that was just started to write `run`.
         ascii_only: draw with ASCII characters alone.
     """
@@ -55,6 +55,7 @@ class GradtuiApp(App[str]):
         folder: Path,
         *,
         run: Path | None = None,
+        newest: bool = False,
         launch: Launch | None = None,
         frames_per_second: float = 4.0,
         ascii_only: bool = False,
@@ -63,6 +64,7 @@ class GradtuiApp(App[str]):
         send_only_what_changed()
         self._folder = folder
         self._run = run
+        self._newest = newest
         self._launch = launch
         self._frames_per_second = frames_per_second
         self._ascii = [AsciiFilter()] if ascii_only else []
@@ -76,9 +78,9 @@ class GradtuiApp(App[str]):
 
     def get_default_screen(self) -> Screen[None]:
         """The screen that the program opens with."""
-        if self._run is None:
-            return self._home()
-        return self._run_screen(self._run, self._launch)
+        if self._run is not None:
+            return self._run_screen(self._run, self._launch)
+        return self._newest_run() if self._newest else self._home()
 
     def on_mount(self) -> None:
         """Leave cleanly when the connection is lost or the program is asked to end; a training is not touched."""
@@ -118,9 +120,23 @@ class GradtuiApp(App[str]):
     def _run_screen(self, path: Path, launch: Launch | None) -> RunScreen:
         from gradtui.tui.screens.run import RunScreen
 
+        frames = self._frames_per_second
         if launch is None:
-            return RunScreen(path, frames_per_second=self._frames_per_second)
-        return RunScreen(path, frames_per_second=self._frames_per_second, starting=launch.trouble, log=launch.log_tail)
+            return RunScreen(lambda: path, path.stem, frames_per_second=frames)
+        return RunScreen(
+            lambda: path, path.stem, frames_per_second=frames, starting=launch.trouble, log=launch.log_tail
+        )
+
+    def _newest_run(self) -> RunScreen:
+        from gradtui.tui.screens.run import RunScreen
+
+        def find() -> Path:
+            # reads every run of the folder, so not before the first frame
+            from gradtui.runfolder import find_run
+
+            return find_run(None, self._folder)
+
+        return RunScreen(find, "the newest run", frames_per_second=self._frames_per_second)
 
     # -- help and leaving -------------------------------------------------------------------------------------
 
@@ -139,18 +155,13 @@ class GradtuiApp(App[str]):
             self.screen.dismiss("escape")
             return
         shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, RunScreen)), None)
-        snapshot = shown.snapshot if shown is not None else None
-        if shown is None or (snapshot is not None and not (snapshot.status.live and snapshot.takes_stop)):
-            self.exit()
-            return
-        if snapshot is None and not (
-            shown is not None and self._launch is not None and shown.path == self._launch.path
-        ):
+        path = shown.feed.path if shown is not None else None
+        if shown is None or path is None or not shown.can_stop:
             self.exit()
             return
         answers = {"l": "leave it running", "s": "stop it", "escape": "stay here"}
-        question = f"{clean(shown.path.stem)} is still training."
-        self.push_screen(AskScreen(question, answers), lambda answer: self._leave(shown.path, answer))
+        question = AskScreen(f"{clean(path.stem)} is still training.", answers)
+        self.push_screen(question, lambda answer: self._leave(path, answer))
 
     def _leave(self, path: Path, answer: str | None) -> None:
         if answer == "l":

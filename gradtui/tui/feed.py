@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradtui.errors import RunFileError
+from gradtui.errors import GradtuiError
 
 if TYPE_CHECKING:
     from gradtui.runfile import Rows, RunReader, Scalars, Status
@@ -49,15 +49,16 @@ class Waiting:
 
 
 class Feed(threading.Thread):
-    """Reads `path` until it is stopped, and calls `deliver` with a `Snapshot` or a `Waiting` when something changed.
+    """Reads a run until it is stopped, and calls `deliver` with a `Snapshot` or a `Waiting` when something changed.
 
-    `deliver` is called on this thread. `starting` is asked while there is no file yet: it returns None as long as the
+    `find` says which run, and `deliver` takes what there is to show; both are called on this thread. `path` is None
+    until the run is found. `starting` is asked while there is no file yet: it returns None as long as the
     training is still starting, and otherwise a line that says how that went wrong.
     """
 
     def __init__(
         self,
-        path: Path,
+        find: Callable[[], Path],
         deliver: Callable[[Snapshot | Waiting], None],
         *,
         frames_per_second: float = FRAMES_PER_SECOND,
@@ -65,7 +66,8 @@ class Feed(threading.Thread):
         log: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
         super().__init__(name="gradtui-feed", daemon=True)
-        self.path = path
+        self.path: Path | None = None
+        self._find = find
         self._deliver = deliver
         self._interval = 1.0 / frames_per_second
         self._starting = starting
@@ -115,7 +117,7 @@ class Feed(threading.Thread):
                 with reader:
                     self._follow(_Follower(reader))
                     return
-            except RunFileError as error:
+            except GradtuiError as error:
                 if str(error) != problem:
                     problem = str(error)
                     self._deliver(Waiting(problem, self._log(), failed=True))
@@ -124,8 +126,9 @@ class Feed(threading.Thread):
     def _open(self) -> RunReader | None:
         from gradtui.runfile.reader import open_run
 
+        path = self.path = self._find()
         told = False
-        while self._starting is not None and not self.path.exists():
+        while self._starting is not None and not path.exists():
             trouble = self._starting()
             if trouble is not None:
                 self._deliver(Waiting(trouble, self._log(), failed=True))
@@ -136,7 +139,7 @@ class Feed(threading.Thread):
                 self._deliver(Waiting("The training is starting …"))
             if self._stopped.wait(0.05):
                 return None
-        return open_run(self.path)
+        return open_run(path)
 
     def _follow(self, follower: _Follower) -> None:
         previous: Snapshot | None = None

@@ -1,4 +1,4 @@
-"""What crosses from the feed's thread to a screen."""
+"""What crosses from the feed's thread, and from lists of bars, to a screen."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
 
 class Delivered(Message):
     """The feed has something newer to show; `take` it, since it may have become newer still."""
+
+
+class RowSelected(Message):
+    """The cursor of a list of bars is on another row."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__()
+        self.row = row
+
+
+class RowOpened(RowSelected):
+    """A row was clicked twice."""
 
 
 class Slot:

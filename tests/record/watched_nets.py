@@ -56,5 +56,5 @@ def recorder_with(
     model: nn.Module, optimizer: Any, path: Path, sampling: Sampling, clock: Callable[[], float], **more: Any
 ) -> Recorder:
     rows = RowMaker()
-    writer = RunWriter(path, Header(name="test"), MEASURES, prepare=rows.prepare, on_rows=rows.notices)
+    writer = RunWriter(path, Header(name="test"), MEASURES, prepare=rows.prepare, on_rows=rows.look)
     return Recorder(model, optimizer, writer, sampling, rows, clock=clock, **more)

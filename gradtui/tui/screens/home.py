@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -16,9 +15,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from gradtui.tui.bars import number
-from gradtui.tui.states import STATES
-from gradtui.tui.text import clean, fit, fit_left
+from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
@@ -110,7 +107,9 @@ class HomeScreen(Screen[None]):
         """Show the runs; leave the list alone where nothing changed."""
         self._runs = {run.run_id: run for run in event.runs}
         width = max(40, self.size.width - 6)
-        shown = [(run.run_id, _describe(run, width)) for run in event.runs]
+        from gradtui.tui.run_lines import describe
+
+        shown = [(run.run_id, describe(run, width)) for run in event.runs]
         if shown == self._shown:
             return
         runs = self.query_one("#runs", OptionList)
@@ -151,12 +150,9 @@ class HomeScreen(Screen[None]):
             about.update(f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}")
         elif name in self._runs:
             run = self._runs[name]
-            lines = [clean(run.run_id), clean(run.problem or (run.status.detail if run.status else ""))]
-            if run.status is not None:
-                lines.append(f"{run.layers} layers · {run.step:,} steps in {_duration(run.duration)}")
-                lines.append(f"started {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")
-            lines += ["", f"$ gradtui attach {clean(run.run_id)}"]
-            about.update("\n".join(lines))
+            from gradtui.tui.run_lines import details
+
+            about.update(details(run))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Start an experiment, or open a run."""
@@ -191,35 +187,3 @@ class HomeScreen(Screen[None]):
 
         remove(run.path)
         self._read_folder()
-
-
-def _describe(run: RunSummary, width: int) -> str:
-    """One line about a run, in columns that fit `width`."""
-    if run.status is None:
-        sign, word = "✗", "unreadable"
-    else:
-        sign, word, _ = STATES[run.status.state]
-    facts = [fit_left(f"step {run.step:,}" if run.status else "", 14)]
-    if width >= 76:
-        facts.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))
-    if width >= 92:
-        facts.append(fit_left("" if run.accuracy is None else f"{100 * run.accuracy:.1f} %", 8))
-    facts.append(fit_left(_ago(time.time() - run.started), 10))
-    state = f"{sign} {fit(word, 10)}"
-    room = width - len(state) - sum(len(fact) + 1 for fact in facts) - 1
-    return " ".join([state, fit(clean(run.run_id), room), *facts])
-
-
-def _ago(seconds: float) -> str:
-    """An age as people say it; coarse, so that the list seldom changes."""
-    for limit, size, unit in ((3600, 60, "min"), (86400, 3600, "h"), (float("inf"), 86400, "d")):
-        if seconds < limit:
-            return "just now" if seconds < 60 else f"{seconds // size:.0f} {unit} ago"
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} h" if minutes >= 60 else f"{minutes}:{seconds:02} min"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from gradtui.tui.messages import RowSelected
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows, Bars
 from gradtui.tui.widgets.run_header import RunHeader
@@ -101,7 +103,8 @@ class NeuronsScreen(Screen[None]):
         if text != exact.content:
             exact.update(text, layout=False)
 
-    def on_bars_selected(self) -> None:
+    @on(RowSelected)
+    def say_selected(self) -> None:
         """Say the number under the cursor."""
         self._say_exactly()
 

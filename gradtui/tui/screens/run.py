@@ -6,42 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from gradtui.tui.feed import FRAMES_PER_SECOND, Feed, Waiting
-from gradtui.tui.messages import Delivered, Slot
+from gradtui.tui.messages import Delivered, RowOpened, RowSelected, Slot
 from gradtui.tui.text import clean
-from gradtui.tui.widgets.bars import BarRows, Bars
-from gradtui.tui.widgets.curve import Curve
-from gradtui.tui.widgets.neuron_strip import NeuronStrip
-from gradtui.tui.widgets.run_header import RunHeader
 from gradtui.tui.widgets.too_small import TooSmall
-from gradtui.tui.widgets.words import Words
 
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
     from gradtui.tui.screens.neurons import NeuronsScreen
+    from gradtui.tui.widgets.bars import Bars
+    from gradtui.tui.widgets.run_body import RunBody
+    from gradtui.tui.widgets.run_header import RunHeader
     from gradtui.view import Snapshot
 
-TITLES = {  # the measures that the recorder takes; others are titled by their own names
-    "bias_grad_norm": "Learning speed",
-    "weight_grad_norm": "Weight gradient",
-    "grad_norm": "Gradient norm",
-    "param_norm": "Parameter norm",
-    "update_ratio": "Update ratio",
-}
 JUMP = 0.02  # share of the run that ← and → move by
 
 
 class RunScreen(Screen[None]):
     """Bars, neurons, curves and words about one run.
 
-    `starting` is asked while the run file does not exist yet; see `Feed`.
+    `find`, `starting` and `log` are the feed's; `name` is shown until the run is open.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -65,45 +56,29 @@ class RunScreen(Screen[None]):
 
     def __init__(
         self,
-        path: Path,
+        find: Callable[[], Path],
+        name: str,
         *,
         frames_per_second: float = FRAMES_PER_SECOND,
         starting: Callable[[], str | None] | None = None,
         log: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
         super().__init__()
-        self.path = path
         self.snapshot: Snapshot | None = None
+        self._name_until_known = name
+        self._launched = starting is not None
         self._slot = Slot()
         self._neurons_screen: NeuronsScreen | None = None
-        self._named: tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
-        self._named_for: object = None
-        self.feed = Feed(path, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
+        self.feed = Feed(find, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
 
     def compose(self) -> ComposeResult:
-        """The widgets, as they stand on the screen."""
-        yield RunHeader(id="run-header")
-        with Horizontal(id="run-body"):
-            with Vertical(id="run-left"):
-                yield Bars(id="bars")
-                yield NeuronStrip(id="strip")
-            with Vertical(id="run-right"):
-                with Horizontal(id="run-progress"):
-                    yield Curve(log=False, colour="warning", id="loss")
-                    yield Curve(log=False, colour="success", id="accuracy")
-                yield Curve(log=True, id="speeds")
-                yield Words(id="words")
-        yield Static("Opening …", id="waiting", markup=False)
+        """The reason why there are no bars yet."""
+        yield Static(f"Opening {clean(self._name_until_known)} …", id="waiting", markup=False)
         yield TooSmall(id="too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Title the panels; start reading once the first frame is on the screen."""
-        self.query_one("#run-header", RunHeader).show(None, clean(self.path.stem))
-        self.query_one("#loss").border_title = "Loss"
-        self.query_one("#accuracy").border_title = "Accuracy"
-        self.query_one(Words).border_title = "In words"
-        self.query_one(Bars).focus()
+        """Start reading once the first frame is on the screen."""
         self.call_after_refresh(self.feed.start)
 
     def on_unmount(self) -> None:
@@ -116,13 +91,13 @@ class RunScreen(Screen[None]):
         if self._slot.put(newest):
             self.post_message(Delivered())
 
-    def on_delivered(self) -> None:
+    async def on_delivered(self) -> None:
         """Show the newest delivery."""
         newest = self._slot.take()
         if isinstance(newest, Waiting):
             self._show_waiting(newest)
         elif newest is not None:
-            self._show(newest)
+            await self._show(newest)
 
     def _show_waiting(self, waiting: Waiting) -> None:
         if self.snapshot is not None:
@@ -134,73 +109,54 @@ class RunScreen(Screen[None]):
         panel.set_class(waiting.failed, "-failed")
         panel.update(Content("\n".join(lines)))
 
-    def _show(self, snapshot: Snapshot) -> None:
+    async def _show(self, snapshot: Snapshot) -> None:
         first = self.snapshot is None
         self.snapshot = snapshot
-        self.set_class(True, "-ready")
-        self.query_one(RunHeader).show(snapshot)
-        bars = self.query_one("#bars", Bars)
-        measure = snapshot.measures[snapshot.measure]
-        title = f"{TITLES.get(measure.name, clean(measure.name))}  {clean(measure.symbol)}"
-        bars.set_title(title)
-        numbers, names, notes = self._names(snapshot)
-        bars.show(BarRows(numbers, names, notes, snapshot.values, snapshot.before))
-        strip = self.query_one(NeuronStrip)
-        strip.set_title(f"Neurons of {names[snapshot.layer]}")
-        strip.show(snapshot.neurons, snapshot.layer, len(names))
-        self._show_curves(snapshot, f"{title} over time")
-        self._show_words(snapshot)
+        if first:
+            # loaded now: the first frame does without them
+            from gradtui.tui.widgets.run_body import RunBody
+            from gradtui.tui.widgets.run_header import RunHeader
+
+            await self.query_one("#waiting").remove()
+            await self.mount(RunHeader(id="run-header"), RunBody(id="run-body"), before="#too-small")
+            self._bars.focus()
+        self._header.show(snapshot)
+        self._body.show(snapshot)
         if self._neurons_screen is not None:
             self._neurons_screen.show(snapshot)
-        if first:
-            bars.focus()
 
-    def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
-        if self._named_for is not snapshot.layers:
-            self._named_for = snapshot.layers
-            self._named = (
-                tuple(range(1, len(snapshot.layers) + 1)),
-                tuple(clean(layer.name) for layer in snapshot.layers),
-                tuple(clean(layer.shape) for layer in snapshot.layers),
-            )
-        return self._named
+    @property
+    def can_stop(self) -> bool:
+        """Whether the run still trains, or is starting to, and takes the command to stop."""
+        if self.snapshot is None:
+            return self._launched and self.feed.path is not None and self.feed.path.exists()
+        return self.snapshot.status.live and self.snapshot.takes_stop
 
-    def _show_curves(self, snapshot: Snapshot, title: str) -> None:
-        curves = snapshot.curves
-        span = snapshot.last_step - snapshot.first_step
-        cursor = None if snapshot.following or span <= 0 else (snapshot.step - snapshot.first_step) / span
-        speeds = self.query_one("#speeds", Curve)
-        speeds.set_title(title)
-        speeds.show(curves.last_step, curves.mean, broken=curves.broken, cursor=cursor)
-        loss = self.query_one("#loss", Curve)
-        loss.show(curves.last_step, curves.loss, broken=curves.loss_broken, cursor=cursor, empty="no loss logged")
-        accuracy = self.query_one("#accuracy", Curve)
-        accuracy.set_class(snapshot.accuracy is None, "-absent")
-        if snapshot.accuracy is not None:
-            accuracy.show(snapshot.accuracy.step, snapshot.accuracy.value)
+    @property
+    def _header(self) -> RunHeader:
+        return cast("RunHeader", self.query_one("#run-header"))
 
-    def _show_words(self, snapshot: Snapshot) -> None:
-        status = snapshot.status
-        lines = list(snapshot.words)
-        if status.detail:
-            lines.append(f"{status.state}: {status.detail}")
-        elif status.live and status.silent > 10:
-            lines.append(f"no sign of life for {status.silent:.0f} s")
-        lines += [f"{event.kind} at step {event.step:,}: {event.text}" if event.step is not None
-                  else f"{event.kind}: {event.text}" for event in reversed(snapshot.events[-20:])]  # fmt: skip
-        self.query_one(Words).show([clean(line) for line in lines])
+    @property
+    def _body(self) -> RunBody:
+        return cast("RunBody", self.query_one("#run-body"))
+
+    @property
+    def _bars(self) -> Bars:
+        return cast("Bars", self.query_one("#bars"))
 
     # -- what is asked for ------------------------------------------------------------------------------------
 
-    def on_bars_selected(self, event: Bars.Selected) -> None:
+    @on(RowSelected)
+    def show_neurons_of_layer(self, event: RowSelected) -> None:
         """Show the neurons of the layer under the cursor."""
         self.feed.want(layer=event.row)
 
     def select_layer(self, layer: int) -> None:
         """Move the cursor to a layer."""
-        self.query_one("#bars", Bars).select(layer)
+        self._bars.select(layer)
 
-    def on_bars_opened(self) -> None:
+    @on(RowOpened)
+    def open_clicked_layer(self) -> None:
         """Open the neurons of a layer that was clicked twice."""
         self.action_neurons()
 
@@ -231,7 +187,8 @@ class RunScreen(Screen[None]):
 
     def action_toggle_log(self) -> None:
         """Switch the axis of the bars."""
-        self.query_one("#bars", Bars).toggle_log()
+        if self.snapshot is not None:
+            self._bars.toggle_log()
 
     def action_neurons(self) -> None:
         """Open the neurons of the selected layer."""
@@ -247,10 +204,10 @@ class RunScreen(Screen[None]):
 
     def action_plot(self) -> None:
         """Open the large plot."""
-        if self.snapshot is not None:
+        if self.snapshot is not None and self.feed.path is not None:
             from gradtui.tui.screens.plot import PlotScreen
 
-            self.app.push_screen(PlotScreen(self.path, self.snapshot.measure))
+            self.app.push_screen(PlotScreen(self.feed.path, self.snapshot.measure))
 
     def action_home(self) -> None:
         """Go to the list of experiments and runs."""

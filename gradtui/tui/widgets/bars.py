@@ -10,11 +10,11 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region, Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 
 from gradtui.tui.bars import Scale, bar, choose_scale, number, ratio, trend
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
+from gradtui.tui.messages import RowOpened, RowSelected
 from gradtui.tui.palette import layer_style, theme_style
 from gradtui.tui.text import fit, fit_left
 
@@ -46,7 +46,7 @@ class BarRows:
 class Bars(CellWidget, ScrollView, can_focus=True, inherit_bindings=False):
     """Rows of number, name, note, bar, value and ratio to the largest.
 
-    Posts `Bars.Selected` when the cursor moves and `Bars.Opened` when a row is opened.
+    Posts `RowSelected` when the cursor moves and `RowOpened` when a row is clicked twice.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,22 +57,6 @@ class Bars(CellWidget, ScrollView, can_focus=True, inherit_bindings=False):
         Binding("g", "move(-1000000)", "First", show=False),
         Binding("G", "move(1000000)", "Last", show=False),
     ]
-
-    class Selected(Message):
-        """The cursor is on another row."""
-
-        def __init__(self, bars: Bars, row: int) -> None:
-            super().__init__()
-            self.bars = bars
-            self.row = row
-
-        @property
-        def control(self) -> Bars:
-            """The widget that sent this."""
-            return self.bars
-
-    class Opened(Selected):
-        """A row was clicked while it was selected."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -120,7 +104,7 @@ class Bars(CellWidget, ScrollView, can_focus=True, inherit_bindings=False):
         if row != self.cursor:
             self.cursor = row
             self.repaint()
-            self.post_message(self.Selected(self, row))
+            self.post_message(RowSelected(row))
         self.scroll_to_region(Region(0, row * self._pitch, 1, self._pitch), animate=False, force=True)
 
     def action_move(self, rows: int) -> None:
@@ -141,7 +125,7 @@ class Bars(CellWidget, ScrollView, can_focus=True, inherit_bindings=False):
             again = row == self.cursor
             self.select(row)
             if again and event.chain > 1:
-                self.post_message(self.Opened(self, row))
+                self.post_message(RowOpened(row))
 
     # -- drawing ----------------------------------------------------------------------------------------------
 

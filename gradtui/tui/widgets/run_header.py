@@ -21,11 +21,10 @@ class RunHeader(CellWidget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._snapshot: Snapshot | None = None
-        self._run_name = ""
 
-    def show(self, snapshot: Snapshot | None, name: str = "") -> None:
-        """Show a snapshot, or only a name while there is none."""
-        self._snapshot, self._run_name = snapshot, name
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        self._snapshot = snapshot
         self.repaint()
 
     def line(self, y: int, width: int) -> list[Cell]:
@@ -36,7 +35,7 @@ class RunHeader(CellWidget):
         bold = theme_style(self.app, "foreground", background=ground, bold=True)
         s = self._snapshot
         if s is None:
-            return fit_cells(cells(f" {self._run_name}", bold), width, plain)
+            return fit_cells([], width, plain)
         sign, word, colour = STATES[s.status.state]
         name = clean(s.name)
         drawn = cells(" " + fit(name, min(len(name), max(10, width // 3))) + "  ", bold)

@@ -1,0 +1,104 @@
+"""What stands under the header of a run: bars, neurons, curves, words. Made when there is a first step to show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+
+from gradtui.tui.text import clean
+from gradtui.tui.widgets.bars import BarRows, Bars
+from gradtui.tui.widgets.curve import Curve
+from gradtui.tui.widgets.neuron_strip import NeuronStrip
+from gradtui.tui.widgets.words import Words
+
+if TYPE_CHECKING:
+    from gradtui.view import Snapshot
+
+TITLES = {  # the measures that the recorder takes; others are titled by their own names
+    "bias_grad_norm": "Learning speed",
+    "weight_grad_norm": "Weight gradient",
+    "grad_norm": "Gradient norm",
+    "param_norm": "Parameter norm",
+    "update_ratio": "Update ratio",
+}
+EVENTS_SHOWN = 20
+SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
+
+
+class RunBody(Horizontal):
+    """Draws snapshots; of a new one only the cells that look different."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._named: tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+        self._named_for: object = None
+
+    def compose(self) -> ComposeResult:
+        """The widgets, as they stand on the screen."""
+        with Vertical(id="run-left"):
+            yield Bars(id="bars")
+            yield NeuronStrip(id="strip")
+        with Vertical(id="run-right"):
+            with Horizontal(id="run-progress"):
+                yield Curve(log=False, colour="warning", id="loss")
+                yield Curve(log=False, colour="success", id="accuracy")
+            yield Curve(log=True, id="speeds")
+            yield Words(id="words")
+
+    def on_mount(self) -> None:
+        """Title the panels."""
+        self.query_one("#loss", Curve).set_title("Loss")
+        self.query_one("#accuracy", Curve).set_title("Accuracy")
+        self.query_one(Words).set_title("In words")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot."""
+        measure = snapshot.measures[snapshot.measure]
+        title = f"{TITLES.get(measure.name, clean(measure.name))}  {clean(measure.symbol)}"
+        numbers, names, notes = self._names(snapshot)
+        bars = self.query_one(Bars)
+        bars.set_title(title)
+        bars.show(BarRows(numbers, names, notes, snapshot.values, snapshot.before))
+        strip = self.query_one(NeuronStrip)
+        strip.set_title(f"Neurons of {names[snapshot.layer]}")
+        strip.show(snapshot.neurons, snapshot.layer, len(names))
+        self._show_curves(snapshot, f"{title} over time")
+        self.query_one(Words).show([clean(line) for line in _in_words(snapshot)])
+
+    def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
+        if self._named_for is not snapshot.layers:
+            self._named_for = snapshot.layers
+            self._named = (
+                tuple(range(1, len(snapshot.layers) + 1)),
+                tuple(clean(layer.name) for layer in snapshot.layers),
+                tuple(clean(layer.shape) for layer in snapshot.layers),
+            )
+        return self._named
+
+    def _show_curves(self, snapshot: Snapshot, title: str) -> None:
+        curves = snapshot.curves
+        span = snapshot.last_step - snapshot.first_step
+        cursor = None if snapshot.following or span <= 0 else (snapshot.step - snapshot.first_step) / span
+        speeds = self.query_one("#speeds", Curve)
+        speeds.set_title(title)
+        speeds.show(curves.last_step, curves.mean, broken=curves.broken, cursor=cursor)
+        loss = self.query_one("#loss", Curve)
+        loss.show(curves.last_step, curves.loss, broken=curves.loss_broken, cursor=cursor, empty="no loss logged")
+        accuracy = self.query_one("#accuracy", Curve)
+        accuracy.set_class(snapshot.accuracy is None, "-absent")
+        if snapshot.accuracy is not None:
+            accuracy.show(snapshot.accuracy.step, snapshot.accuracy.value)
+
+
+def _in_words(snapshot: Snapshot) -> list[str]:
+    status, lines = snapshot.status, list(snapshot.words)
+    if status.detail:
+        lines.append(f"{status.state}: {status.detail}")
+    elif status.live and status.silent > SILENCE_TOLD:
+        lines.append(f"no sign of life for {status.silent:.0f} s")
+    for event in reversed(snapshot.events[-EVENTS_SHOWN:]):
+        when = "" if event.step is None else f" at step {event.step:,}"
+        lines.append(f"{event.kind}{when}: {event.text}")
+    return lines
