@@ -33,6 +33,7 @@ from gradtui.runfolder import new_run_path, runs_folder
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
+DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
 MOST_UNFOLDED = 4000  # rows that may wait for the writer's thread to fold them, up to 20 kB each
 ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
 
@@ -184,7 +185,7 @@ class Recorder:
         self._loss_comes_first: bool | None = None
         self._row: _Row | None = None
         self._measuring = False
-        self._last_row_at = self._last_neurons_at = -math.inf
+        self._next_loss_at = self._last_neurons_at = -math.inf
         self._last_row_step = 0
         self._written = 0
         self._told: set[str] = set()
@@ -223,14 +224,14 @@ class Recorder:
         if self._deaf:
             return
         try:
-            epoch = metrics.pop("epoch", None)
-            if epoch is not None:
-                self._epoch = float(epoch)
             loss = metrics.pop("loss", None)
-            if loss is not None:
+            if metrics and metrics.get("epoch") is not None:
+                self._epoch = float(metrics.pop("epoch"))
+            if loss is not None and not self._is_superfluous():
                 self._take_loss(loss)
-            for name, value in metrics.items():
-                self._take_metric(name, value)
+            if metrics:
+                for name, value in metrics.items():
+                    self._take_metric(name, value)
         except Exception as error:
             self._fail(error)
 
@@ -332,6 +333,10 @@ class Recorder:
 
     # -- losses and metrics -----------------------------------------------------------------------------------
 
+    def _is_superfluous(self) -> bool:
+        """True for the loss of an unmeasured step soon after another row: the usual case under a budget."""
+        return self._row is None and self._loss_comes_first is False and self._clock() < self._next_loss_at
+
     def _take_loss(self, value: Any) -> None:
         if self._loss_comes_first is None:
             self._loss_comes_first = self.step == 0
@@ -345,10 +350,10 @@ class Recorder:
 
     def _keep_loss(self, value: Any, optimizer: Any) -> None:
         """A loss of a step that was not measured is worth a row too, if the last one is a while ago."""
-        seconds = self._clock() - self._begin
-        if seconds - self._last_row_at >= LOSS_EVERY and self.step > self._last_row_step:
+        now = self._clock()
+        if now >= self._next_loss_at and self.step > self._last_row_step:
             rate = None if optimizer is None else _learning_rate(optimizer)
-            self._emit(_Row(self.step, seconds, rate, None, loss=self._number("loss", value)))
+            self._emit(_Row(self.step, now - self._begin, rate, None, loss=self._number("loss", value)))
 
     def _take_metric(self, name: str, value: Any) -> None:
         writer, step, epoch = self._writer, self.step, self._epoch
@@ -381,7 +386,7 @@ class Recorder:
         """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
         self._row = None
         row.epoch = self._epoch
-        self._last_row_at, self._last_row_step = row.seconds, row.step
+        self._next_loss_at, self._last_row_step = self._begin + row.seconds + LOSS_EVERY, row.step
         reading, loss = row.reading, row.loss
         if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
             self._write(row, loss)
@@ -423,9 +428,9 @@ class Recorder:
         if reading.skipped:
             self._tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed")
         if self._sampling.every is None:
-            self._sampling.rows.spent(reading.cost + ROW_COST, self._clock())
+            self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
         elif reading.update_cost:
-            self._sampling.updates.spent(reading.update_cost, self._clock())
+            self._sampling.updates.spent(reading.update_cost * DISTURBANCE, self._clock())
 
     def _mail(self, device: torch.device) -> Mail:
         own = None if self._meter is None else self._meter.mail

@@ -41,14 +41,20 @@ def fit_cells(line: list[Cell], width: int, style: Style) -> list[Cell]:
 
 
 def to_strip(line: list[Cell]) -> Strip:
-    """Cells as a strip, one segment for each run of a style."""
+    """Cells as a strip, one segment for each run of a style; a space takes the style before it if it looks the same."""
     segments: list[Segment] = []
     start = 0
     for position in range(1, len(line) + 1):
-        if position == len(line) or line[position][1] is not line[start][1]:
+        if position == len(line) or not _continues(line[position], line[start][1]):
             segments.append(Segment("".join(text for text, _ in line[start:position]), line[start][1]))
             start = position
     return Strip(segments, len(line))
+
+
+def _continues(cell: Cell, style: Style) -> bool:
+    if cell[1] is style:
+        return True
+    return cell[0] == " " and cell[1].bgcolor == style.bgcolor and not (style.underline or style.reverse)
 
 
 def changed_runs(old: list[Cell], new: list[Cell]) -> list[tuple[int, int]]:
