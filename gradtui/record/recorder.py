@@ -225,8 +225,9 @@ class Recorder:
             return
         try:
             loss = metrics.pop("loss", None)
-            if metrics and metrics.get("epoch") is not None:
-                self._epoch = float(metrics.pop("epoch"))
+            if metrics:
+                epoch = metrics.pop("epoch", None)
+                self._epoch = self._epoch if epoch is None else float(epoch)
             if loss is not None and not self._is_superfluous():
                 self._take_loss(loss)
             if metrics:

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.content import Content
-from textual.geometry import Region
+from textual.geometry import Offset, Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -76,6 +76,7 @@ class CellWidget(Widget):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._on_screen: dict[int, list[Cell]] = {}
+        self._drawn: dict[int, tuple[tuple[int, Offset], list[Cell]]] = {}  # due to be rendered, and for which place
         self._title = ""
 
     def set_title(self, title: str) -> None:
@@ -91,7 +92,9 @@ class CellWidget(Widget):
     def render_line(self, y: int) -> Strip:
         """Draw a line, and remember it."""
         width = self.content_size.width
-        drawn = self.line(y, width)
+        place, drawn = self._drawn.pop(y, (None, []))
+        if place != (width, self.scroll_offset):
+            drawn = self.line(y, width)
         self._on_screen[y] = drawn
         return to_strip(drawn)
 
@@ -102,10 +105,12 @@ class CellWidget(Widget):
         for y in range(height):
             new = self.line(y, width)
             old = self._on_screen.get(y)
-            if old is None or len(old) != width:
-                regions.append(Region(0, y, width, 1))
-                continue
-            for start, stop in changed_runs(old, new):
+            runs = changed_runs(old, new) if old is not None and len(old) == width else [(0, width)]
+            if runs:
+                self._drawn[y] = ((width, self.scroll_offset), new)
+            else:
+                self._drawn.pop(y, None)
+            for start, stop in runs:
                 if not new[start][0] and start:
                     start -= 1
                 regions.append(Region(start, y, stop - start, 1))
