@@ -47,6 +47,7 @@ class GradtuiApp(App[str]):
         (0, "-flat"),
         (LEAST_HEIGHT, "-low"),
         (22, "-tall"),
+        (34, "-high"),
     ]
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "leave", show=False, priority=True)]
 
