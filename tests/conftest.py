@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,3 +19,12 @@ def runs_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("GRADTUI_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with MNIST's IDX files; the test is skipped where there is none."""
+    folder = os.environ.get("GRADTUI_DATA")
+    if not folder:
+        pytest.skip("needs MNIST: set GRADTUI_DATA to the folder with its four IDX files")
+    return Path(folder)

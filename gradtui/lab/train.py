@@ -29,11 +29,12 @@ from pretrain.data import DataError, Dataset, Split, digits, mnist
 TINY = 2_000_000  # multiply-adds a step below which a second thread costs more than it brings
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged
 PROGRESS_EVERY = 0.1  # s
+EVALUATIONS = 200  # of cost and accuracy at most, spread evenly over the epochs: each takes a pass over all images
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; `loss` is the mean over the epoch so far finished, None before the first."""
+    """Where a training stands; `loss` is the cost over all training images as last measured, None before that."""
 
     step: int
     total_steps: int
@@ -154,7 +155,8 @@ class _Trainer:
                     return "stopped", f"diverged: the loss is not finite since step {diverged_at:,}"
                 if on_progress is not None and time.monotonic() - self._told > PROGRESS_EVERY:
                     self._tell(on_progress, epoch, total)
-            self._end_epoch(epoch, images, targets)
+            if (epoch + 1) % -(-self._recipe.epochs // EVALUATIONS) == 0 or epoch + 1 == self._recipe.epochs:
+                self._evaluate(epoch + 1, images, targets)
             if on_progress is not None:
                 self._tell(on_progress, epoch + 1, total)
         return (
@@ -179,11 +181,11 @@ class _Trainer:
         order = torch.randperm(count, generator=self._generator)
         return self._tensors.images[order], self._tensors.targets[order]
 
-    def _end_epoch(self, epoch: int, images: Tensor, targets: Tensor) -> None:
+    def _evaluate(self, epoch: int, images: Tensor, targets: Tensor) -> None:
         with torch.no_grad():
             self.loss = float(self._cost(self._model(images), targets))
         self.accuracy = _accuracy(self._model, self._tensors.validation)
-        self._recorder.log(epoch=epoch + 1, train_cost=self.loss)
+        self._recorder.log(epoch=epoch, train_cost=self.loss)
         if self.accuracy is not None:
             self._recorder.log(val_accuracy=self.accuracy)
 

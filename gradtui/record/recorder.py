@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,11 +22,11 @@ from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import ForwardTrace, LayerTable
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.measures import MEASURES
-from gradtui.record.notices import Notice, Notices
 from gradtui.record.reading import Meter, Reading, fold_readings
+from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
-from gradtui.runfile.blocks import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
@@ -109,43 +108,8 @@ def watch(
             where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
             writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
-        say_on_stderr(f"no run file ({_in_words(error)}); training goes on unrecorded")
+        say_on_stderr(f"no run file ({in_words(error)}); training goes on unrecorded")
     return Recorder(model, optimizer, writer, sampling, rows)
-
-
-class RowMaker:
-    """What the writer's thread does for a recorder: folds readings into rows, and looks at them for trouble."""
-
-    def __init__(self) -> None:
-        self.notices = Notices()
-        self.blank: FloatArray = np.empty(0, np.float32)
-        self.prepared = 0
-        self._told = False
-
-    def know(self, table: LayerTable) -> None:
-        """Learn the layers, once they are known."""
-        self.notices.names = [layer.name for layer in table.layers]
-        self.blank = table.empty_grid()
-
-    def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
-        self.prepared += len(rows)
-        try:
-            blobs = fold_readings([row[5] for row in rows], self.blank)
-        except Exception as error:
-            # nothing that fails here may end the writer's thread
-            if not self._told:
-                self._told = True
-                say_on_stderr(f"some steps are recorded without measures ({_in_words(error)})")
-            blobs = [None] * len(rows)
-        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
-
-    def look(self, steps: Sequence[int], block: FloatArray) -> list[Notice]:
-        """The events of a batch of rows; `RunWriter` asks for it."""
-        try:
-            return self.notices(steps, block)
-        except Exception:
-            return []  # the rows themselves say it too
 
 
 class Recorder:
@@ -262,7 +226,7 @@ class Recorder:
             try:
                 self._writer.close(outcome, detail)
             except Exception as error:
-                self._say(f"the run was not closed ({_in_words(error)})")
+                self._say(f"the run was not closed ({in_words(error)})")
 
     def forget(self) -> None:
         """Stop recording without a word, in a forked child of the training; the parent goes on."""
@@ -458,7 +422,7 @@ class Recorder:
         self._deaf = True
         self._row = None
         self._measuring = False
-        text = f"recording stopped at step {self.step}: {_in_words(error)}"
+        text = f"recording stopped at step {self.step}: {in_words(error)}"
         self._say(f"{text}; training goes on unrecorded")
         if self._writer is not None:
             self._writer.event("recorder", text, self.step)
@@ -490,8 +454,3 @@ def _learning_rate(optimizer: Any) -> float | None:
     if isinstance(rate, torch.Tensor):
         return float(rate.item()) if rate.device.type == "cpu" else None  # asking a device would wait
     return None if rate is None else float(rate)
-
-
-def _in_words(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

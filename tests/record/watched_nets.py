@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from gradtui.record.measures import MEASURES
-from gradtui.record.recorder import Recorder, RowMaker
+from gradtui.record.recorder import Recorder
+from gradtui.record.rows import RowMaker
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Header, RunWriter
 

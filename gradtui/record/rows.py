@@ -1,0 +1,55 @@
+"""What the writer's thread does for a recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradtui.record.layers import LayerTable
+from gradtui.record.notices import Notice, Notices
+from gradtui.record.reading import fold_readings
+from gradtui.runfile.blocks import FloatArray
+from gradtui.runfile.writer import say_on_stderr
+
+
+class RowMaker:
+    """Folds readings into rows, and looks at the rows for trouble."""
+
+    def __init__(self) -> None:
+        self.notices = Notices()
+        self.blank: FloatArray = np.empty(0, np.float32)
+        self.prepared = 0
+        self._told = False
+
+    def know(self, table: LayerTable) -> None:
+        """Learn the layers, once they are known."""
+        self.notices.names = [layer.name for layer in table.layers]
+        self.blank = table.empty_grid()
+
+    def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
+        self.prepared += len(rows)
+        try:
+            blobs = fold_readings([row[5] for row in rows], self.blank)
+        except Exception as error:
+            # nothing that fails here may end the writer's thread
+            if not self._told:
+                self._told = True
+                say_on_stderr(f"some steps are recorded without measures ({in_words(error)})")
+            blobs = [None] * len(rows)
+        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
+
+    def look(self, steps: Sequence[int], block: FloatArray) -> list[Notice]:
+        """The events of a batch of rows; `RunWriter` asks for it."""
+        try:
+            return self.notices(steps, block)
+        except Exception:
+            return []  # the rows themselves say it too
+
+
+def in_words(error: Exception) -> str:
+    """An error in one line."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
