@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradtui import __version__
 from gradtui.errors import GradtuiError, UsageError
@@ -27,6 +27,12 @@ Runs live in $GRADTUI_DIR, or in your data folder; --dir names another place.
 To record a training of your own, add to your script:  recorder = gradtui.watch(model, optimizer)
 """
 FOLDER_HELP = "where runs live (default: $GRADTUI_DIR or your data folder)"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other error, instead of the usage and a line."""
+        raise UsageError(f"{message}; `{self.prog} --help` tells what there is")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for the words that were given: the many flags of `train` are loaded only where it is among them."""
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
+    parser = _Parser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"gradtui {__version__}")
     _add_viewer_flags(parser)
     parser.set_defaults(run=_home)

@@ -85,7 +85,9 @@ def _bundled_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn") from error
+        raise DataError(
+            "the digits come with scikit-learn, which is not installed: pip install scikit-learn"
+        ) from error
     pixels, labels = load_digits(return_X_y=True)
     return pixels, labels
 

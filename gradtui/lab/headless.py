@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from gradtui.errors import GradtuiError
 from gradtui.lab import train as training
+from gradtui.lab.launch import check_data
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import open_run
 
@@ -20,6 +21,7 @@ INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 
 def train_headless(recipe: Recipe, folder: Path) -> int:
     """Train here and now; returns the exit code. Ctrl-C stops, and keeps what is recorded."""
+    check_data(recipe)
     signals = training.StopOnSignal()
     console = Console(highlight=False, markup=False)
     teller: _Teller = _Bar(console) if console.is_terminal else _Lines(recipe.epochs)

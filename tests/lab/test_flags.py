@@ -1,0 +1,179 @@
+"""Flags and recipes: everything that makes sense is taken, everything else is one clear line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradtui.errors import UsageError
+from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
+from gradtui.lab.recipe import ACTIVATIONS, COSTS, EXPERIMENTS, INITIALISATIONS, Recipe
+
+
+def parse(*words: str) -> Recipe:
+    parser = argparse.ArgumentParser()
+    add_recipe_flags(parser)
+    return recipe_from_flags(parser.parse_args(words))
+
+
+@given(st.lists(st.tuples(st.integers(1, 10_000), st.integers(1, 20)), min_size=1, max_size=12))
+def test_hidden_layers_by_commas_and_by_times(groups: list[tuple[int, int]]) -> None:
+    expected = tuple(units for units, times in groups for _ in range(times))
+    assert parse_hidden(",".join(f"{units}x{times}" for units, times in groups)) == expected
+    assert parse_hidden(" , ".join(map(str, expected))) == expected
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=12) | st.text("0123456789x,×* -", max_size=12))
+def test_any_other_text_is_a_usage_error(text: str) -> None:
+    try:
+        units = parse_hidden(text)
+    except UsageError as error:
+        assert str(error).startswith("--hidden") and "\n" not in str(error).replace(repr(text), "")
+    else:
+        assert all(unit >= 1 for unit in units)
+
+
+def test_every_flag_lands_in_the_recipe() -> None:
+    recipe = parse(
+        *[
+            "--data",
+            "mnist",
+            "--data-dir",
+            "/x",
+            "--train-size",
+            "1,000",
+            "--hidden",
+            "30x3",
+            "--activation",
+            "tanh",
+            "--init",
+            "xavier",
+            "--cost",
+            "softmax",
+            "--learning-rate",
+            "0.3",
+            "--momentum",
+            "0.5",
+            "--l2",
+            "2",
+            "--batch-size",
+            "20",
+            "--epochs",
+            "7",
+            "--seed",
+            "9",
+            "--every",
+            "2",
+            "--dtype",
+            "float64",
+            "--threads",
+            "2",
+            "--point",
+            "0.1",
+            "--budget",
+            "0.02",
+            "--name",
+            "x",
+        ]
+    )
+    assert recipe == Recipe(
+        data="mnist", data_dir="/x", train_size=1000, hidden=(30, 30, 30), activation="tanh", init="xavier",
+        cost="softmax", learning_rate=0.3, momentum=0.5, l2=2.0, batch_size=20, epochs=7, seed=9, every=2,
+        dtype="float64", threads=2, point=0.1, budget=0.02, name="x",
+    )  # fmt: skip
+
+
+def test_flags_change_an_experiment_and_leave_the_rest() -> None:
+    book = EXPERIMENTS["nielsen"].recipe
+    recipe = parse("--experiment", "nielsen", "--hidden", "30,30,30,30")
+    assert recipe == book.but(hidden=(30, 30, 30, 30), name="nielsen-4")
+    assert (recipe.train_size, recipe.learning_rate, recipe.l2, recipe.batch_size, recipe.epochs) == (
+        1000,
+        0.1,
+        5.0,
+        0,
+        500,
+    )
+
+
+def test_another_activation_takes_its_own_rate() -> None:
+    assert parse("--activation", "relu").rate != parse("--activation", "sigmoid").rate
+    assert parse("--activation", "relu", "--learning-rate", "0.5").rate == 0.5
+
+
+@given(
+    st.builds(
+        Recipe,
+        hidden=st.lists(st.integers(1, 50), max_size=5).map(tuple),
+        activation=st.sampled_from(sorted(ACTIVATIONS)),
+        init=st.sampled_from(sorted(set(INITIALISATIONS) - {"chain"})),
+        cost=st.sampled_from(sorted(COSTS)),
+        learning_rate=st.none() | st.floats(0, 10),
+        seed=st.integers(0, 2**40),
+    )
+)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_a_recipe_with_unknown_keys_is_refused() -> None:
+    with pytest.raises(UsageError, match="'depth'"):
+        Recipe.from_json({"depth": 3})
+
+
+def test_parameters_are_counted_as_torch_counts_them() -> None:
+    import torch
+
+    from gradtui.lab.models import build
+
+    recipe = Recipe(hidden=(7, 5))
+    model = build(recipe, torch.Generator())
+    assert recipe.parameters == sum(p.numel() for p in model.parameters()) == 65 * 7 + 8 * 5 + 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("init", "weight", "bias"),
+    [("normal", 1.0, 1.0), ("scaled", 1 / 20, 1.0), ("xavier", (2 / 700) ** 0.5, 0.0), ("he", (2 / 400) ** 0.5, 0.0)],
+)
+def test_initialisations_have_the_deviations_of_their_papers(init: str, weight: float, bias: float) -> None:
+    import torch
+
+    from gradtui.lab.models import build
+
+    model = build(Recipe(hidden=(400, 300), init=init), torch.Generator().manual_seed(0))
+    layer = model.fc2
+    assert float(layer.weight.detach().std()) == pytest.approx(weight, rel=0.02)  # type: ignore[union-attr, operator]
+    assert abs(float(layer.bias.detach().std()) - bias) < 0.15  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("--hidden 30,x", 2, "--hidden '30,x'"),
+        ("--hidden 30,0", 2, "at least one unit"),
+        ("--learning-rate nan", 2, "--learning-rate nan"),
+        ("--learning-rate=-1", 2, "--learning-rate -1"),
+        ("--epochs 0", 2, "--epochs 0"),
+        ("--epochs many", 2, "--epochs"),
+        ("--experiment nonsense", 2, "nonsense"),
+        ("--init chain", 2, "--data point"),
+        ("--data point --cost softmax", 2, "--cost softmax"),
+        ("--data mnist --data-dir /nowhere", 4, "/nowhere"),
+        ("--detach", 2, "--headless"),
+        ("--frobnicate", 2, "--frobnicate"),
+    ],
+)
+def test_bad_flags_are_one_line_and_an_exit_code(words: str, code: int, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gradtui", "train", "--headless", *words.split()], capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gradtui") and says in line
