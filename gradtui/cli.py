@@ -105,7 +105,7 @@ def _add_runs(commands: Any) -> None:
         description="List runs, live ones first, tab-separated in a pipe.",
     )
     listing.add_argument("--json", action="store_true", help="one JSON array, for scripts")
-    listing.add_argument("--dir", metavar="FOLDER", help=FOLDER_HELP)
+    listing.add_argument("--dir", metavar="FOLDER", default=argparse.SUPPRESS, help=FOLDER_HELP)
     listing.set_defaults(run=_runs)
 
 
@@ -143,7 +143,11 @@ def _attach(options: argparse.Namespace) -> int:
     if options.name is None:
         any_run(folder)
         return _view(options, newest=True)
-    return _view(options, run=find_run(options.name, folder))
+    from gradtui.runfile.glance import RunGlance
+
+    run = find_run(options.name, folder)
+    RunGlance(run).close()  # a file that is no run is said here, and not on a full screen
+    return _view(options, run=run)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -174,7 +178,7 @@ def _runs(options: argparse.Namespace) -> int:
     from gradtui.listing import as_json, as_table
     from gradtui.runfolder import runs
 
-    found = runs(options.dir)
+    found = runs(_folder(options))
     print(as_json(found) if options.json else as_table(found, _runs_folder(options), terminal=sys.stdout.isatty()))
     return 0
 

@@ -72,7 +72,10 @@ def wants_ascii(environment: Mapping[str, str] = os.environ) -> bool:
 
     A locale that is not set at all is taken for UTF-8, as in most containers.
     """
-    locale = next((environment[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environment.get(key)), None)
+    kind = environment.get("LC_CTYPE")
+    if environment.get("LANG") in ("C", "POSIX") and kind in ("C.UTF-8", "C.utf8", "UTF-8"):
+        kind = None  # Python put it there itself when it met the C locale (PEP 538)
+    locale = environment.get("LC_ALL") or kind or environment.get("LANG") or None
     if locale is not None and "utf" not in locale.lower():
         return True
     # the Linux console's font has full and half blocks, but neither eighths nor braille

@@ -20,7 +20,7 @@ def record(recipe: Recipe, folder: Path) -> Rows:
     result = train(recipe, folder=folder)
     assert result.path is not None
     with open_run(result.path) as reader:
-        assert [measure.name for measure in reader.measures][0] == "bias_grad_norm"
+        assert reader.measures[0].name == "bias_grad_norm"
         return reader.newer(0, 100_000)
 
 

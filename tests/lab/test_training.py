@@ -139,7 +139,7 @@ def test_missing_mnist_is_one_line_that_says_what_where_and_what_to_do(
     runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GRADTUI_DATA", raising=False)
-    with pytest.raises(DataMissingError, match="no folder is named.*--data-dir or GRADTUI_DATA") as caught:
+    with pytest.raises(DataMissingError, match=r"no folder is named.*--data-dir or GRADTUI_DATA") as caught:
         launch_in(runs_in_tmp, EXPERIMENTS["mnist"].recipe)
     assert "\n" not in str(caught.value) and "http" not in str(caught.value)
     with pytest.raises(DataMissingError, match="train-images-idx3-ubyte"):

@@ -126,6 +126,8 @@ def test_ascii_is_ascii_and_keeps_the_width(text: str) -> None:
 
 
 def test_the_locale_and_the_terminal_decide_about_ascii() -> None:
+    assert wants_ascii({"LANG": "C", "LC_CTYPE": "C.UTF-8"}), "as Python itself sets it"
+    assert not wants_ascii({"LC_CTYPE": "UTF-8"})
     assert wants_ascii({"LANG": "C"}) and wants_ascii({"LANG": "de_DE.UTF-8", "LC_ALL": "POSIX"})
     assert not wants_ascii({"LANG": "en_US.UTF-8"}) and not wants_ascii({"LANG": "C.utf8"}) and not wants_ascii({})
     assert wants_ascii({"LANG": "en_US.UTF-8", "TERM": "linux"})

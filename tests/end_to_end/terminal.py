@@ -1,0 +1,108 @@
+"""The real command in a real pseudo-terminal, its screen kept in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyte
+
+GRADTUI = str(Path(sys.executable).with_name("gradtui"))
+# pyte does not know the kitty keyboard protocol nor mode queries, and would print them
+UNKNOWN = re.compile(rb"\x1b\[[<>=][\d;]*u|\x1b\[\?[\d;]*\$p|\x1b\[>[\d;]*[qm]|\x1bP.*?\x1b\\", re.DOTALL)
+
+
+class Terminal:
+    """Starts `gradtui WORDS…` and reads what it draws."""
+
+    def __init__(self, *words: str, width: int = 120, height: int = 40, **environment: str) -> None:
+        self.screen = pyte.Screen(width, height)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        self.exit_code: int | None = None
+        pid, self._fd = pty.fork()
+        if pid == 0:
+            for name in ("LC_ALL", "LC_CTYPE", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES"):
+                os.environ.pop(name, None)
+            os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            os.execv(GRADTUI, [GRADTUI, *words])
+        self.pid = pid
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._reap(os.WEXITED)
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+    def resize(self, width: int, height: int) -> None:
+        """As a window that is resized: the size, and the signal."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self.screen.resize(height, width)
+
+    def press(self, keys: str) -> None:
+        """Type."""
+        os.write(self._fd, keys.encode())
+
+    def hang_up(self) -> None:
+        """As a connection that is lost."""
+        os.close(self._fd)
+
+    @property
+    def text(self) -> str:
+        """What stands on the screen."""
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def wait_for(self, what: str | Callable[[str], object], seconds: float = 40.0) -> str:
+        """Read until some text stands on the screen, or a condition holds for it."""
+        holds = (lambda text: what in text) if isinstance(what, str) else what
+        deadline = time.monotonic() + seconds
+        while not holds(self.text):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never came: {what}\n{self.text}\n{self.raw[-2000:]!r}")
+            self._read(0.1)
+        return self.text
+
+    def settle(self, seconds: float = 0.6) -> None:
+        """Read what comes for a while."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._read(0.05)
+
+    def wait_for_exit(self, seconds: float = 20.0) -> int:
+        """Read until the program has ended; its exit code, negative for a signal."""
+        deadline = time.monotonic() + seconds
+        while self.exit_code is None:
+            assert time.monotonic() < deadline, f"it goes on\n{self.text}"
+            self._read(0.05)
+            self._reap(os.WNOHANG)
+        self._read(0.1)
+        return self.exit_code
+
+    def _reap(self, how: int) -> None:
+        pid, status = os.waitpid(self.pid, how if how == os.WNOHANG else 0)
+        if pid:
+            self.exit_code = os.waitstatus_to_exitcode(status)
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self._fd], [], [], seconds)[0]:
+            with contextlib.suppress(OSError):
+                data = os.read(self._fd, 1 << 16)
+                self.raw += data
+                self._stream.feed(UNKNOWN.sub(b"", data))

@@ -1,0 +1,98 @@
+"""The `gradtui` command where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import make_run
+
+
+def gradtui(*words: str, **kind: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gradtui", *words],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        **kind,  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "tells"),
+    [
+        ((), ("train", "attach", "runs", "--fps", "--ascii", "--version")),
+        (("train",), ("--experiment", "--hidden", "--activation", "--headless", "--detach", "--data-dir", "--lr")),
+        (("attach",), ("RUN", "--dir")),
+        (("runs",), ("--json",)),
+    ],
+)
+def test_help_tells_every_flag(words: tuple[str, ...], tells: tuple[str, ...]) -> None:
+    done = gradtui(*words, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in tells)
+
+
+def test_version() -> None:
+    from gradtui import __version__
+
+    assert gradtui("--version").stdout == f"gradtui {__version__}\n"
+
+
+def test_runs_are_tab_separated_in_a_pipe_and_json_for_scripts(runs_in_tmp: Path) -> None:
+    make_run(runs_in_tmp / "one.gradtui")
+    writer = make_run(runs_in_tmp / "two.gradtui", close=False)
+    writer.step(2000, None, 2.0, float("nan"), 0.1, None)
+    writer.close("failed", "ValueError: [red]")
+    (runs_in_tmp / "three.gradtui").write_bytes(b"garbage")
+    table = [line.split("\t") for line in gradtui("runs").stdout.splitlines()]
+    assert table[0] == ["run", "state", "step", "loss", "accuracy", "layers", "started"]
+    assert sorted((row[0], row[1]) for row in table[1:]) == [
+        ("one", "finished"), ("three", "unreadable"), ("two", "failed")
+    ]  # fmt: skip
+    facts = {run["run"]: run for run in json.loads(gradtui("runs", "--json").stdout)}
+    assert facts["one"]["step"] == 1000 and facts["one"]["layers"] == 4 and facts["one"]["accuracy"] > 0.8
+    assert facts["two"]["loss"] == "nan" and facts["two"]["detail"] == "ValueError: [red]"
+    assert "not a gradtui run" in facts["three"]["detail"]
+
+
+def test_dir_is_taken_before_and_after_the_command(tmp_path: Path) -> None:
+    make_run(tmp_path / "here.gradtui")
+    assert "here" in gradtui("runs", "--dir", str(tmp_path)).stdout
+    assert "here" in gradtui("--dir", str(tmp_path), "runs").stdout
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(runs_in_tmp: Path) -> None:
+    for number in range(200):
+        (runs_in_tmp / f"run{number}.gradtui").write_bytes(b"garbage")
+    done = subprocess.run(
+        f"{sys.executable} -m gradtui runs --json | head -n 1", shell=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [(), ("attach",), ("train",)])
+def test_without_a_terminal_the_viewer_is_refused_in_one_line(words: tuple[str, ...], runs_in_tmp: Path) -> None:
+    make_run(runs_in_tmp / "one.gradtui")
+    done = gradtui(*words)
+    assert done.returncode == 5 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "needs a terminal" in line and "--headless" in line
+    assert [path.name for path in runs_in_tmp.iterdir()] == ["one.gradtui"], "no training was started"
+
+
+def test_detached_training_is_started_named_and_listed(runs_in_tmp: Path) -> None:
+    done = gradtui("train", "--detach", "--epochs", "1", "--train-size", "50")
+    (name,) = done.stdout.split()
+    assert done.returncode == 0
+    log = runs_in_tmp / f"{name}.log"
+    for _ in range(300):
+        if "finished" in log.read_text():
+            break
+        subprocess.run(["sleep", "0.1"])
+    assert f"{name}\tfinished\t5" in gradtui("runs").stdout
