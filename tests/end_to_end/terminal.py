@@ -33,11 +33,11 @@ class Terminal:
         self.exit_code: int | None = None
         pid, self._fd = pty.fork()
         if pid == 0:
-            for name in ("LC_ALL", "LC_CTYPE", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES"):
-                os.environ.pop(name, None)
-            os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
+            unset = ("LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "COLORTERM", "TERM")
+            # given whole: readline, which pytest loads, sets LINES and COLUMNS behind Python's back
+            plain = {name: value for name, value in os.environ.items() if name not in unset}
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-            os.execv(GRADTUI, [GRADTUI, *words])
+            os.execve(GRADTUI, [GRADTUI, *words], {**plain, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
         self.pid = pid
 
     def __enter__(self) -> Terminal:
