@@ -77,8 +77,7 @@ class GradtuiApp(App[str]):
         """Textual's filters, and the one that leaves only ASCII."""
         return [*super().get_line_filters(), *self._ascii]
 
-    def get_default_screen(self) -> Screen[None]:
-        """The screen that the program opens with."""
+    def _first_screen(self) -> Screen[None]:
         if self._run is not None:
             return self._run_screen(self._run, self._launch)
         return self._newest_run() if self._newest else self._home()
@@ -88,6 +87,8 @@ class GradtuiApp(App[str]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             loop.add_signal_handler(number, self.exit)
+        # pushed over the empty screen that every app has: that one can never be switched for another
+        self.push_screen(self._first_screen())
 
     # -- screens ----------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class GradtuiApp(App[str]):
 
     def go_home(self) -> None:
         """Close the run that is shown; it goes on."""
-        if len(self.screen_stack) > 1:
+        if len(self.screen_stack) > 2:
             self.pop_screen()
         else:
             self.switch_screen(self._home())

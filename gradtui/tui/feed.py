@@ -218,10 +218,10 @@ class _Follower:
             return None
         self.shown = wants
         reader, view = self._reader, self._view
-        following = wants.cursor is None or wants.cursor >= self._last
+        following = wants.cursor is None
         values, row = self._newest, self._row
-        if not following and wants.cursor is not None:
-            back = reader.at(wants.cursor, LOOK_BACK)
+        if wants.cursor is not None:
+            back = reader.at(max(wants.cursor, self._first), LOOK_BACK)
             if len(back):
                 values, row = view.newest_known(back.measures), back
         step = int(row.step[0])
