@@ -44,7 +44,8 @@ class Envelope:
     """Stretches of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
 
     A stretch with a NaN has NaN as its largest value and as its mean, so that no spike is lost by thinning. `minimum`,
-    `maximum` and `mean` are [stretches, layers, measures], the rest is [stretches].
+    `maximum` and `mean` are [stretches, layers, measures], the rest is [stretches]. A loss is NaN where none is known;
+    `loss_maximum` is infinite where one was NaN.
     """
 
     first_step: npt.NDArray[np.int64]
@@ -65,7 +66,8 @@ class Envelope:
     def of_rows(cls, rows: Rows) -> Envelope:
         """Each recorded step a stretch of its own."""
         loss, measures = rows.loss, rows.measures
-        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, loss, loss, measures, measures, measures)
+        largest = np.where(rows.loss_known & np.isnan(loss), np.inf, loss)
+        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
 
     @classmethod
     def join(cls, parts: Sequence[Envelope]) -> Envelope:
@@ -151,7 +153,9 @@ def fold_losses(minimum: DoubleArray, maximum: DoubleArray, mean: DoubleArray) -
     if np.isnan(maximum).all():
         return (float("nan"),) * 3
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.fmin.reduce(minimum)), float(np.fmax.reduce(maximum)), float(np.nanmean(mean))
+        known = mean[~np.isnan(mean)]
+        middle = float(known.mean()) if len(known) else float("nan")
+        return float(np.fmin.reduce(minimum)), float(np.fmax.reduce(maximum)), middle
 
 
 def pad_layers(blobs: list[bytes | None], layers: int, measures: int) -> FloatArray:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gradtui.runfile.blocks import FloatArray, fold
+from gradtui.runfile.blocks import FloatArray, fold, fold_losses
 from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
@@ -368,11 +368,7 @@ class _EnvelopeFold:
     @staticmethod
     def _row(stretch: list[tuple[Any, ...]], measures: int) -> tuple[Any, ...]:
         losses = np.array([row[3] for row in stretch if row[3] is not None], np.float64)
-        known = (
-            (float(np.fmin.reduce(losses)), float(np.maximum.reduce(losses)), float(losses.mean()))
-            if len(losses)
-            else (None,) * 3
-        )
+        known = fold_losses(losses, np.where(np.isnan(losses), np.inf, losses), losses) if len(losses) else (None,) * 3
         longest = max((len(row[5]) for row in stretch if row[5] is not None), default=0)
         whole = [row for row in stretch if row[5] is not None and len(row[5]) == longest]
         blobs = [part.astype("<f4").tobytes() for part in fold(*[_block(whole, measures)] * 3)] if whole else [None] * 3

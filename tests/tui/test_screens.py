@@ -40,7 +40,7 @@ WICKED = [
 
 def text_of(screen: Screen[object]) -> str:
     """What the terminal shows, line by line."""
-    width, height = screen.size
+    height = screen.size.height
     strips = screen._compositor.render_strips()
     lines = ["".join(segment.text for segment in strip) for strip in strips]
     assert len(lines) == height

@@ -1,0 +1,77 @@
+"""Every command and every example of the README, run as it stands there. (Its two install commands run in CI.)"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.terminal import Terminal
+from tests.synthetic import make_run, speeds
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for language, block in BLOCKS
+    if language == "sh"
+    for line in block.splitlines()
+    if line.startswith("gradtui")
+]
+EXAMPLES = [block for language, block in BLOCKS if language == "python"]
+
+
+def test_the_readme_holds_what_these_tests_look_for() -> None:
+    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 2
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_command(words: list[str], runs_in_tmp: Path, request: pytest.FixtureRequest) -> None:
+    if "nielsen" in words:
+        request.getfixturevalue("mnist_folder")
+    if words[:1] in (["attach"], ["runs"]):
+        make_run(runs_in_tmp / "one.gradtui")
+    with Terminal(*words) as terminal:
+        if "--headless" in words:
+            assert terminal.wait_for_exit(60) == 0
+            assert "slower than fc4" in terminal.text and "gradtui attach" in terminal.text
+        elif words[:1] == ["runs"]:
+            assert terminal.wait_for_exit() == 0
+            assert "finished" in terminal.text
+        else:
+            terminal.wait_for("Vanishing gradient" if not words else "Learning speed")
+            terminal.press("q")
+            if words[:1] == ["train"]:
+                terminal.wait_for("is still training")
+                terminal.press("s")
+            assert terminal.wait_for_exit() == 0
+
+
+def test_recording_ones_own_training(runs_in_tmp: Path) -> None:
+    import torch
+
+    from gradtui import open_run, runs
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    names = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "batches": [(torch.randn(8, 4), torch.randint(2, (8,))) for _ in range(20)],
+        "cost": torch.nn.functional.cross_entropy,
+    }
+    exec(EXAMPLES[0], names)
+    (run,) = runs(runs_in_tmp)
+    assert run.status is not None and run.status.state == "finished" and run.layers == 2
+    with open_run(run.path) as reader:
+        assert len(reader.newer(0)) >= 1
+
+
+def test_reading_a_run_without_gradtui(runs_in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(runs_in_tmp / "one.gradtui", steps=3).path
+    assert "gradtui" not in EXAMPLES[1]
+    exec(EXAMPLES[1], {"path": path})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2].startswith("3 ")
+    assert repr(speeds(3, 4)[0, 0]) in lines[2]
