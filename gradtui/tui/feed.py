@@ -122,6 +122,9 @@ class Feed(threading.Thread):
                     problem = str(error)
                     self._deliver(Waiting(problem, self._log(), failed=True))
                 self._stopped.wait(1.0)
+            except Exception as error:  # a run that nobody foresaw must not end in a traceback over the screen
+                self._deliver(Waiting(f"this run cannot be shown ({type(error).__name__}: {error})", failed=True))
+                return
 
     def _open(self) -> RunReader | None:
         from gradtui.runfile.reader import open_run

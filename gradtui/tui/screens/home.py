@@ -101,7 +101,12 @@ class HomeScreen(Screen[None]):
     def _read_folder(self) -> None:
         from gradtui.runfolder import list_again
 
-        self.post_message(self.Listed(list_again(self._folder, self._runs.values())))
+        try:
+            found = list_again(self._folder, self._runs.values())
+        except OSError as error:
+            self.app.call_from_thread(self.notify, f"{self._folder}: {error.strerror}", severity="error", markup=False)
+            return
+        self.post_message(self.Listed(found))
 
     def on_home_screen_listed(self, event: HomeScreen.Listed) -> None:
         """Show the runs; leave the list alone where nothing changed."""
