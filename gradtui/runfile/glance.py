@@ -82,7 +82,11 @@ class RunGlance:
     def span(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None if there is none yet."""
         with self._reading():
-            first, last = self._one("SELECT min(step), max(step) FROM steps") or (None, None)
+            # two queries in one: SQLite finds either end at once, but reads the whole table for both together
+            first, last = self._one("SELECT (SELECT min(step) FROM steps), (SELECT max(step) FROM steps)") or (
+                None,
+                None,
+            )
         return None if first is None else (int(first), int(last))
 
     def last_loss(self) -> float | None:
