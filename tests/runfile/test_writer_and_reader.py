@@ -283,3 +283,16 @@ def test_a_run_in_a_read_only_folder_opens(tmp_path: Path) -> None:
             assert reader.span() == (1, 1000)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_finding_the_ends_of_a_run_does_not_read_it(tmp_path: Path) -> None:
+    work = []
+    for steps in (100, 20_000):
+        with open_run(make_run(tmp_path / f"{steps}.gradtui", steps=steps).path) as reader:
+            counted: list[None] = []
+            reader._connection.set_progress_handler(lambda seen=counted: seen.append(None), 10)
+            assert reader.span() == (1, steps)
+            reader.at(steps)
+            reader.newer(steps - 1)
+            work.append(len(counted))
+    assert work[1] <= work[0] + 2, "SQLite's own steps must not grow with the length of the run"
