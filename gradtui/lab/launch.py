@@ -32,6 +32,15 @@ class Launch:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"The training ended before its first step ({how}); {self.log} says:"
 
+    def stop(self) -> None:
+        """Stop it: by its run file if that is there, and by a signal while it is still starting."""
+        if self.path.exists():
+            from gradtui.runfile import request
+
+            request(self.path, "stop")
+        elif self.process.poll() is None:
+            self.process.terminate()
+
     def log_tail(self) -> tuple[str, ...]:
         """The last lines that the training printed."""
         try:

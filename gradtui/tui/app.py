@@ -132,7 +132,12 @@ class GradtuiApp(App[str]):
         if launch is None:
             return RunScreen(lambda: path, path.stem, frames_per_second=frames)
         return RunScreen(
-            lambda: path, path.stem, frames_per_second=frames, starting=launch.trouble, log=launch.log_tail
+            lambda: path,
+            path.stem,
+            frames_per_second=frames,
+            starting=launch.trouble,
+            log=launch.log_tail,
+            stop=launch.stop,
         )
 
     def _newest_run(self) -> RunScreen:
@@ -163,23 +168,21 @@ class GradtuiApp(App[str]):
             self.screen.dismiss("escape")
             return
         shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, RunScreen)), None)
-        path = shown.feed.path if shown is not None else None
-        if shown is None or path is None or not shown.can_stop:
+        if shown is None or not shown.can_stop:
             self.exit()
             return
         answers = {"l": "leave it running", "s": "stop it", "escape": "stay here"}
-        question = AskScreen(f"{clean(path.stem)} is still training.", answers)
-        self.push_screen(question, lambda answer: self._leave(path, answer))
+        name = shown.feed.path.stem if shown.feed.path is not None else "the run"
+        question = AskScreen(f"{clean(name)} is still training.", answers)
+        self.push_screen(question, lambda answer: self._leave(shown, name, answer))
 
-    def _leave(self, path: Path, answer: str | None) -> None:
+    def _leave(self, shown: RunScreen, name: str, answer: str | None) -> None:
         if answer == "l":
-            self.exit(f"{path.stem} goes on training: `gradtui attach {path.stem}` shows it again")
+            self.exit(f"{name} goes on training: `gradtui attach {name}` shows it again")
         elif answer == "s":
-            from gradtui.runfile import request
-
             try:
-                request(path, "stop")
+                shown.stop_training()
             except GradtuiError as error:
                 self.notify(clean(str(error)), severity="error", markup=False)
                 return
-            self.exit(f"{path.stem} was asked to stop; what it recorded stays: `gradtui attach {path.stem}`")
+            self.exit(f"{name} was asked to stop; what it recorded stays: `gradtui attach {name}`")

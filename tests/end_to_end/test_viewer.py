@@ -87,6 +87,18 @@ def test_a_newcomers_first_minutes(runs_in_tmp: Path) -> None:
         assert terminal.wait_for_exit() == 0
 
 
+def test_leaving_while_the_training_is_still_starting_asks_too(runs_in_tmp: Path) -> None:
+    with Terminal("train", "--epochs", "100000") as terminal:
+        terminal.wait_for("training is starting")
+        terminal.press("q")
+        terminal.wait_for("is still training")
+        terminal.press("s")
+        assert terminal.wait_for_exit() == 0
+    (log,) = runs_in_tmp.glob("*.log")
+    wait_until(lambda: subprocess.run(["pgrep", "-f", log.stem], capture_output=True).returncode == 1)
+    assert not any(state(path) == "live" for path in runs_in_tmp.glob("*.gradtui"))
+
+
 def test_home_starts_an_experiment_and_comes_back_to_it() -> None:
     with Terminal(width=80, height=24) as terminal:
         terminal.wait_for("Vanishing gradient")

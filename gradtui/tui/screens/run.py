@@ -32,7 +32,8 @@ JUMP = 0.02  # share of the run that ← and → move by
 class RunScreen(Screen[None]):
     """Bars, neurons, curves and words about one run.
 
-    `find`, `starting` and `log` are the feed's; `name` is shown until the run is open.
+    `find`, `starting` and `log` are the feed's; `name` is shown until the run is open. `stop` stops a training that was
+    launched from here, even before it has a run file.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -62,11 +63,13 @@ class RunScreen(Screen[None]):
         frames_per_second: float = FRAMES_PER_SECOND,
         starting: Callable[[], str | None] | None = None,
         log: Callable[[], tuple[str, ...]] = lambda: (),
+        stop: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
+        self._stop_launched = stop
         self.snapshot: Snapshot | None = None
         self._name_until_known = name
-        self._launched = starting is not None
+        self._failed = False
         self._slot = Slot()
         self._neurons_screen: NeuronsScreen | None = None
         self.feed = Feed(find, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
@@ -104,6 +107,7 @@ class RunScreen(Screen[None]):
             # what was read stays readable when the file is lost
             self.notify(waiting.text, severity="error", timeout=30, markup=False)
             return
+        self._failed = waiting.failed
         lines = [clean(waiting.text), *(f"  {clean(line)}" for line in waiting.log)]
         panel = self.query_one("#waiting", Static)
         panel.set_class(waiting.failed, "-failed")
@@ -129,8 +133,17 @@ class RunScreen(Screen[None]):
     def can_stop(self) -> bool:
         """Whether the run still trains, or is starting to, and takes the command to stop."""
         if self.snapshot is None:
-            return self._launched and self.feed.path is not None and self.feed.path.exists()
+            return self._stop_launched is not None and not self._failed
         return self.snapshot.status.live and self.snapshot.takes_stop
+
+    def stop_training(self) -> None:
+        """Ask the training to stop; raises `GradtuiError` if it cannot be asked."""
+        if self._stop_launched is not None:
+            self._stop_launched()
+        elif self.feed.path is not None:
+            from gradtui.runfile import request
+
+            request(self.feed.path, "stop")
 
     @property
     def _header(self) -> RunHeader:
