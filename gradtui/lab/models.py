@@ -23,13 +23,13 @@ def build(recipe: Recipe, generator: torch.Generator) -> nn.Sequential:
     dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
     sizes = (recipe.inputs, *recipe.hidden, recipe.outputs)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
-        # made empty: torch's own initialisation would draw from the global generator
-        layer = nn.Linear(fan_in, fan_out, device="meta", dtype=dtype).to_empty(device="cpu")
-        _initialise(layer, recipe, generator, first=index == 1)
-        modules[f"fc{index}"] = layer
-        if index < len(sizes) - 1:
-            modules[f"act{index}"] = _ACTIVATIONS[recipe.activation]()
+    with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws from the global generator
+        for index, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
+            layer = nn.Linear(fan_in, fan_out, dtype=dtype)
+            _initialise(layer, recipe, generator, first=index == 1)
+            modules[f"fc{index}"] = layer
+            if index < len(sizes) - 1:
+                modules[f"act{index}"] = _ACTIVATIONS[recipe.activation]()
     return nn.Sequential(modules)
 
 

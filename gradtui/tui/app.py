@@ -7,7 +7,7 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -78,7 +78,8 @@ class GradtuiApp(App[str]):
         """Textual's filters, and the one that leaves only ASCII."""
         return [*super().get_line_filters(), *self._ascii]
 
-    def _first_screen(self) -> Screen[None]:
+    def get_default_screen(self) -> Screen[None]:
+        """The screen that the program opens with."""
         if self._run is not None:
             return self._run_screen(self._run, self._launch)
         return self._newest_run() if self._newest else self._home()
@@ -93,8 +94,6 @@ class GradtuiApp(App[str]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             loop.add_signal_handler(number, self.exit)
-        # pushed over the empty screen that every app has: that one can never be switched for another
-        self.push_screen(self._first_screen())
 
     # -- screens ----------------------------------------------------------------------------------------------
 
@@ -115,10 +114,12 @@ class GradtuiApp(App[str]):
 
     def go_home(self) -> None:
         """Close the run that is shown; it goes on."""
-        if len(self.screen_stack) > 2:
+        if len(self.screen_stack) > 1:
             self.pop_screen()
         else:
-            self.switch_screen(self._home())
+            # an app's first screen cannot be replaced: the run rests, unseen, under Home
+            cast("RunScreen", self.screen).rest()
+            self.push_screen(self._home())
 
     def _home(self) -> Screen[None]:
         from gradtui.tui.screens.home import HomeScreen

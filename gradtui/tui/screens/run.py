@@ -88,6 +88,11 @@ class RunScreen(Screen[None]):
         """Stop reading."""
         self.feed.stop()
 
+    def rest(self) -> None:
+        """Stop reading, and forget the training: the screen is not seen again."""
+        self.feed.stop()
+        self.snapshot, self._stop_launched = None, None
+
     # -- what arrives -----------------------------------------------------------------------------------------
 
     def _deliver(self, newest: Snapshot | Waiting) -> None:
