@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import io
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,14 @@ MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+MNIST_COUNTS = {"train": 60_000, "test": 10_000}
 MNIST_TRAINING = 50_000  # Nielsen's split: the other 10,000 of the 60,000 are for validation
 DIGITS_TRAINING, DIGITS_VALIDATION = 1_200, 297  # the other 300 of the 1,797 are for the test
-MOST_BYTES = 1 << 32  # a header that promises more is not believed
+MOST_BYTES = 1 << 30  # a header that promises more is not believed: EMNIST, the largest kin of MNIST, has 0.55 GB
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -92,16 +95,24 @@ def _bundled_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     return pixels, labels
 
 
-def mnist(folder: Path | None) -> Dataset:
+def mnist(folder: Path | None, train_size: int | None = None) -> Dataset:
     """MNIST, pixels divided by 256 as in Nielsen's book: 50,000 training, 10,000 validation, 10,000 test images.
 
-    Raises `DataError` if `folder` does not hold the four IDX files, plain or gzip-compressed.
+    Of the training images only the first `train_size` are made into numbers; None means all. Raises `DataError` if
+    `folder` does not hold the four IDX files, plain or gzip-compressed.
     """
     if folder is None:
         raise DataError("MNIST is not there: name the folder with its IDX files (--data-dir, or GRADTUI_DATA)")
-    training, test = (_mnist_part(folder, part) for part in ("train", "test"))
+    paths = _mnist_paths(folder)
+    images, labels = _mnist_part(folder, paths, "train")
+    taken = MNIST_TRAINING if train_size is None else min(train_size, MNIST_TRAINING)
     return Dataset(
-        "mnist", _part(training, 0, MNIST_TRAINING), _part(training, MNIST_TRAINING, None), test, 10, (28, 28)
+        "mnist",
+        _as_numbers(images[:taken], labels[:taken]),
+        _as_numbers(images[MNIST_TRAINING:], labels[MNIST_TRAINING:]),
+        _as_numbers(*_mnist_part(folder, paths, "test")),
+        classes=10,
+        image_shape=(28, 28),
     )
 
 
@@ -112,39 +123,51 @@ def read_idx(path: Path) -> npt.NDArray[np.generic]:
     Raises `DataError` for anything else.
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = _gunzip(content)
+        with path.open("rb") as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            return _parse_idx(gzip.GzipFile(fileobj=raw) if packed else raw, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    return _parse_idx(content, path)
 
 
-def _gunzip(content: bytes) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        return file.read(MOST_BYTES + 1)
-
-
-def _parse_idx(content: bytes, path: Path) -> npt.NDArray[np.generic]:
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES or not content[3]:
-        raise DataError(f"{path} is not an IDX file: its first bytes are {content[:4].hex(' ') or 'missing'}")
-    dimensions, kind = content[3], np.dtype(_IDX_TYPES[content[2]])
-    start = 4 + 4 * dimensions
-    if len(content) < start:
-        raise DataError(f"{path} is cut short: its header needs {start} bytes, it has {len(content)}")
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    size = math.prod(shape) * kind.itemsize
-    if dimensions > 8 or size > MOST_BYTES:
+def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.generic]:
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES or not start[3]:
+        raise DataError(f"{path} is not an IDX file: its first bytes are {start.hex(' ') or 'missing'}")
+    dimensions, kind = start[3], np.dtype(_IDX_TYPES[start[2]])
+    header = file.read(4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise DataError(f"{path} is cut short: its header needs {4 + 4 * dimensions} bytes, it has {4 + len(header)}")
+    shape = struct.unpack(f">{dimensions}I", header)
+    # numpy counts a size of 0 as 1 when it asks whether an array is too large, so this does too
+    if dimensions > 8 or math.prod(max(1, side) for side in shape) * kind.itemsize > MOST_BYTES:
         raise DataError(f"{path} promises {' × '.join(map(str, shape[:8]))} values: that is no data set of ours")
-    if len(content) - start != size:
-        what = "is cut short" if len(content) - start < size else "has bytes left over"
-        raise DataError(f"{path} {what}: its header promises {size:,} bytes of values, it has {len(content) - start:,}")
-    values = np.frombuffer(content, kind, offset=start).reshape(shape)
-    return values.astype(kind.newbyteorder("="))
+    size = math.prod(shape) * kind.itemsize
+    # one byte more than was promised tells whether there are more, however many a small .gz unpacks to
+    content = file.read(size + 1)
+    if len(content) != size:
+        what = f"it has {len(content):,}: it is cut short" if len(content) < size else "it has bytes left over"
+        raise DataError(f"{path} does not fit its header, which promises {size:,} bytes of values: {what}")
+    return np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def _mnist_part(folder: Path, part: str) -> Split:
-    images, labels = (read_idx(_find(folder, name)) for name in MNIST_FILES[part])
+def _mnist_paths(folder: Path) -> dict[str, Path]:
+    """Where the four files are, by their names."""
+    names = [name for part in MNIST_FILES.values() for name in part]
+    candidates = [(name, folder / f"{name}{end}") for name in names for end in (".gz", "")]
+    paths = {name: path for name, path in candidates if path.exists()}
+    missing = [name for name in names if name not in paths]
+    if missing:
+        raise DataError(
+            f"MNIST is not there: {folder} has no {', no '.join(missing)} (.gz or not); put the four IDX files of the"
+            " MNIST database of LeCun, Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)"
+        )
+    return paths
+
+
+def _mnist_part(folder: Path, paths: Mapping[str, Path], part: str) -> tuple[Bytes, Bytes]:
+    """Images [n, 28, 28] and labels [n], as the files hold them."""
+    images, labels = (read_idx(paths[name]) for name in MNIST_FILES[part])
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise DataError(
             f"{MNIST_FILES[part][0]} in {folder} holds {images.shape} {images.dtype}, not 28×28 bytes an image"
@@ -153,18 +176,15 @@ def _mnist_part(folder: Path, part: str) -> Split:
         raise DataError(f"{folder} holds {len(images):,} {part} images but {labels.shape} labels: they must match")
     if len(labels) and labels.max() > 9:
         raise DataError(f"{MNIST_FILES[part][1]} in {folder} holds the label {labels.max()}: MNIST's are 0 to 9")
-    pixels = images.reshape(len(images), -1).astype(np.float32) / np.float32(256)
+    if len(labels) != MNIST_COUNTS[part]:
+        raise DataError(f"{folder} holds {len(labels):,} {part} images: MNIST has {MNIST_COUNTS[part]:,}")
+    return images.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
+
+
+def _as_numbers(images: Bytes, labels: Bytes) -> Split:
+    pixels = images.reshape(len(images), 28 * 28).astype(np.float32)
+    pixels /= 256
     return Split(pixels, labels.astype(np.int64))
-
-
-def _find(folder: Path, name: str) -> Path:
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.exists():
-            return candidate
-    raise DataError(
-        f"MNIST is not there: {name}[.gz] is not in {folder}; put the four IDX files of the MNIST database of LeCun,"
-        " Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)"
-    )
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:

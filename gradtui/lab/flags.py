@@ -89,6 +89,8 @@ def parse_hidden(text: str) -> tuple[int, ...]:
                 f"--hidden {text!r}: give units by commas, e.g. 30,30 or 30x2; {part.strip()!r} is neither"
             )
         times = int(match[2] or 1)
+        if times == 0:
+            raise UsageError(f"--hidden {text!r}: {part.strip()!r} is no layer; `none` asks for no hidden layers")
         if len(units) + times > MOST_LAYERS:
             raise UsageError(f"--hidden {text!r}: that is more than {MOST_LAYERS:,} layers")
         units += [int(match[1])] * times

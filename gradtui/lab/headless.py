@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from gradtui.errors import GradtuiError
 from gradtui.lab import train as training
@@ -22,6 +25,9 @@ INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
 def train_headless(recipe: Recipe, folder: Path) -> int:
     """Train here and now; returns the exit code. Ctrl-C stops, and keeps what is recorded."""
     check_data(recipe)
+    _check_folder(folder)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
     signals = training.StopOnSignal()
     console = Console(highlight=False, markup=False)
     teller: _Teller = _Bar(console) if console.is_terminal else _Lines(recipe.epochs)
@@ -31,12 +37,23 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
         result = training.train(recipe, folder=folder, on_progress=teller.tell, should_stop=signals.asked.is_set)
     if result.path is None:
         raise GradtuiError("the training was not recorded, see above: there is nothing to show of it")
-    _print_layers(result.path)
+    _print_layers(result.path, console)
     if result.test_accuracy is not None:
         print(f"test accuracy\t{100 * result.test_accuracy:.2f} %")
     print(f"{result.outcome}\t{result.detail}".rstrip())
     print(f"see it again\tgradtui attach {result.path}")
     return INTERRUPTED if signals.asked.is_set() else 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise `GradtuiError` where no run can be kept: better now than after the training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise GradtuiError(f"cannot keep a run in {folder}: {reason}; --dir names another place")
 
 
 class _Teller(Protocol):
@@ -105,7 +122,7 @@ def _facts(progress: training.Progress) -> str:
     return f"{cost}  {accuracy}".strip()
 
 
-def _print_layers(path: Path) -> None:
+def _print_layers(path: Path, console: Console) -> None:
     """The learning speeds before the first and the last step, and how much slower than the last hidden layer."""
     with open_run(path) as reader:
         span = reader.span()
@@ -116,11 +133,22 @@ def _print_layers(path: Path) -> None:
         column = [measure.name for measure in reader.measures].index("bias_grad_norm")
         start, end = (reader.at(step).measures[0, :, column] for step in span)
     last = max(0, len(names) - 2)  # the last hidden layer; the output layer comes after it
-    print(f"layer\tspeed at the start\tslower than {names[last]}\tspeed at the end\tslower than {names[last]}")
+    slower = f"slower than {names[last]}"
+    table = [("layer", "speed at the start", slower, "speed at the end", slower)]
     for index, name in enumerate(names):
-        columns = [f"{values[index]:.3g}\t{_times(values[last], values[index])}" for values in (start, end)]
-        print(f"{name}\t" + "\t".join(columns))
+        (first, less), (final, lesser) = ((f"{v[index]:.3g}", _times(v[last], v[index])) for v in (start, end))
+        table.append((name, first, less, final, lesser))
+    if not console.is_terminal:
+        print("\n".join("\t".join(row) for row in table))
+        return
+    aligned = Table(*table[0], box=None, pad_edge=False)
+    for row in table[1:]:
+        aligned.add_row(*row)
+    console.print(aligned)
 
 
 def _times(fast: float, slow: float) -> str:
-    return f"{fast / slow:.3g}×" if slow > 0 else ""
+    """How many times slower; nothing to say between two layers that stand still, or where a speed is NaN."""
+    if slow == 0 and fast > 0:
+        return "∞×"
+    return f"{fast / slow:.3g}×" if slow > 0 and fast == fast else ""

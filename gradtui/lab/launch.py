@@ -86,22 +86,30 @@ def launch_in(folder: Path, recipe: Recipe) -> Launch:
     return Launch(path, log, process)
 
 
-def data_folder(recipe: Recipe) -> str | None:
-    """Where MNIST's files are looked for."""
-    return recipe.data_dir or os.environ.get("GRADTUI_DATA") or None
+def data_folder(recipe: Recipe) -> Path | None:
+    """Where MNIST's files are looked for; None if no folder is named."""
+    folder = recipe.data_dir or os.environ.get("GRADTUI_DATA")
+    if not folder:
+        return None
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise DataMissingError(f"MNIST is not there: {folder} is in a home folder that cannot be found") from error
 
 
 def check_data(recipe: Recipe) -> None:
     """Raise `DataMissingError` if the recipe's data are not there, before a process is started for nothing."""
     if recipe.data != "mnist":
         return
-    folder = data_folder(recipe)
-    where = None if folder is None else Path(folder).expanduser()
-    missing = [
-        name
-        for name in MNIST_NAMES
-        if where is None or not any((where / f"{name}{end}").exists() for end in ("", ".gz"))
-    ]
+    where = data_folder(recipe)
+    try:
+        missing = [
+            name
+            for name in MNIST_NAMES
+            if where is None or not any((where / f"{name}{end}").exists() for end in ("", ".gz"))
+        ]
+    except OSError as error:  # a folder that may not be entered, or a name that is too long
+        raise DataMissingError(f"cannot look for MNIST in {where}: {error.strerror}") from error
     if missing:
         looked = "no folder is named" if where is None else f"{missing[0]}[.gz] is not in {where}"
         raise DataMissingError(

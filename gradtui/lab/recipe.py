@@ -60,6 +60,12 @@ COSTS = {
 LEARNING_RATES = {"sigmoid": 0.1, "tanh": 0.05, "relu": 0.02}
 DTYPES = ("float32", "float64")
 MOST_UNITS = 1_000_000
+MOST_PARAMETERS = 200_000_000  # 0.8 GB of weights and as much of gradients: more than a lesson on a CPU needs
+TRAINING_IMAGES = {"digits": 1_200, "mnist": 50_000}
+# what a field of a recipe may hold, by the words of its annotation
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "str": str, "int": int, "float": (int, float), "tuple[int, ...]": (tuple, list), "None": type(None),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Recipe:
 
     Attributes:
         data: see `DATA`; `data_dir` holds MNIST's files (None: `$GRADTUI_DATA`).
-        train_size: training images taken, from the first; None takes all.
+        train_size: training images taken, from the first, at most as many as there are; None takes all.
         hidden: units of each hidden layer.
         activation, init, cost: see `ACTIVATIONS`, `INITIALISATIONS`, `COSTS`.
         learning_rate: η; None takes the activation's own (`LEARNING_RATES`).
@@ -127,6 +133,11 @@ class Recipe:
             if not least <= number <= most or math.isinf(number):
                 limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"a finite number from {least:g} on"
                 raise UsageError(f"{flag} {number:g}: give {limits}")
+        if self.parameters > MOST_PARAMETERS:
+            raise UsageError(f"--hidden: {self.parameters:,} weights and biases, at most {MOST_PARAMETERS:,} are taken")
+        available = TRAINING_IMAGES.get(self.data)
+        if self.train_size is not None and available is not None and self.train_size > available:
+            raise UsageError(f"--train-size {self.train_size:,}: {self.data} has {available:,} training images")
         if self.init == "chain" and (self.data != "point" or set(self.hidden) - {1} or self.activation != "sigmoid"):
             raise UsageError(
                 "--init chain is for sigmoid neurons one a layer: take --data point and --hidden 1x5 with it"
@@ -192,10 +203,13 @@ class Recipe:
         unknown = set(facts) - {field.name for field in fields(cls)}
         if unknown:
             raise UsageError(f"a recipe has no {', '.join(sorted(map(repr, unknown)))}: is it from a newer gradtui?")
-        try:
-            return cls(**{**facts, "hidden": tuple(facts.get("hidden", cls.hidden))})
-        except TypeError as error:
-            raise UsageError(f"a recipe holds a value of the wrong kind: {error}") from error
+        for field in fields(cls):
+            value = facts.get(field.name, field.default)
+            units = value if isinstance(value, (tuple, list)) else ()
+            fits = any(isinstance(value, _KINDS[kind]) for kind in str(field.type).split(" | "))
+            if not fits or isinstance(value, bool) or any(type(unit) is not int for unit in units):
+                raise UsageError(f"a recipe cannot have {value!r} as its {field.name}: {field.type} is wanted")
+        return cls(**{**facts, "hidden": tuple(facts.get("hidden", cls.hidden))})
 
     def but(self, **changes: Any) -> Recipe:
         """The same with some things changed."""
@@ -209,6 +223,11 @@ class Experiment:
     title: str
     look: str
     recipe: Recipe
+
+    @property
+    def needs_mnist(self) -> bool:
+        """True if MNIST's files have to be there."""
+        return self.recipe.data == "mnist"
 
 
 _DEEP = Recipe(hidden=(30,) * 8, epochs=1000)

@@ -237,7 +237,7 @@ def _dataset(recipe: Recipe) -> Dataset:
         if recipe.data == "digits":
             return digits()
         folder = data_folder(recipe)
-        return mnist(None if folder is None else Path(folder).expanduser())
+        return mnist(None if folder is None else Path(folder).expanduser(), recipe.train_size)
     except DataError as error:
         raise DataMissingError(str(error)) from error
 

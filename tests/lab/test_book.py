@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gradtui.lab import train as training
 from gradtui.lab.models import build
 from gradtui.lab.recipe import EXPERIMENTS, Recipe
-from gradtui.lab.train import _COSTS, _load, _optimizer, train
+from gradtui.lab.train import _COSTS, _load, train
 from gradtui.runfile import Rows, open_run
 
-BOOK = EXPERIMENTS["nielsen"].recipe
+# one thread: beside other busy processes two wait for each other after each small product
+BOOK = EXPERIMENTS["nielsen"].recipe.but(threads=1)
+
+
+@pytest.fixture(scope="module")
+def read_once() -> Callable[..., object]:
+    return cache(training.mnist)
+
+
+@pytest.fixture(autouse=True)
+def mnist_is_read_once(monkeypatch: pytest.MonkeyPatch, read_once: Callable[..., object]) -> None:
+    """The files are unpacked once for all the trainings here; the trainings themselves do not differ."""
+    monkeypatch.setattr(training, "mnist", read_once)
 
 
 def record(recipe: Recipe, folder: Path) -> Rows:
@@ -40,28 +55,38 @@ def test_the_four_layers_start_as_fast_as_in_the_book_each_slower_than_the_next(
 
 
 @pytest.mark.usefixtures("mnist_folder")
-@pytest.mark.parametrize("medians", [(0.0592, 0.291), (0.0120, 0.0584, 0.292)])
-def test_shallower_nets_start_as_fast_as_over_ten_thousand_seeds(medians: tuple[float, ...], runs_in_tmp: Path) -> None:
-    speeds = speeds_at_start(len(medians), 12, runs_in_tmp)
-    means = np.exp(np.log(speeds).mean(axis=0))
-    # a layer's speed varies by a factor of about 1.7 between seeds, so twelve seeds give the mean to within 1.6
-    assert (np.abs(np.log(means / np.array(medians))) < np.log(1.6)).all(), means
+@pytest.mark.parametrize(
+    ("medians", "spread"),
+    [((0.0592, 0.291), (0.26, 0.22)), ((0.0120, 0.0584, 0.292), (0.30, 0.27, 0.22))],
+)
+def test_shallower_nets_start_as_fast_as_over_ten_thousand_seeds(
+    medians: tuple[float, ...], spread: tuple[float, ...], runs_in_tmp: Path
+) -> None:
+    seeds = 20
+    speeds = speeds_at_start(len(medians), seeds, runs_in_tmp)
+    error = np.log(speeds).mean(axis=0) - np.log(medians)
+    # the spread is the standard deviation of log speed over 1,500 seeds; a mean strays by four errors once in 16,000
+    assert (np.abs(error) < 4 * np.array(spread) / np.sqrt(seeds)).all(), np.exp(error)
+    assert (speeds[:, :-1] < speeds[:, 1:]).all()
 
 
 @pytest.mark.usefixtures("mnist_folder")
-def test_the_curves_over_five_hundred_epochs(runs_in_tmp: Path) -> None:
+def test_the_curves_over_five_hundred_epochs(runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "EVALUATIONS", 1)  # accuracies in between take longer than the training
     ratios, slow_since = [], []
-    for seed in range(5):
+    for seed in range(7):
         rows = record(BOOK.but(hidden=(30,) * 4, seed=seed), runs_in_tmp)
         speeds = rows.measures[:, :4, 0]
         assert len(speeds) == 500
         below_a_tenth = speeds < speeds[0] / 10
         assert below_a_tenth.any(axis=0).all()
-        slow_since += below_a_tenth.argmax(axis=0).tolist()
+        slow_since.append(below_a_tenth.argmax(axis=0))
         ratios.append(speeds[499, 3] / speeds[499, 0])
-    # "by about epoch 15" in the book's plots; the nets differ, so the middle one is held to it and all to twice that
-    assert np.median(slow_since) <= 18 and max(slow_since) <= 30, slow_since
+    # "by about epoch 15": over 60 seeds the median is 15 or 16 for each layer, and each net gets there at 9 to 25
+    medians = np.median(slow_since, axis=0)
+    assert (medians >= 12).all() and (medians <= 19).all() and np.max(slow_since) <= 30, slow_since
     assert 75 <= np.median(ratios) <= 190, ratios
+    assert min(ratios) > 40, ratios
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
@@ -107,22 +132,28 @@ def test_gradients_agree_with_numpy_to_nine_digits(
     cost, bias_grads, weight_grads = backpropagate(tensors.images.numpy(), tensors.targets.numpy(), weights, biases)
     assert loss.item() == pytest.approx(cost, rel=1e-9)
     for layer, module in enumerate(m for m in model if isinstance(m, torch.nn.Linear)):
-        np.testing.assert_allclose(module.bias.grad.numpy(), bias_grads[layer], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(module.weight.grad.numpy(), weight_grads[layer], rtol=1e-9, atol=1e-12)
+        for grad, expected in ((module.bias.grad, bias_grads[layer]), (module.weight.grad, weight_grads[layer])):
+            # the smallest of many numbers may be a difference of large ones: 1e-9 of the largest
+            np.testing.assert_allclose(grad.numpy(), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+            assert np.linalg.norm(grad.numpy()) == pytest.approx(np.linalg.norm(expected), rel=1e-9)
     rows = record(recipe, runs_in_tmp)
-    for column, grads in ((0, bias_grads), (1, weight_grads)):
-        expected = [np.linalg.norm(grad) for grad in grads]
-        np.testing.assert_allclose(rows.measures[0, :, column], expected, rtol=1e-6)
+    assert rows.loss[0] == pytest.approx(cost, rel=1e-9)
+    bias_norms = np.array([np.linalg.norm(grad) for grad in bias_grads])
+    weight_norms = np.array([np.linalg.norm(grad) for grad in weight_grads])
+    for column, norms in enumerate((bias_norms, weight_norms, np.hypot(bias_norms, weight_norms))):
+        np.testing.assert_allclose(rows.measures[0, :, column], norms, rtol=2e-7)  # float32 in the file
 
 
-def test_a_step_decays_weights_by_lambda_over_n_and_leaves_biases_alone() -> None:
-    recipe = BOOK.but(data="digits", train_size=200, hidden=(5,), dtype="float64", l2=5.0, learning_rate=0.3)
+def test_a_step_decays_weights_by_lambda_over_n_and_leaves_biases_alone(
+    runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = BOOK.but(data="digits", train_size=200, hidden=(5,), dtype="float64", l2=5.0, learning_rate=0.3, epochs=1)
     tensors = _load(recipe)
     model = build(recipe, torch.Generator().manual_seed(0))
     weights, biases = numpy_of(model)
     _, bias_grads, weight_grads = backpropagate(tensors.images.numpy(), tensors.targets.numpy(), weights, biases)
-    _COSTS[recipe.cost](model(tensors.images), tensors.targets).backward()
-    _optimizer(recipe, model, 200).step()
+    monkeypatch.setattr(training, "build", lambda *_: model)
+    assert train(recipe, folder=runs_in_tmp).steps == 1
     after_weights, after_biases = numpy_of(model)
     for layer in range(2):
         expected = (1 - 0.3 * 5.0 / 200) * weights[layer] - 0.3 * weight_grads[layer]
@@ -131,7 +162,6 @@ def test_a_step_decays_weights_by_lambda_over_n_and_leaves_biases_alone() -> Non
 
 
 @pytest.mark.usefixtures("mnist_folder")
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("hidden", [1, 2, 3])
 def test_three_epochs_reach_ninety_three_percent(hidden: int, runs_in_tmp: Path) -> None:
     recipe = EXPERIMENTS["mnist"].recipe.but(hidden=(30,) * hidden, epochs=3, every=None)
@@ -162,8 +192,9 @@ def test_the_chain_explodes_twenty_five_fold_a_layer(runs_in_tmp: Path) -> None:
     assert (speeds == speeds[0]).all(), "at rate 0 the picture stands still"
 
 
-def test_where_rounding_saturates_the_chain_the_run_says_so(runs_in_tmp: Path) -> None:
-    recipe = EXPERIMENTS["exploding"].recipe.but(point=0.3, hidden=(1,) * 8, epochs=5)
+@pytest.mark.parametrize("depth", [6, 8, 12])
+def test_where_rounding_saturates_the_chain_the_run_says_so(depth: int, runs_in_tmp: Path) -> None:
+    recipe = EXPERIMENTS["exploding"].recipe.but(point=0.3, hidden=(1,) * depth, epochs=5)
     result = train(recipe, folder=runs_in_tmp)
     assert result.path is not None
     with open_run(result.path) as reader:

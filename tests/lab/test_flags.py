@@ -127,6 +127,28 @@ def test_a_recipe_with_unknown_keys_is_refused() -> None:
         Recipe.from_json({"depth": 3})
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"epochs": 2.5}, {"epochs": "3"}, {"epochs": None}, {"seed": True}, {"hidden": [30.0]}, {"hidden": "30"},
+        {"hidden": 30}, {"name": 5}, {"data": ["digits"]}, {"learning_rate": "0.1"}, {"l2": float("nan")},
+    ],
+)  # fmt: skip
+def test_a_recipe_with_values_of_the_wrong_kind_is_refused(facts: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        Recipe.from_json(facts)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_the_recipe_knows_are_those_of_the_data() -> None:
+    from gradtui.lab.launch import MNIST_NAMES
+    from gradtui.lab.recipe import TRAINING_IMAGES
+    from pretrain.data import DIGITS_TRAINING, MNIST_FILES, MNIST_TRAINING
+
+    assert TRAINING_IMAGES == {"digits": DIGITS_TRAINING, "mnist": MNIST_TRAINING}
+    assert set(MNIST_NAMES) == {name for part in MNIST_FILES.values() for name in part}
+
+
 def test_parameters_are_counted_as_torch_counts_them() -> None:
     import torch
 
@@ -161,6 +183,9 @@ def test_initialisations_have_the_deviations_of_their_papers(init: str, weight: 
         ("--learning-rate=-1", 2, "--learning-rate -1"),
         ("--epochs 0", 2, "--epochs 0"),
         ("--epochs many", 2, "--epochs"),
+        ("--train-size 5000", 2, "digits has 1,200 training images"),
+        ("--hidden 500000x2", 2, "weights and biases"),
+        ("--epochs 1 --dir /dev/null/runs", 1, "/dev/null/runs"),
         ("--experiment nonsense", 2, "nonsense"),
         ("--init chain", 2, "--data point"),
         ("--data point --cost softmax", 2, "--cost softmax"),

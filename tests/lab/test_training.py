@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +81,6 @@ def test_recording_leaves_the_weights_bit_for_bit_the_same(runs_in_tmp: Path, mo
 
 
 def test_divergence_is_a_result(runs_in_tmp: Path) -> None:
-    result = train(Recipe(activation="relu", init="he", cost="quadratic", learning_rate=1e30), folder=runs_in_tmp)
     wild = Recipe(activation="relu", init="he", cost="softmax", learning_rate=1e6, epochs=5)
     result = train(wild, folder=runs_in_tmp)
     assert result.outcome == "stopped" and result.detail.startswith("diverged: the loss is not finite since step")
@@ -108,7 +113,7 @@ def test_a_viewer_stops_a_launched_training_which_outlives_who_started_it(runs_i
         assert state(path) == "live"
         request(path, "stop")
         wait_until(lambda: state(path) == "stopped")
-        assert "asked to stop" in path.with_suffix(".log").read_text()
+        wait_until(lambda: "asked to stop" in path.with_suffix(".log").read_text())
     finally:
         if Path(f"/proc/{pid}").exists():
             os.kill(int(pid), signal.SIGKILL)
@@ -178,6 +183,40 @@ def test_headless_prints_stable_lines_and_the_layers_at_the_end() -> None:
     layers = [line for line in lines if line[0].startswith("fc")]
     assert [line[0] for line in layers] == ["fc1", "fc2", "fc3"] and {len(line) for line in layers} == {5}
     assert layers[1][2] == "1×"
+
+
+def test_on_a_terminal_the_layers_stand_in_columns() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "gradtui", "train", "--headless", "--hidden", "10x2", "--epochs", "2"]
+    process = subprocess.Popen(command, stdout=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a pseudo-terminal with EIO
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    assert process.wait(20) == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "\n")
+    assert "epoch 2/2" in plain and "steps/s" in plain and "\t" not in plain.split("layer ")[1].split("test acc")[0]
+    rows = [line for line in plain.splitlines() if re.match("fc[123] ", line)]
+    starts = [[match.start() for match in re.finditer(r"\S+", line)] for line in rows]
+    assert len(rows) == 3 and len(starts[0]) == 5 and starts[0] == starts[1] == starts[2]
+
+
+def test_where_no_run_can_be_kept_the_training_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    process = headless("--epochs", "100000", "--dir", str(tmp_path / "file" / "runs"))
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    (line,) = err.splitlines()
+    assert "cannot keep a run in" in line and "--dir names another place" in line
+
+
+def test_a_locale_without_the_signs_still_gets_the_figures() -> None:
+    process = headless("--hidden", "5", "--epochs", "1", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "") and "\t1?\t" in out
 
 
 def test_ctrl_c_keeps_what_a_headless_training_recorded(runs_in_tmp: Path) -> None:

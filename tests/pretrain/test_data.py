@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_any_bytes_are_an_array_or_a_data_error(content: bytes, tmp_path_factory
         (idx(np.zeros((3, 4), "u1"))[:-1], "is cut short"),
         (idx(np.zeros((3, 4), "u1")) + b"x", "has bytes left over"),
         (b"\0\0\x08\x03\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "promises"),
+        (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1), "promises 0 × 4294967295"),
+        (b"\0\0\x0e\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0), "promises"),
         (b"\0\0\x08\x03\0", "is cut short"),
         (b"hello", "is not an IDX file"),
         (b"", "is not an IDX file"),
@@ -70,6 +73,32 @@ def test_damage_is_named(content: bytes, says: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=says):
         read_idx(path)
+
+
+SIZES = st.lists(st.sampled_from([0, 1, 2, 255, 2**16, 2**30, 2**31, 2**32 - 1]), min_size=1, max_size=9)
+
+
+@given(kind=st.sampled_from(sorted(TYPES.values())), sizes=SIZES, values=st.binary(max_size=20))
+def test_any_header_is_an_array_or_a_data_error(
+    kind: int, sizes: list[int], values: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("idx") / "data"
+    path.write_bytes(bytes([0, 0, kind, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + values)
+    try:
+        assert read_idx(path).shape == tuple(sizes)
+    except DataError as error:
+        assert str(path) in str(error)
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused_before_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "data.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros(2, "u1")) + bytes(100 << 20)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="has bytes left over"):
+        read_idx(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 << 20
 
 
 def small_mnist(folder: Path, images: int, labels: int, *, label: int = 3, side: int = 28) -> Path:
@@ -86,9 +115,20 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         mnist(small_mnist(tmp_path, 5, 5, label=12))
     with pytest.raises(DataError, match="not 28×28"):
         mnist(small_mnist(tmp_path, 5, 5, side=27))
-    with pytest.raises(DataError, match="t10k-labels"):
-        (small_mnist(tmp_path, 5, 5) / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match="5 train images: MNIST has 60,000"):
+        mnist(small_mnist(tmp_path, 5, 5))
+
+
+def test_missing_files_are_all_named_with_the_folder_and_what_to_do(tmp_path: Path) -> None:
+    small_mnist(tmp_path, 5, 5)
+    for name in ("t10k-labels-idx1-ubyte.gz", "train-images-idx3-ubyte"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError) as caught:
         mnist(tmp_path)
+    text = str(caught.value)
+    assert f"{tmp_path} has no train-images-idx3-ubyte, no t10k-labels-idx1-ubyte (.gz or not)" in text
+    assert "LeCun, Cortes and Burges" in text and "--data-dir, or GRADTUI_DATA" in text
+    assert "train-labels" not in text and "\n" not in text and "://" not in text
     with pytest.raises(DataError, match="--data-dir, or GRADTUI_DATA"):
         mnist(None)
 
@@ -113,3 +153,10 @@ def test_mnist_is_split_as_in_the_book(mnist_folder: Path) -> None:
     assert data.train.images.max() == np.float32(255 / 256) and data.train.images.min() == 0
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert data.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_only_the_training_images_that_are_asked_for_are_made_into_numbers(mnist_folder: Path) -> None:
+    few, all_of_them = mnist(mnist_folder, 1000), mnist(mnist_folder)
+    assert len(few.train) == 1000
+    np.testing.assert_array_equal(few.train.images, all_of_them.train.images[:1000])
+    np.testing.assert_array_equal(few.validation.images, all_of_them.validation.images)

@@ -1,0 +1,115 @@
+"""Every cost with every activation, against backpropagation written out in NumPy, in float64."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradtui.lab.models import build
+from gradtui.lab.recipe import ACTIVATIONS, COSTS, Recipe
+from gradtui.lab.train import _COSTS, train
+from gradtui.runfile import open_run
+
+Array = np.ndarray
+
+
+def sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))
+
+
+# the function and, from its values, its slope
+NUMPY_ACTIVATIONS = {
+    "sigmoid": (sigmoid, lambda a: a * (1 - a)),
+    "tanh": (np.tanh, lambda a: 1 - a**2),
+    "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(float)),
+}
+
+
+def numpy_cost(name: str, z: Array, targets: Array) -> tuple[float, Array]:
+    """The mean cost over the images and its gradient by z, the inputs of the outputs: [images, 10]."""
+    n = len(z)
+    if name == "softmax":
+        p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+        return float(-(targets * np.log(p)).sum() / n), (p - targets) / n
+    a = sigmoid(z)
+    if name == "quadratic":
+        return float(((targets - a) ** 2).sum() / 2 / n), (a - targets) * a * (1 - a) / n
+    return float(-(targets * np.log(a) + (1 - targets) * np.log(1 - a)).sum() / n), (a - targets) / n
+
+
+def backpropagate(
+    recipe: Recipe, weights: list[Array], biases: list[Array], images: Array, targets: Array
+) -> tuple[float, list[Array], list[Array]]:
+    function, slope = NUMPY_ACTIVATIONS[recipe.activation]
+    activations, z = [images], images
+    for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        z = activations[-1] @ w.T + b
+        if layer < len(weights) - 1:
+            activations.append(function(z))
+    cost, delta = numpy_cost(recipe.cost, z, targets)
+    bias_grads, weight_grads = [], []
+    for layer in reversed(range(len(weights))):
+        bias_grads.insert(0, delta.sum(axis=0))
+        weight_grads.insert(0, delta.T @ activations[layer])
+        if layer:
+            delta = delta @ weights[layer] * slope(activations[layer])
+    return cost, bias_grads, weight_grads
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_cost_and_gradients_are_the_textbooks(activation: str, cost: str) -> None:
+    recipe = Recipe(hidden=(6, 5, 4), activation=activation, cost=cost, dtype="float64")
+    random = np.random.default_rng(5)
+    sizes = (64, 6, 5, 4, 10)
+    weights = [random.normal(0, 0.5, (out, into)) for into, out in pairwise(sizes)]
+    biases = [random.normal(0, 0.5, out) for out in sizes[1:]]
+    images, labels = random.random((12, 64)), random.integers(0, 10, 12)
+    expected, bias_grads, weight_grads = backpropagate(recipe, weights, biases, images, np.eye(10)[labels])
+
+    model = build(recipe, torch.Generator())
+    linears = [module for module in model if isinstance(module, torch.nn.Linear)]
+    with torch.no_grad():
+        for linear, w, b in zip(linears, weights, biases, strict=True):
+            linear.weight.copy_(torch.from_numpy(w))
+            linear.bias.copy_(torch.from_numpy(b))
+    targets = torch.from_numpy(labels if cost == "softmax" else np.eye(10)[labels])
+    loss = _COSTS[cost](model(torch.from_numpy(images)), targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    for linear, bias_grad, weight_grad in zip(linears, bias_grads, weight_grads, strict=True):
+        for ours, theirs in ((linear.bias.grad, bias_grad), (linear.weight.grad, weight_grad)):
+            assert ours is not None
+            np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_a_run_holds_the_cost_and_the_norms_of_that_gradient(cost: str, runs_in_tmp: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    recipe = Recipe(
+        hidden=(7, 6), cost=cost, dtype="float64", batch_size=0, epochs=1, seed=4, init="xavier", activation="tanh"
+    )
+    model = build(recipe, torch.Generator().manual_seed(4))
+    linears = [module for module in model if isinstance(module, torch.nn.Linear)]
+    weights = [linear.weight.detach().numpy() for linear in linears]
+    biases = [linear.bias.detach().numpy() for linear in linears]
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(1797)[:1200]
+    images = (pixels[order] / 16).astype(np.float32).astype(float)
+    expected, bias_grads, weight_grads = backpropagate(recipe, weights, biases, images, np.eye(10)[labels[order]])
+
+    result = train(recipe, folder=runs_in_tmp)
+    assert result.path is not None
+    with open_run(result.path) as reader:
+        assert [m.name for m in reader.measures[:3]] == ["bias_grad_norm", "weight_grad_norm", "grad_norm"]
+        rows = reader.newer(0)
+    assert rows.loss[0] == pytest.approx(expected, rel=1e-9)
+    of_biases = np.array([np.linalg.norm(grad) for grad in bias_grads])
+    of_weights = np.array([np.linalg.norm(grad) for grad in weight_grads])
+    for column, norms in enumerate((of_biases, of_weights, np.hypot(of_biases, of_weights))):
+        np.testing.assert_allclose(rows.measures[0, :, column], norms, rtol=2e-7)  # float32 in the file
