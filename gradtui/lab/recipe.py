@@ -224,11 +224,6 @@ class Experiment:
     look: str
     recipe: Recipe
 
-    @property
-    def needs_mnist(self) -> bool:
-        """True if MNIST's files have to be there."""
-        return self.recipe.data == "mnist"
-
 
 _DEEP = Recipe(hidden=(30,) * 8, epochs=1000)
 EXPERIMENTS = {
