@@ -19,7 +19,7 @@ from gradtui.lab.recipe import Recipe
 from gradtui.runfile import open_run
 
 MOST_LINES = 100  # in a pipe: a run of 500 epochs says every fifth
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended
+SIGNALLED = 128  # and the signal's number: the exit code of a program that a signal ended, 130 after Ctrl-C
 
 
 def train_headless(recipe: Recipe, folder: Path) -> int:
@@ -42,7 +42,7 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
         print(f"test accuracy\t{100 * result.test_accuracy:.2f} %")
     print(f"{result.outcome}\t{result.detail}".rstrip())
     print(f"see it again\tgradtui attach {result.path}")
-    return INTERRUPTED if signals.asked.is_set() else 0
+    return SIGNALLED + signals.number if signals.asked.is_set() else 0
 
 
 def _check_folder(folder: Path) -> None:

@@ -209,7 +209,10 @@ class Recipe:
             fits = any(isinstance(value, _KINDS[kind]) for kind in str(field.type).split(" | "))
             if not fits or isinstance(value, bool) or any(type(unit) is not int for unit in units):
                 raise UsageError(f"a recipe cannot have {value!r} as its {field.name}: {field.type} is wanted")
-        return cls(**{**facts, "hidden": tuple(facts.get("hidden", cls.hidden))})
+        try:
+            return cls(**{**facts, "hidden": tuple(facts.get("hidden", cls.hidden))})
+        except OverflowError as error:  # JSON's whole numbers have no limit, floats have
+            raise UsageError(f"a recipe holds a number that is too large: {error}") from error
 
     def but(self, **changes: Any) -> Recipe:
         """The same with some things changed."""

@@ -26,7 +26,9 @@ from gradtui.record.recorder import Recorder, watch
 from gradtui.runfile import Outcome
 from pretrain.data import DataError, Dataset, Split, digits, mnist
 
-TINY = 2_000_000  # multiply-adds a step below which a second thread costs more than it brings
+# Multiply-adds a step up to which one thread is taken. Two wait for each other after each small product: beside another
+# busy process they took five to fifty times as long as one
+TINY = 100_000_000
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged
 PROGRESS_EVERY = 0.1  # s
 EVALUATIONS = 200  # of cost and accuracy at most, spread evenly over the epochs: each takes a pass over all images
@@ -80,8 +82,8 @@ def train(
     Stops early when `should_stop` says so, when a viewer asks for it, or when the loss has become NaN. Raises
     `DataMissingError` if the data are not there.
     """
-    torch.set_num_threads(recipe.threads or _fitting_threads(recipe))
     tensors = _load(recipe)
+    torch.set_num_threads(recipe.threads or _fitting_threads(recipe, len(tensors.images)))
     generator = torch.Generator().manual_seed(recipe.seed)
     model = build(recipe, generator)
     optimizer = _optimizer(recipe, model, len(tensors.images))
@@ -253,8 +255,8 @@ def _accuracy(model: nn.Module, pair: tuple[Tensor, Tensor] | None) -> float | N
         return float((model(pair[0]).argmax(dim=1) == pair[1]).double().mean())
 
 
-def _fitting_threads(recipe: Recipe) -> int:
-    if (recipe.batch_size or recipe.train_size or 50_000) * recipe.parameters < TINY:
+def _fitting_threads(recipe: Recipe, images: int) -> int:
+    if min(recipe.batch_size or images, images) * recipe.parameters <= TINY:
         return 1
     return torch.get_num_threads()
 
@@ -264,10 +266,12 @@ class StopOnSignal:
 
     def __init__(self) -> None:
         self.asked = threading.Event()
+        self.number = 0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, _: FrameType | None) -> None:
+        self.number = number
         self.asked.set()
         signal.signal(number, signal.SIG_DFL)
 

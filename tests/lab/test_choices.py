@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradtui.errors import DataMissingError, UsageError
@@ -75,12 +75,15 @@ def test_no_hidden_layers_can_be_asked_for(text: str) -> None:
 
 
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.just(10**400) | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
 
 
+@example({"epochs": 10**400})
+@example({"batch_size": 10**400})
+@example({"hidden": [10**400]})
 @given(st.dictionaries(st.sampled_from(sorted(Recipe.__dataclass_fields__)), anything, min_size=1, max_size=3))
 def test_any_json_is_a_recipe_or_a_usage_error(facts: dict[str, object]) -> None:
     try:

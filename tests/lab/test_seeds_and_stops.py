@@ -64,6 +64,26 @@ def test_progress_counts_up_to_the_last_step(runs_in_tmp: Path) -> None:
     assert result.test_accuracy is not None and 0 <= result.test_accuracy <= 1
 
 
+@pytest.mark.parametrize(
+    ("recipe", "threads"),
+    [
+        (Recipe(epochs=1, train_size=100), 1),
+        (Recipe(epochs=1, batch_size=0), 1),
+        (Recipe(epochs=1, train_size=5, hidden=(500,) * 9), 1),
+        (Recipe(epochs=1, train_size=64, batch_size=0, hidden=(1500,) * 2), 3),
+        (Recipe(epochs=1, train_size=100, threads=2), 2),
+    ],
+)
+def test_small_nets_take_one_thread_unless_told_otherwise(recipe: Recipe, threads: int, runs_in_tmp: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        train(recipe, folder=runs_in_tmp)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 # tanh's slope is 0 once it is saturated: what blows up there is the decay of the weights, with |1 − ηλ/n| > 1
 @pytest.mark.parametrize(
     "wild",

@@ -219,15 +219,16 @@ def test_a_locale_without_the_signs_still_gets_the_figures() -> None:
     assert (process.returncode, err) == (0, "") and "\t1?\t" in out
 
 
-def test_ctrl_c_keeps_what_a_headless_training_recorded(runs_in_tmp: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_a_headless_training_recorded(number: int, code: int, runs_in_tmp: Path) -> None:
     process = headless("--epochs", "100000")
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("1\t"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "")
+    assert (process.returncode, err) == (code, "")
     assert "stopped\tasked to stop at step" in out
     (path,) = runs_in_tmp.glob("*.gradtui")
     assert state(path) == "stopped"
