@@ -214,11 +214,6 @@ def _folder(options: argparse.Namespace) -> str | None:
 
 
 def _runs_folder(options: argparse.Namespace) -> Path:
-    named = _folder(options)
-    if named is not None:
-        return Path(named).expanduser()
-    if os.environ.get("GRADTUI_DIR"):
-        return Path(os.environ["GRADTUI_DIR"]).expanduser()
     from gradtui.runfolder import runs_folder
 
-    return runs_folder()
+    return runs_folder(_folder(options))

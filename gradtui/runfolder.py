@@ -46,10 +46,12 @@ class RunSummary:
 
 def runs_folder(folder: str | Path | None = None) -> Path:
     """The folder that is named, or `$GRADTUI_DIR`, or the user data folder; it need not exist."""
-    if folder is not None:
-        return Path(folder).expanduser()
-    if os.environ.get("GRADTUI_DIR"):
-        return Path(os.environ["GRADTUI_DIR"]).expanduser()
+    named = folder if folder is not None else os.environ.get("GRADTUI_DIR")
+    if named:
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:  # ~somebody, whom this machine does not know
+            raise UsageError(f"{named}: there is no such home folder; name a folder by --dir or GRADTUI_DIR") from error
     from platformdirs import user_data_path
 
     return user_data_path("gradtui", appauthor=False) / "runs"
