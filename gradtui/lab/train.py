@@ -16,22 +16,23 @@ from types import FrameType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gradtui.errors import DataMissingError, GradtuiError
-from gradtui.lab.launch import data_folder
-from gradtui.lab.models import build
+from gradtui.errors import GradtuiError
+from gradtui.lab.costs import COSTS, share_right
+from gradtui.lab.descent import Descent
+from gradtui.lab.models import build, lsuv
+from gradtui.lab.pretraining import check_pretraining
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.recurrent import Recurrent, build_recurrent
+from gradtui.lab.tensors import Tensors, load, sequences_of_epoch
 from gradtui.record.recorder import Recorder, watch
 from gradtui.runfile import Outcome
-from pretrain.data import DataError, Dataset, Split, digits, mnist
 
-# Multiply-adds a step up to which one thread is taken. Two wait for each other after each small product: beside another
-# busy process they took five to fifty times as long as one
-TINY = 100_000_000
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged
 PROGRESS_EVERY = 0.1  # s
+THROUGH_TIME_EVERY = 0.25  # s between samples of the gradient through time
 EVALUATIONS = 200  # of cost and accuracy at most, spread evenly over the epochs: each takes a pass over all images
+LSUV_IMAGES = 512  # that the layers are scaled on
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,6 @@ class Result:
     test_accuracy: float | None
 
 
-@dataclass(frozen=True)
-class _Tensors:
-    """The data as tensors, resident; `targets` are one-hot for sigmoid outputs and labels for softmax."""
-
-    images: Tensor
-    targets: Tensor
-    validation: tuple[Tensor, Tensor] | None
-    test: tuple[Tensor, Tensor] | None
-
-
 def train(
     recipe: Recipe,
     *,
@@ -82,15 +73,16 @@ def train(
     Stops early when `should_stop` says so, when a viewer asks for it, or when the loss has become NaN. Raises
     `DataMissingError` if the data are not there.
     """
-    tensors = _load(recipe)
-    torch.set_num_threads(recipe.threads or _fitting_threads(recipe, len(tensors.images)))
+    check_pretraining(recipe)
+    tensors = load(recipe)
+    torch.set_num_threads(recipe.threads)
     generator = torch.Generator().manual_seed(recipe.seed)
-    model = build(recipe, generator)
-    optimizer = _optimizer(recipe, model, len(tensors.images))
-    steps_each = math.ceil(len(tensors.images) / (recipe.batch_size or len(tensors.images)))
+    model = make_model(recipe, tensors, generator)
+    total_steps = recipe.steps_an_epoch * recipe.epochs
+    descent = Descent(recipe, model, len(tensors.images), total_steps)
     recorder = watch(
         model,
-        optimizer,
+        descent.optimizer,
         every=recipe.every,
         budget=recipe.budget,
         name=recipe.title,
@@ -98,16 +90,27 @@ def train(
         folder=folder,
         recipe=recipe.to_json(),
         total_epochs=recipe.epochs,
-        total_steps=steps_each * recipe.epochs,
+        total_steps=total_steps,
         log_file=str(path.with_suffix(".log")) if path is not None else None,
         takes_commands=("stop",),
     )
-    with recorder:
-        trainer = _Trainer(recipe, model, optimizer, tensors, recorder, generator)
+    with recorder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # dropout draws from the global generator
+        trainer = _Trainer(recipe, model, descent, tensors, recorder, generator)
         outcome, detail = trainer.run(on_progress, lambda: should_stop() or recorder.stop_requested)
-        test_accuracy = _accuracy(model, tensors.test)
+        test_accuracy = trainer.test()
         recorder.close(outcome, detail)
     return Result(outcome, detail, recorder.path, trainer.step, trainer.loss, trainer.accuracy, test_accuracy)
+
+
+def make_model(recipe: Recipe, tensors: Tensors, generator: torch.Generator) -> nn.Module:
+    """The net of a recipe, ready to be trained."""
+    if recipe.recurrent:
+        return build_recurrent(recipe, generator)
+    model = build(recipe, generator)
+    if recipe.init == "lsuv":
+        lsuv(recipe, model, tensors.images[:LSUV_IMAGES])
+    return model
 
 
 class _Trainer:
@@ -117,8 +120,8 @@ class _Trainer:
         self,
         recipe: Recipe,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        tensors: _Tensors,
+        descent: Descent,
+        tensors: Tensors,
         recorder: Recorder,
         generator: torch.Generator,
     ) -> None:
@@ -127,12 +130,16 @@ class _Trainer:
         self.accuracy: float | None = None
         self._recipe = recipe
         self._model = model
-        self._optimizer = optimizer
+        self._descent = descent
         self._tensors = tensors
         self._recorder = recorder
         self._generator = generator
-        self._cost = _COSTS[recipe.cost]
+        self._cost = COSTS[recipe.cost]
         self._told = 0.0
+        self._time_told = -math.inf
+        self._losses: list[float] = []
+        self._diverged = ""
+        self._best = _Best(recipe.patience)
 
     def run(
         self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]
@@ -140,125 +147,165 @@ class _Trainer:
         """Train; how it ended."""
         count = len(self._tensors.images)
         size = self._recipe.batch_size or count
-        steps_each = math.ceil(count / size)
-        total = steps_each * self._recipe.epochs
-        diverged_at: int | None = None
+        total = self._recipe.steps_an_epoch * self._recipe.epochs
+        last_step = total
         for epoch in range(self._recipe.epochs):
-            images, targets = self._shuffled(count, size)
+            images, targets = self._shuffled(epoch, count, size)
             for start in range(0, count, size):
                 if should_stop():
                     return "stopped", f"asked to stop at step {self.step:,} of {total:,}"
                 self._recorder.log(epoch=epoch + start / count)
-                loss = self._one_step(images[start : start + size], targets[start : start + size])
+                batch = images[start : start + size]
+                loss = self._one_step(batch, targets[start : start + size])
                 # math.isfinite would wait for a device; the lab trains on the CPU, where it reads one number
-                if diverged_at is None and not math.isfinite(loss):
-                    diverged_at = self.step
-                if diverged_at is not None and self.step >= diverged_at + STEPS_AFTER_NAN:
-                    return "stopped", f"diverged: the loss is not finite since step {diverged_at:,}"
+                if not self._diverged and not math.isfinite(loss):
+                    self._diverged = self._how_it_diverged(batch)
+                    last_step = self.step + STEPS_AFTER_NAN
+                if self.step >= last_step and self._diverged:
+                    return "stopped", self._diverged
                 if on_progress is not None and time.monotonic() - self._told > PROGRESS_EVERY:
                     self._tell(on_progress, epoch, total)
-            if (epoch + 1) % -(-self._recipe.epochs // EVALUATIONS) == 0 or epoch + 1 == self._recipe.epochs:
+            if self._evaluation_due(epoch + 1):
                 self._evaluate(epoch + 1, images, targets)
+                if self._best.has_waited_enough:
+                    self._best.restore(self._model)
+                    return "finished", f"stopped early after epoch {epoch + 1:,}: {self._best.epoch:,} was the best"
             if on_progress is not None:
                 self._tell(on_progress, epoch + 1, total)
-        return (
-            ("finished", "")
-            if diverged_at is None
-            else ("stopped", f"diverged: the loss is not finite since step {diverged_at:,}")
-        )
+        if self._recipe.patience:
+            self._best.restore(self._model)
+        return ("stopped", self._diverged) if self._diverged else ("finished", "")
+
+    def test(self) -> float | None:
+        """Measure and record the share of the test images that is right; None without test images."""
+        if self._tensors.test is None:
+            return None
+        images, wanted = self._tensors.test
+        right = share_right(self._outputs(images), wanted)
+        self._recorder.log(test_accuracy=right)
+        return right
 
     def _one_step(self, images: Tensor, targets: Tensor) -> float:
+        watched = self._watch_time()
         loss = self._cost(self._model(images), targets)
-        self._optimizer.zero_grad()
+        self._descent.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if watched is not None:
+            self._recorder.through_time({state: norms.numpy() for state, norms in watched.through_time().items()})
         value = loss.item()
         self._recorder.log(loss=value)
-        self._optimizer.step()
+        self._losses.append(value)
+        self._descent.step()
         self.step += 1
         return value
 
-    def _shuffled(self, count: int, size: int) -> tuple[Tensor, Tensor]:
+    def _watch_time(self) -> Recurrent | None:
+        """The net, if it is recurrent and its gradient through time is to be recorded in this step."""
+        if not isinstance(self._model, Recurrent):
+            return None
+        now = time.monotonic()
+        self._model.watched = now - self._time_told >= THROUGH_TIME_EVERY
+        if not self._model.watched:
+            return None
+        self._time_told = now
+        return self._model
+
+    def _shuffled(self, epoch: int, count: int, size: int) -> tuple[Tensor, Tensor]:
+        self._losses.clear()
+        if self._recipe.data == "adding":
+            return sequences_of_epoch(self._recipe, epoch)
         if size >= count:  # the order of a full batch changes nothing but rounding
             return self._tensors.images, self._tensors.targets
         order = torch.randperm(count, generator=self._generator)
         return self._tensors.images[order], self._tensors.targets[order]
 
+    def _evaluation_due(self, epoch: int) -> bool:
+        every = 1 if self._recipe.patience else -(-self._recipe.epochs // EVALUATIONS)
+        return epoch % every == 0 or epoch == self._recipe.epochs
+
     def _evaluate(self, epoch: int, images: Tensor, targets: Tensor) -> None:
-        with torch.no_grad():
-            self.loss = float(self._cost(self._model(images), targets))
-        self.accuracy = _accuracy(self._model, self._tensors.validation)
+        if self._recipe.data == "adding":  # these sequences are not seen again: the cost of the steps is as good
+            self.loss = math.fsum(self._losses) / len(self._losses)
+        else:
+            self.loss = float(self._cost(self._outputs(images), targets))
         self._recorder.log(epoch=epoch, train_cost=self.loss)
-        if self.accuracy is not None:
-            self._recorder.log(val_accuracy=self.accuracy)
+        if self._tensors.validation is None:
+            return
+        inputs, wanted = self._tensors.validation
+        outputs = self._outputs(inputs)
+        self.accuracy = share_right(outputs, wanted)
+        self._recorder.log(val_accuracy=self.accuracy)
+        score = (self.accuracy, 0.0)
+        if self._recipe.data == "adding":
+            cost = float(self._cost(outputs, wanted))
+            self._recorder.log(val_cost=cost)
+            score = (self.accuracy, -cost)
+        self._best.see(epoch, self._model, score)
+
+    def _outputs(self, images: Tensor) -> Tensor:
+        """What the net says, as it is used after training: without dropout, with BatchNorm's averages."""
+        self._model.eval()
+        with torch.no_grad():
+            outputs: Tensor = self._model(images)
+        self._model.train()
+        return outputs
+
+    def _how_it_diverged(self, images: Tensor) -> str:
+        """The step and the layer: the first whose outputs for this batch are not finite."""
+        found: list[str] = []
+        handles = [
+            module.register_forward_hook(
+                lambda _, __, output, name=name: found.append(name) if not _is_finite(output) else None
+            )
+            for name, module in self._model.named_modules()
+            if name and next(module.parameters(recurse=False), None) is not None
+        ]
+        with torch.no_grad():
+            self._model(images)
+        for handle in handles:
+            handle.remove()
+        where = f" in {found[0]}" if found else ""
+        return f"diverged at step {self.step:,}{where}: the loss is not finite"
 
     def _tell(self, on_progress: Callable[[Progress], None], epoch: int, total: int) -> None:
         self._told = time.monotonic()
         on_progress(Progress(self.step, total, epoch, self._recipe.epochs, self.loss, self.accuracy))
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed over the outputs, averaged over the images; the sigmoid is in it (Nielsen 2015, eq. 63)."""
-    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
+class _Best:
+    """The epoch with the best validation so far, and its weights, for early stopping (Prechelt 1998)."""
+
+    def __init__(self, patience: int) -> None:
+        self.epoch = 0
+        self._patience = patience
+        self._score: tuple[float, float] | None = None
+        self._weights: dict[str, Tensor] = {}
+        self._waited = 0
+
+    @property
+    def has_waited_enough(self) -> bool:
+        """True when the validation has not improved for as long as the patience lasts."""
+        return 0 < self._patience <= self._waited
+
+    def see(self, epoch: int, model: nn.Module, score: tuple[float, float]) -> None:
+        """Take an evaluation; the larger score is the better."""
+        if not self._patience:
+            return
+        if self._score is None or score > self._score:
+            self._score, self.epoch, self._waited = score, epoch, 0
+            self._weights = {name: value.clone() for name, value in model.state_dict().items()}
+        else:
+            self._waited += 1
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best weights back."""
+        if self._weights:
+            model.load_state_dict(self._weights)
 
 
-def _quadratic(logits: Tensor, targets: Tensor) -> Tensor:
-    """½‖y − σ(z)‖², averaged over the images (Nielsen 2015, eq. 6)."""
-    return functional.mse_loss(torch.sigmoid(logits), targets, reduction="sum") / (2 * len(logits))
-
-
-_COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross-entropy": _cross_entropy,
-    "softmax": functional.cross_entropy,
-    "quadratic": _quadratic,
-}
-
-
-def _optimizer(recipe: Recipe, model: nn.Module, images: int) -> torch.optim.Optimizer:
-    """SGD; weights decay by λ/n, biases do not (Nielsen 2015, eq. 93)."""
-    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
-    biases = [p for name, p in model.named_parameters() if not name.endswith("weight")]
-    groups = [{"params": weights, "weight_decay": recipe.l2 / images}, {"params": biases, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum)
-
-
-def _load(recipe: Recipe) -> _Tensors:
-    dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
-    if recipe.data == "point":
-        one = torch.tensor([[recipe.point]], dtype=dtype)
-        return _Tensors(one, torch.ones(1, 1, dtype=dtype), None, None)
-    dataset = _dataset(recipe)
-    training = dataset.train.first(recipe.train_size)
-    images, labels = _pair(training, dtype)
-    one_hot = recipe.cost != "softmax"
-    targets = functional.one_hot(labels, dataset.classes).to(dtype) if one_hot else labels
-    return _Tensors(images, targets, _pair(dataset.validation, dtype), _pair(dataset.test, dtype))
-
-
-def _dataset(recipe: Recipe) -> Dataset:
-    try:
-        if recipe.data == "digits":
-            return digits()
-        folder = data_folder(recipe)
-        return mnist(None if folder is None else Path(folder).expanduser(), recipe.train_size)
-    except DataError as error:
-        raise DataMissingError(str(error)) from error
-
-
-def _pair(split: Split, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(split.images).to(dtype), torch.from_numpy(split.labels)
-
-
-def _accuracy(model: nn.Module, pair: tuple[Tensor, Tensor] | None) -> float | None:
-    if pair is None:
-        return None
-    with torch.no_grad():
-        return float((model(pair[0]).argmax(dim=1) == pair[1]).double().mean())
-
-
-def _fitting_threads(recipe: Recipe, images: int) -> int:
-    if min(recipe.batch_size or images, images) * recipe.parameters <= TINY:
-        return 1
-    return torch.get_num_threads()
+def _is_finite(output: Tensor | tuple[Tensor, ...]) -> bool:
+    parts = output if isinstance(output, tuple) else (output,)
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 class StopOnSignal:

@@ -7,7 +7,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from gradtui.record.reading import Meter, Reading, fold_readings
 from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
-from gradtui.runfile.blocks import DoubleArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
@@ -199,6 +199,11 @@ class Recorder:
                     self._take_metric(name, value)
         except Exception as error:
             self._fail(error)
+
+    def through_time(self, grad_norms: Mapping[str, FloatArray]) -> None:
+        """Record the gradient through time of the step to come: recurrent state -> ‖∂C/∂state_t‖ [time steps]."""
+        if not self._deaf and self._writer is not None:
+            self._writer.through_time(self.step + 1, grad_norms)
 
     def event(self, kind: str, text: str) -> None:
         """Note in the run that something happened, in words."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtui.runfile.blocks import NOT_MEASURED, Envelope, NeuronGrads, Rows, Scalars, is_measured
+    from gradtui.runfile.blocks import NOT_MEASURED, Envelope, NeuronGrads, Rows, Scalars, ThroughTime, is_measured
     from gradtui.runfile.glance import RunGlance, request
     from gradtui.runfile.liveness import Status
     from gradtui.runfile.reader import RunReader, open_run
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.writer import RunWriter
 
 _HOME = {
-    "blocks": ("NOT_MEASURED", "Envelope", "NeuronGrads", "Rows", "Scalars", "is_measured"),
+    "blocks": ("NOT_MEASURED", "Envelope", "NeuronGrads", "Rows", "Scalars", "ThroughTime", "is_measured"),
     "glance": ("RunGlance", "request"),
     "liveness": ("Status",),
     "reader": ("RunReader", "open_run"),
@@ -49,6 +49,7 @@ __all__ = [
     "RunWriter",
     "Scalars",
     "Status",
+    "ThroughTime",
     "is_measured",
     "open_run",
     "request",

@@ -108,6 +108,14 @@ class Envelope:
 
 
 @dataclass(frozen=True)
+class ThroughTime:
+    """The gradient through time at one step: recurrent state (`h1`, `c1`, …) -> ‖∂C/∂state_t‖, float32 [time steps]."""
+
+    step: int
+    grad_norm: dict[str, FloatArray]
+
+
+@dataclass(frozen=True)
 class NeuronGrads:
     """The gradient of the mean cost by each bias at one step: layer index -> float32 [neurons]."""
 

@@ -19,6 +19,7 @@ from gradtui.runfile.blocks import (
     NeuronGrads,
     Rows,
     Scalars,
+    ThroughTime,
     pad_layers,
 )
 from gradtui.runfile.glance import RunGlance
@@ -118,6 +119,20 @@ class RunReader(RunGlance):
         if not found:
             return None
         return NeuronGrads(found[0][0], {layer: np.frombuffer(blob, "<f4") for _, layer, blob in found})
+
+    def through_time(self, step: int) -> ThroughTime | None:
+        """The newest sample of the gradient through time that is not after `step`; None if the net has no time."""
+        with self._reading():
+            if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'through_time'"):
+                return None  # written before recurrent nets were
+            found = self._all(
+                "SELECT step, state, grad_norm FROM through_time"
+                " WHERE step = (SELECT max(step) FROM through_time WHERE step <= ?) ORDER BY state",
+                (step,),
+            )
+        if not found:
+            return None
+        return ThroughTime(found[0][0], {state: np.frombuffer(blob, "<f4") for _, state, blob in found})
 
     def scalars(self, newer_than: int = 0) -> tuple[dict[str, Scalars], int]:
         """The metrics by name, those added after `newer_than`; and the mark to ask with the next time."""

@@ -37,6 +37,9 @@ CREATE TABLE envelope (               -- the same, folded: smallest, largest and
 CREATE TABLE neurons (                -- float32[neurons]: the gradient of the mean cost by each bias
     step INTEGER, layer INTEGER, bias_grad BLOB, PRIMARY KEY (step, layer)
 );
+CREATE TABLE through_time (           -- float32[time steps]: the gradient of the mean cost by a recurrent state
+    step INTEGER, state TEXT, grad_norm BLOB, PRIMARY KEY (step, state)  -- state: h1, c1 (of an LSTM), h2, …
+);
 CREATE TABLE scalars (scalar INTEGER PRIMARY KEY, step INTEGER, epoch REAL, name TEXT, value REAL);
 CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TEXT, text TEXT);
 CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER, rows INTEGER);

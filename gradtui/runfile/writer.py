@@ -33,7 +33,8 @@ ENVELOPE_ROWS = 512  # steps folded into one row of the overview: 2,000 rows for
 QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
-NEURONS_KEPT = 1000  # neuron samples kept in the first stretch of a run; later ones thin out with its length
+SAMPLES_KEPT = 1000  # samples of neurons kept in the first stretch of a run; later ones thin out with its length
+_SAMPLED = ("neurons", "through_time")  # tables of samples that thin out
 
 REMOVED = "{} was removed or replaced; recording stops"
 
@@ -44,6 +45,7 @@ _INSERT = {
     "scalars": "INSERT INTO scalars (step, epoch, name, value) VALUES (?, ?, ?, ?)",
     "events": "INSERT INTO events (time, step, kind, text) VALUES (?, ?, ?, ?)",
     "neurons": "INSERT OR REPLACE INTO neurons VALUES (?, ?, ?)",
+    "through_time": "INSERT OR REPLACE INTO through_time VALUES (?, ?, ?)",
 }
 
 
@@ -96,7 +98,7 @@ class RunWriter:
         self._queue_limit = QUEUE_BYTES // ROW_OVERHEAD
         self._layers: list[Layer] | None = None
         self._fold = _EnvelopeFold()
-        self._neurons = _NeuronThinning()
+        self._thinning = {table: _Thinning() for table in _SAMPLED}
         self._last_step = 0
         self._rows = 0
         self._broken = False
@@ -135,6 +137,11 @@ class RunWriter:
         """Queue the per-neuron gradients of one step: layer index -> float32 [neurons]."""
         for layer, values in bias_grad.items():
             self._put("neurons", (step, layer, np.ascontiguousarray(values, "<f4").tobytes()))
+
+    def through_time(self, step: int, grad_norms: Mapping[str, FloatArray]) -> None:
+        """Queue the gradient through time of one step: recurrent state -> float32 [time steps]."""
+        for state, norms in grad_norms.items():
+            self._put("through_time", (step, state, np.ascontiguousarray(norms, "<f4").tobytes()))
 
     def scalar(self, step: int, epoch: float | None, name: str, value: float) -> None:
         """Queue one value of a metric, e.g. the validation accuracy."""
@@ -238,7 +245,8 @@ class RunWriter:
         self._drain()
         if not (self._backlog or heartbeat):
             return True
-        fold_before, neurons_before, rows_before = self._fold.copy(), self._neurons.copy(), self._rows
+        fold_before, rows_before = self._fold.copy(), self._rows
+        thinning_before = {table: thinning.copy() for table, thinning in self._thinning.items()}
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._write_batch(connection, heartbeat)
@@ -246,7 +254,7 @@ class RunWriter:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self._fold, self._neurons, self._rows = fold_before, neurons_before, rows_before
+            self._fold, self._thinning, self._rows = fold_before, thinning_before, rows_before
             if self._file_is_gone():
                 self._give_up(REMOVED.format(self.path))
             elif self._closing.is_set():
@@ -285,11 +293,13 @@ class RunWriter:
                 connection.execute(f"INSERT OR REPLACE INTO envelope VALUES ({', '.join('?' * len(folded))})", folded)
             self._last_step = max(self._last_step, steps[-1][0])
             self._rows += len(steps)
-        for obsolete in self._neurons.obsolete(by_table["neurons"], self._clock() - self._started):
-            connection.execute("DELETE FROM neurons WHERE step = ?", (obsolete,))
+        for table, thinning in self._thinning.items():
+            for obsolete in thinning.obsolete(by_table[table], self._clock() - self._started):
+                connection.execute(f"DELETE FROM {table} WHERE step = ?", (obsolete,))
         connection.executemany(_INSERT["steps"], [_with_nan_as_text(row, (3, 4)) for row in steps])
         connection.executemany(_INSERT["scalars"], [_with_nan_as_text(row, (3,)) for row in by_table["scalars"]])
-        connection.executemany(_INSERT["neurons"], by_table["neurons"])
+        for table in _SAMPLED:
+            connection.executemany(_INSERT[table], by_table[table])
         connection.executemany(_INSERT["events"], by_table["events"])
         if heartbeat:
             self._beat(connection)
@@ -376,25 +386,25 @@ class _EnvelopeFold:
         return _with_nan_as_text((first[0], last[0], len(stretch), last[1], last[2], *known, *blobs), (5, 6, 7))
 
 
-class _NeuronThinning:
-    """Keeps the newest sample of the neurons always, and older ones ever further apart as a run grows."""
+class _Thinning:
+    """Keeps the newest sample of a table always, and older ones ever further apart as a run grows."""
 
     def __init__(self, kept_at: float = -math.inf, newest: int | None = None, newest_is_kept: bool = True) -> None:
         self._kept_at = kept_at
         self._newest = newest
         self._newest_is_kept = newest_is_kept
 
-    def copy(self) -> _NeuronThinning:
-        return _NeuronThinning(self._kept_at, self._newest, self._newest_is_kept)
+    def copy(self) -> _Thinning:
+        return _Thinning(self._kept_at, self._newest, self._newest_is_kept)
 
     def obsolete(self, rows: list[tuple[Any, ...]], seconds: float) -> list[int]:
-        """Take neuron rows (step, layer, …); the steps whose samples can be deleted now."""
+        """Take rows (step, …); the steps whose samples can be deleted now."""
         gone = []
         for step in sorted({row[0] for row in rows}):
             if self._newest is not None and not self._newest_is_kept and step != self._newest:
                 gone.append(self._newest)
             self._newest = step
-            self._newest_is_kept = seconds - self._kept_at >= seconds / NEURONS_KEPT
+            self._newest_is_kept = seconds - self._kept_at >= seconds / SAMPLES_KEPT
             if self._newest_is_kept:
                 self._kept_at = seconds
         return gone

@@ -180,14 +180,14 @@ def test_a_viewer_asks_the_training_to_stop(tmp_path: Path) -> None:
 
 
 def test_neuron_samples_thin_out_with_the_length_of_a_run_and_the_newest_stays() -> None:
-    thinning = writer_module._NeuronThinning()
+    thinning = writer_module._Thinning()
     kept: set[int] = set()
     for step in range(20_000):  # one sample a second, over five hours and a half
         for gone in thinning.obsolete([(step, 0, b"")], float(step)):
             kept.remove(gone)
         kept.add(step)
     assert 19_999 in kept
-    assert len(kept) < writer_module.NEURONS_KEPT * 6
+    assert len(kept) < writer_module.SAMPLES_KEPT * 6
 
 
 def test_the_file_is_readable_without_gradtui(tmp_path: Path) -> None:
