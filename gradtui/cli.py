@@ -20,6 +20,7 @@ See how fast every layer of a neural network learns, live in the terminal.
 
   gradtui                     experiments and runs, to pick from
   gradtui train               train a deep net, and watch its layers
+  gradtui compare remedies    train the same net with one remedy at a time, and say which one helped
   gradtui attach              watch the newest run that is training, from any terminal
 """
 EPILOG = """\
@@ -62,6 +63,8 @@ def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.set_defaults(run=_home)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_train(commands, with_flags="train" in given)
+    _add_compare(commands, with_flags="compare" in given)
+    _add_remedies(commands)
     _add_attach(commands)
     _add_runs(commands)
     return parser
@@ -85,6 +88,63 @@ def _add_train(commands: Any, *, with_flags: bool) -> None:
     where.add_argument("--headless", action="store_true", help="train here without the viewer, with a progress line")
     where.add_argument("--detach", action="store_true", help="start the training in the background, and return")
     _add_viewer_flags(train)
+
+
+def _add_compare(commands: Any, *, with_flags: bool) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="train recipes side by side, over several seeds, and tabulate which remedy worked",
+        description="Train recipes side by side. What is done is kept: the same command goes on where it was stopped.",
+        epilog="examples: gradtui compare remedies --seeds 5 --html remedies.html\n"
+        "          gradtui compare --hidden 30x10 --with relu,he --with batch-norm --with residual",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.set_defaults(run=_compare)
+    if not with_flags:
+        return
+    from gradtui.lab.experiments import EXPERIMENTS
+    from gradtui.lab.flags import add_recipe_flags
+
+    names = ", ".join(EXPERIMENTS)
+    compare.add_argument(
+        "what",
+        metavar="WHAT",
+        nargs="*",
+        help=f"an experiment ({names}), one recipe of it (NAME/RECIPE), or a file with a recipe as JSON; without any, "
+        "one recipe is made of the flags",
+    )
+    how = compare.add_argument_group("what is compared, and how")
+    how.add_argument("--with", metavar="REMEDIES", action="append", help="add the first recipe with these remedies")
+    how.add_argument("--only", metavar="RECIPE", action="append", help="leave out all others; may be given again")
+    how.add_argument("--name", help="what the comparison is called (default: as the experiment)")
+    how.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds for each recipe (default: 3)")
+    how.add_argument("--tune", choices=["lr"], help="give each recipe the rate of a sweep that validates best")
+    how.add_argument("--target-cost", type=float, metavar="C", help="training cost whose epoch is told")
+    how.add_argument("--jobs", type=int, default=-1, metavar="N", help="trainings at a time (default: one a core)")
+    how.add_argument(
+        "--backend",
+        default="loky",
+        metavar="WHERE",
+        help="loky: processes here (default); dask://HOST:PORT or ray://HOST:PORT: a cluster",
+    )
+    out = compare.add_argument_group("what comes out")
+    out.add_argument("--view", action="store_true", help="train in the background, and watch side by side")
+    out.add_argument("--json", action="store_true", help="print table and runs as JSON")
+    out.add_argument("--csv", type=Path, metavar="FILE", help="write one line for each run")
+    out.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots, in one file")
+    add_recipe_flags(compare, experiment=False)
+    _add_viewer_flags(compare)
+
+
+def _add_remedies(commands: Any) -> None:
+    remedies = commands.add_parser(
+        "remedies",
+        help="list every remedy: what it changes, why it should work, who found it",
+        description="List the remedies, for `gradtui train --with` and `gradtui compare --with`.",
+    )
+    remedies.add_argument("family", nargs="?", metavar="FAMILY", help="only these, e.g. activation or weights")
+    remedies.add_argument("--json", action="store_true", help="one JSON array, for scripts")
+    remedies.set_defaults(run=_remedies)
 
 
 def _add_attach(commands: Any) -> None:
@@ -172,6 +232,28 @@ def _train(options: argparse.Namespace) -> int:
         print(launch.path.stem)
         return 0
     return _view(options, run=launch.path, launch=launch)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from gradtui.lab.compare_command import compare_here, plan_from_flags
+
+    plan = plan_from_flags(options, _runs_folder(options))
+    if not options.view:
+        return compare_here(plan, options)
+    from gradtui.tui.terminal import check_terminal
+
+    check_terminal()
+    from gradtui.lab.launch import launch_comparison
+
+    launch_comparison(plan, options.jobs)
+    return _view(options, comparison=plan.folder)
+
+
+def _remedies(options: argparse.Namespace) -> int:
+    from gradtui.listing import remedies_as_json, remedies_as_table
+
+    print(remedies_as_json(options.family) if options.json else remedies_as_table(options.family, sys.stdout.isatty()))
+    return 0
 
 
 def _runs(options: argparse.Namespace) -> int:

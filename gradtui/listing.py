@@ -1,4 +1,4 @@
-"""`gradtui runs`: the list of runs for a person, for a pipe, and as JSON."""
+"""`gradtui runs` and `gradtui remedies`: lists for a person, for a pipe, and as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gradtui.errors import UsageError
 from gradtui.runfolder import RunSummary
+
+if TYPE_CHECKING:
+    from gradtui.lab.remedies import Remedy
 
 COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started")
 
@@ -30,6 +34,36 @@ def as_table(runs: Sequence[RunSummary], folder: Path, *, terminal: bool) -> str
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
     )
+
+
+def remedies_as_json(family: str | None) -> str:
+    """The remedies of a family, or all, as one JSON array; raises `UsageError` if there is no such family."""
+    facts = [{**vars(remedy), "changes": dict(remedy.changes)} for remedy in _remedies(family)]
+    return json.dumps(facts, indent=2, ensure_ascii=True)
+
+
+def remedies_as_table(family: str | None, terminal: bool) -> str:
+    """The same to be read: by family for a terminal, tab-separated for a pipe."""
+    from gradtui.lab.remedies import FAMILIES
+
+    found = _remedies(family)
+    if not terminal:
+        header = "remedy\tfamily\twhat\twhy\tsource"
+        return "\n".join([header, *("\t".join((r.name, r.family, r.what, r.why, r.source)) for r in found)])
+    lines = []
+    for name in dict.fromkeys(remedy.family for remedy in found):
+        lines.append(f"{name.upper()}  {FAMILIES[name]}")
+        lines += [f"  {r.name:<20}{r.what}\n{'':22}{r.why} ({r.source})" for r in found if r.family == name]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _remedies(family: str | None) -> list[Remedy]:
+    from gradtui.lab.remedies import FAMILIES, REMEDIES
+
+    if family is not None and family not in FAMILIES:
+        raise UsageError(f"there is no family {family!r} of remedies: choose one of {', '.join(FAMILIES)}")
+    return [remedy for remedy in REMEDIES.values() if family in (None, remedy.family)]
 
 
 def _facts(run: RunSummary) -> dict[str, Any]:

@@ -39,33 +39,180 @@ def find(name: str) -> tuple[Experiment, str]:
     return EXPERIMENTS[experiment], label or next(iter(recipes))
 
 
-def _set(base: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Recipe]:
-    """The base with each set of changes, by label."""
-    return {label: base.adapted(changed).but(name=label) for label, changed in changes.items()}
-
-
-# one pass over the digits in batches of 20 is 60 steps; recorded within a share of the time, so that the comparison of
-# times is fair
+# fmt: off
+# one pass over the digits in batches of 20 is 60 steps; recorded within a share of the time, so that times compare
 _SET = Recipe(batch_size=20, epochs=60, every=None, momentum=0.9, cost="softmax")
-_TEN = _SET.but(hidden=(30,) * 10)
-_EIGHT = _SET.but(hidden=(64,) * 8)
-_TANH = _EIGHT.adapted({"activation": "tanh", "init": "xavier", "learning_rate": 0.01})
-_MEMORY = Recipe(
-    data="adding", net="lstm", hidden=(64,), activation="tanh", init="uniform", cost="squared", optimizer="adam",
+_TEN = _SET.but(hidden=(30,) * 10, init="xavier")
+_EIGHT = _SET.but(hidden=(64,) * 8, epochs=40)
+_DEEP = Recipe(
+    net="plain", activation="relu", init="he", norm="batch", cost="softmax", momentum=0.9, batch_size=60, every=None
+)  # fmt: skip
+_ADDING = Recipe(
+    data="adding", net="rnn", hidden=(64,), activation="tanh", init="uniform", cost="squared", optimizer="adam",
     clip_norm=1.0, batch_size=50, length=50, epochs=20, every=None,
 )  # fmt: skip
-_ROWS = _MEMORY.but(data="digits", cost="softmax", batch_size=20, epochs=15)
-_BOOK = Recipe(hidden=(30,) * 8, epochs=1000)
+_ROWS = _ADDING.but(data="digits", cost="softmax", batch_size=20, epochs=10)
+_UNSTABLE = _ADDING.but(activation="relu", init="normal", sigma=0.3, optimizer="sgd", clip_norm=0.0, epochs=10)
+_FEW = _SET.but(hidden=(100, 100, 100), activation="relu", init="he", train_size=200, epochs=150)
 
-# fmt: off
+
+def _set(base: Recipe, changes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float]) -> dict[str, Recipe]:
+    """The base with each set of changes, by label; rates that are not there are the recipe's own."""
+    return {
+        label: base.adapted({**changed, **({"learning_rate": rates[label]} if label in rates else {})}).but(name=label)
+        for label, changed in changes.items()
+    }
+
+
+def _with(base: Recipe, remedies: Mapping[str, tuple[str, ...]], rates: Mapping[str, float]) -> dict[str, Recipe]:
+    """The base with remedies of the table, by label."""
+    recipes = {label: base.with_remedies(*names) for label, names in remedies.items()}
+    return {label: recipe.but(name=label, learning_rate=rates.get(label, recipe.learning_rate))
+            for label, recipe in recipes.items()}  # fmt: skip
+
+
 EXPERIMENTS = {
     "vanishing": Experiment(
         "Vanishing gradient",
-        "The same sigmoid net with one to ten hidden layers, each started alike. Each layer on the way back multiplies "
-        "the gradient by a small slope: look at how the first bar shrinks with every layer that is added, and from "
-        "which depth on the net stays at chance.",
-        {str(depth): _SET.but(hidden=(30,) * depth, learning_rate=0.05, name=f"depth-{depth}")
-         for depth in (1, 2, 3, 4, 6, 8, 10)},
+        "The same sigmoid net with one to ten hidden layers. Each layer on the way back multiplies the gradient by a "
+        "small slope: look at how the first bar shrinks with each layer that is added, and from which depth on the net "
+        "stays at chance.",
+        _set(_SET, {f"{depth} deep": {"hidden": (30,) * depth} for depth in (1, 2, 3, 4, 6, 8, 10)}, {}),
+        target_cost=0.3,
+    ),
+    "exploding": Experiment(
+        "Exploding gradient",
+        "Three ways for a gradient to grow on its way back: a chain of single neurons with weights of 100, 25-fold a "
+        "layer (its rate is 0, so that the picture stands still); ReLU layers with weights twice as large as He's; and "
+        "a ReLU RNN over 50 time steps. The last two end in NaN.",
+        {
+            "chain": Recipe(data="point", hidden=(1,) * 6, init="chain", cost="quadratic", learning_rate=0.0,
+                            batch_size=0, epochs=3_000, name="chain"),
+            "large weights": _EIGHT.but(activation="relu", init="normal", sigma=0.5, learning_rate=0.01,
+                                        name="large weights"),
+            "he": _EIGHT.but(activation="relu", init="he", learning_rate=0.01, name="he"),
+            "rnn": _UNSTABLE.but(learning_rate=0.01, name="rnn"),
+        },
+    ),
+    "activations": Experiment(
+        "Activations",
+        "Eight hidden layers of 64, each activation with the weights that suit it. A slope that stays below 1 takes "
+        "the first layers out of the race; where it is 1 on half of the inputs, all bars are level.",
+        _with(_EIGHT, {
+            "sigmoid": ("sigmoid", "xavier"), "tanh": ("tanh", "xavier"), "softplus": ("softplus", "he"),
+            "relu": ("relu", "he"), "leaky-relu": ("leaky-relu", "he"), "prelu": ("prelu", "he"),
+            "elu": ("elu", "he"), "selu": ("selu", "lecun"), "gelu": ("gelu", "he"), "silu": ("silu", "he"),
+            "maxout": ("maxout", "xavier"),
+        }, {}),
+        target_cost=0.3,
+    ),
+    "initialisation": Experiment(
+        "Initialisation",
+        "Eight tanh layers of 64 that differ in their first weights alone. Too small, and the gradient vanishes; too "
+        "large, and the units saturate; between them lie Xavier, orthogonal and LSUV.",
+        _with(_EIGHT.adapted({"activation": "tanh"}), {
+            "xavier": ("xavier",), "xavier-uniform": ("xavier-uniform",), "uniform": ("uniform",),
+            "lecun": ("lecun",), "he": ("he",), "he-uniform": ("he-uniform",), "orthogonal": ("orthogonal",),
+            "lsuv": ("lsuv",), "N(0, 1)": ("normal",),
+        }, {}) | {"N(0, 0.01²)": _EIGHT.adapted({"activation": "tanh", "init": "normal", "sigma": 0.01}).but(
+            name="N(0, 0.01²)")},
+        target_cost=0.3,
+    ),
+    "normalisation": Experiment(
+        "Normalisation",
+        "Eight sigmoid layers of 64 that stay at chance as they are. Normalised within, they learn; scaling the inputs "
+        "alone does not reach so deep.",
+        _with(_EIGHT.but(init="xavier"), {
+            "none": (), "batch-norm": ("batch-norm",), "layer-norm": ("layer-norm",), "rms-norm": ("rms-norm",),
+            "lrn": ("lrn",), "inputs-symmetric": ("inputs-symmetric",), "inputs-standardised": ("inputs-standardised",),
+        }, {}),
+        target_cost=0.3,
+    ),
+    "residual": Experiment(
+        "Plain and residual, to 1,000 layers",
+        "Twins with the same layers and BatchNorm, with and without shortcuts. Deeper is worse for the plain net, "
+        "until it cannot be trained at all; the shortcuts carry the gradient through a thousand layers.",
+        {
+            f"{net} {depth:,}": _DEEP.but(net=net, hidden=(32,) * depth, epochs=8 if depth == 1000 else 20,
+                                          learning_rate=0.01, name=f"{net} {depth:,}")
+            for depth in (20, 56, 110, 1000) for net in ("plain", "residual")
+        },
+        target_cost=0.3,
+    ),
+    "memory": Experiment(
+        "Memory: RNN, LSTM and GRU",
+        "The adding problem over 50 time steps, and digits read row by row. Open the gradient through time (t): a "
+        "plain RNN forgets what it saw first, gates carry it. An LSTM needs its forget gate open from the start.",
+        _with(_ADDING, {"rnn": (), "irnn": ("irnn",), "lstm": ("lstm",), "gru": ("gru",)}, {})
+        | {"lstm, gate shut": _ADDING.adapted({"net": "lstm"}).but(name="lstm, gate shut")}
+        | {f"{label}, rows": recipe.but(name=f"{label}, rows")
+           for label, recipe in _with(_ROWS, {"rnn": (), "lstm": ("lstm",), "gru": ("gru",)}, {}).items()},
+        target_cost=0.05,
+    ),
+    "clipping": Experiment(
+        "Clipping",
+        "A ReLU RNN over 50 time steps whose gradient explodes. Unclipped, one step throws its weights into NaN; each "
+        "way of clipping keeps it alive.",
+        _with(_UNSTABLE, {
+            "unclipped": (), "clip-norm": ("clip-norm",), "clip-value": ("clip-value",), "agc": ("agc",),
+        }, {}),
+        target_cost=0.16,
+    ),
+    "optimizers": Experiment(
+        "Optimizers",
+        "Four sigmoid layers of 30. Plain SGD waits on a plateau while the first layers hardly move; whoever divides a "
+        "gradient by its recent size moves all layers alike.",
+        _with(_SET.but(hidden=(30,) * 4, init="xavier", momentum=0.0), {
+            "sgd": ("sgd",), "momentum": ("momentum",), "nesterov": ("nesterov",), "adagrad": ("adagrad",),
+            "adadelta": ("adadelta",), "rmsprop": ("rmsprop",), "adam": ("adam",), "adamw": ("adamw",),
+            "momentum, warm-up": ("momentum", "warm-up"), "momentum, cosine": ("momentum", "cosine"),
+            "momentum, step": ("momentum", "step-decay"),
+        }, {}),
+        target_cost=0.3,
+    ),
+    "losses": Experiment(
+        "Losses",
+        "Two hidden layers of 30 with weights N(0, 1), whose outputs start saturated. With a squared error their slope "
+        "stands in the gradient, and they learn slowly; cross-entropy cancels it.",
+        _with(_SET.but(hidden=(30, 30), init="normal", momentum=0.0), {
+            "quadratic": ("quadratic",), "cross-entropy": ("cross-entropy",),
+            "softmax-quadratic": ("softmax-quadratic",), "softmax": ("softmax",),
+        }, {}),
+    ),
+    "regularity": Experiment(
+        "Regularity",
+        "Three ReLU layers of 100 and only 200 training images: the net learns them by heart. What bounds it, or stops "
+        "it early, may do better on the test; what it does to gradients stands in the bars.",
+        _with(_FEW, {
+            "none": (), "dropout": ("dropout",), "early-stopping": ("early-stopping",), "narrower": ("narrower",),
+            "shallower": ("shallower",), "low-rank": ("low-rank",), "l1": ("l1",), "l2": ("l2",),
+            "weight-decay": ("weight-decay",), "max-norm": ("max-norm",), "weight-clip": ("weight-clip",),
+        }, {}),
+    ),
+    "remedies": Experiment(
+        "Remedies, one of each family",
+        "Ten sigmoid layers of 30, which stay at chance, and one change at a time. Some cure the vanishing gradient, "
+        "some cannot: the table says which.",
+        _with(_TEN, {
+            "nothing": (), "relu + he": ("relu", "he"), "tanh": ("tanh",), "lsuv": ("lsuv",),
+            "batch-norm": ("batch-norm",), "residual": ("residual",), "clip-norm": ("clip-norm",),
+            "max-norm": ("max-norm",), "cross-entropy": ("cross-entropy",), "adam": ("adam",),
+            "shallower": ("shallower",),
+        }, {}),
+        target_cost=0.3,
+    ),
+    "nielsen": Experiment(
+        "The book's measurement",
+        "Chapter 5 of Nielsen's book: 1,000 images of MNIST, full-batch descent, every layer's speed over 500 epochs. "
+        "Each layer starts about five times slower than the next. Needs MNIST.",
+        {"nielsen": Recipe(data="mnist", train_size=1000, hidden=(30, 30), learning_rate=0.1, l2=5.0, batch_size=0,
+                           epochs=500, name="nielsen")},
+    ),
+    "mnist": Experiment(
+        "The book's training",
+        "Chapter 5 again, trained for real: 50,000 images, batches of 10, 30 epochs. A deeper net does no better: "
+        "its first layers have hardly learnt. Needs MNIST.",
+        {"mnist": Recipe(data="mnist", hidden=(30, 30, 30), learning_rate=0.1, l2=5.0, epochs=30, name="mnist")},
     ),
 }
 # fmt: on

@@ -79,7 +79,7 @@ def _add_descent_flags(descent: Any) -> None:
     _add(descent, "schedule", _offer(choices("schedule"), "constant"), choices=choices("schedule"))
     _add(descent, "warmup", "steps over which the rate grows from 0 (default: 0)", type=_count, metavar="N")
     _add(descent, "batch-size", "images a step; 0 takes all at once (default: 10)", type=_count, metavar="N")
-    _add(descent, "epochs", "passes over the training images (default: 300)", type=_count, metavar="N")
+    _add(descent, "epochs", "passes over the training images (default: 300; 8 on MNIST)", type=_count, metavar="N")
     patience = "stop after N evaluations without a better validation; 0 never does (default: 0)"
     _add(descent, "patience", patience, type=_count, metavar="N")
     seed = "of weights and shuffling: the same seed gives the same run (default: 0)"
@@ -133,6 +133,9 @@ def _and_what_follows(base: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
     """What goes without saying: a recurrent net has tanh, the adding problem a squared cost, Nesterov momentum."""
     follows: dict[str, Any] = {}
     data, net = changes.get("data", base.data), changes.get("net", base.net)
+    if data == "mnist" and base.data == "digits":
+        # about as many steps, and three passes at least
+        follows["epochs"] = max(3, -(-base.epochs * DATA["digits"].images // DATA["mnist"].images))
     if data == "adding" != base.data:
         follows |= {"cost": "squared"}
         if net not in RECURRENT:

@@ -1,4 +1,4 @@
-"""Starts a training as a process of its own, which outlives whoever started it. Standard library only."""
+"""Starts trainings as processes of their own, which outlive whoever started them. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradtui.errors import DataMissingError, GradtuiError
 from gradtui.lab.recipe import Recipe
+
+if TYPE_CHECKING:
+    from gradtui.lab.plan import Plan
 
 LOG_LINES = 12
 MNIST_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -61,29 +65,41 @@ def launch_in(folder: Path, recipe: Recipe) -> Launch:
         folder.mkdir(parents=True, exist_ok=True)
         path = new_run_path(recipe.title, folder)
         log = path.with_suffix(".log")
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "gradtui.lab.train",
-                    "--file",
-                    str(path),
-                    "--recipe",
-                    json.dumps(recipe.to_json()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                # the folder that the user stands in must not shadow modules
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
-            )
+        process = _start(["gradtui.lab.train", "--file", str(path), "--recipe", json.dumps(recipe.to_json())], log)
     except OSError as error:
         raise GradtuiError(
             f"cannot start a training in {folder}: {error.strerror}; --dir names another place"
         ) from error
     return Launch(path, log, process)
+
+
+def launch_comparison(plan: Plan, jobs: int = -1) -> subprocess.Popen[bytes]:
+    """Start the trainings of a plan that are not done yet; raises as `launch_in`."""
+    from gradtui.lab.plan import LOG, running
+
+    for recipe in plan.recipes.values():
+        check_data(recipe)
+    if running(plan.folder) is not None:
+        raise GradtuiError(f"{plan.name} is being trained already: `gradtui attach {plan.folder}` shows it")
+    plan.save()
+    try:
+        return _start(["gradtui.lab.compare", str(plan.folder), "--jobs", str(jobs)], plan.folder / LOG)
+    except OSError as error:
+        raise GradtuiError(f"cannot start a comparison in {plan.folder}: {error.strerror}") from error
+
+
+def _start(module: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a module in a session of its own, which outlives the terminal."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            # the folder that the user stands in must not shadow modules
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
 
 
 def data_folder(recipe: Recipe) -> Path | None:

@@ -1,0 +1,278 @@
+"""`gradtui compare`: what is compared, a progress line while it trains, and the table at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from io import TextIOWrapper
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gradtui.errors import GradtuiError, UsageError
+from gradtui.lab.compare import RATES, plan_of, run_cells, tune_rates, tuning_cells
+from gradtui.lab.experiments import EXPERIMENTS, find
+from gradtui.lab.flags import changed_by_flags
+from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
+from gradtui.lab.recipe import Recipe
+from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, result_of, results, table
+
+LOOK_EVERY = 0.5  # s between looks at how far the trainings are
+INTERRUPTED = 130
+DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, where an experiment has none of its own
+
+
+def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
+    """The plan that is asked for; raises `UsageError` if it makes no sense."""
+    recipes: dict[str, Recipe] = {}
+    names, looks, targets = [], [], []
+    given = vars(options)
+    changes = {key: value for key, value in given.items() if key != "with"}
+    for what in options.what:
+        if what.endswith(".json"):
+            recipe = changed_by_flags(_recipe_file(Path(what)), changes)
+            recipes[_free(recipe.name or Path(what).stem, recipes)] = recipe
+            names.append(Path(what).stem)
+            continue
+        experiment, label = find(what)
+        chosen = {label: experiment.recipes[label]} if "/" in what else dict(experiment.recipes)
+        for label, recipe in chosen.items():
+            recipes[_free(label, recipes)] = changed_by_flags(recipe, {**changes, "name": label})
+        names.append(what.replace("/", "-"))
+        looks.append(experiment.look)
+        targets.append(experiment.target_cost)
+    if not recipes:
+        base = changed_by_flags(Recipe(every=None), changes)
+        recipes[options.name or "nothing"] = base
+        names.append(options.name or base.title)
+    base = next(iter(recipes.values()))
+    for remedies in given["with"] or ():
+        label = remedies.replace(",", " + ")
+        recipes[_free(label, recipes)] = base.with_remedies(*(name.strip() for name in remedies.split(",")))
+    if options.only:
+        recipes = _only(recipes, options.only)
+    target = next((target for target in [options.target_cost, *targets] if target is not None), DEFAULT_TARGET)
+    folder = comparison_folder(runs_folder, options.name or "-".join(names))
+    recipes = {label: recipe.but(name=label) for label, recipe in recipes.items()}
+    title = EXPERIMENTS[names[0]].title if names[0] in EXPERIMENTS and len(names) == 1 else folder.stem
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds}: give 1 or more")
+    return plan_of(folder, title, " ".join(looks), recipes, options.seeds, target)
+
+
+def compare_here(plan: Plan, options: argparse.Namespace) -> int:
+    """Train what is not done yet, and print the table; returns the exit code. Ctrl-C keeps what is done."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
+    _check_reports(options)
+    _check_jobs(options.jobs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    trouble: GradtuiError | None = None
+    interrupted = False
+    try:
+        with locked(plan.folder):
+            if options.tune:
+                plan = _tune(plan, options)
+            plan.save()
+            cells = plan.cells()
+            with _telling(cells, plan.target_cost, quiet=options.json) as tell:
+                run_cells(
+                    cells, jobs=options.jobs, backend=options.backend, target_cost=plan.target_cost, on_result=tell
+                )
+    except GradtuiError as error:
+        if not plan.folder.exists() or not any(result.over for result in results(plan)):
+            raise
+        trouble = error
+    except KeyboardInterrupt:
+        interrupted = True
+    found = results(plan)
+    _show(plan, found, options)
+    if trouble is not None:
+        raise trouble
+    if interrupted:
+        done = sum(result.over for result in found)
+        print(f"stopped: {done} of {len(found)} trainings are kept; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _tune(plan: Plan, options: argparse.Namespace) -> Plan:
+    trials = tuning_cells(plan)
+    if not options.json:
+        print(f"tuning: {len(RATES)} rates for each of {len(plan.recipes)} recipes, a third of the epochs each")
+    with _telling(trials, plan.target_cost, quiet=options.json) as tell:
+        return tune_rates(plan, jobs=options.jobs, backend=options.backend, on_result=tell)
+
+
+def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -> None:
+    if options.csv:
+        _write(options.csv, as_csv(plan, found))
+    if options.html:
+        from gradtui.lab.report import write_report
+
+        write_report(plan, found, options.html)
+    if options.json:
+        print(as_json(plan, found))
+        return
+    rows = [as_cells(row) for row in table(plan, found)]
+    headings = tuple(f"epochs to {plan.target_cost:g}" if h == "epochs to cost" else h for h in HEADINGS)
+    console = Console(highlight=False, markup=False)
+    if console.is_terminal:
+        # an empty column says nothing
+        kept = [i for i, _ in enumerate(headings) if i == 0 or any(row[i] for row in rows)]
+        drawn = Table(box=None, pad_edge=False, header_style="bold")
+        for i in kept:
+            drawn.add_column(headings[i], justify="left" if i in (0, len(headings) - 1) else "right")
+        for row in rows:
+            drawn.add_row(*(row[i] for i in kept))
+        console.print(drawn)
+        print(f"see it            gradtui attach {plan.folder}")
+    else:
+        print("\n".join("\t".join(row) for row in [headings, *rows]))
+
+
+@contextmanager
+def _telling(cells: Sequence[Cell], target_cost: float | None, *, quiet: bool) -> Iterator[_Tell]:
+    console = Console(highlight=False, markup=False, stderr=quiet)
+    teller: _Tell = _Bar(cells, console) if console.is_terminal else _Lines(quiet)
+    with teller:
+        yield teller
+
+
+class _Tell:
+    """Told of each training that is over."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, cell: Cell, result: RunResult) -> None:
+        raise NotImplementedError
+
+
+class _Lines(_Tell):
+    """A tab-separated line for each training, as it ends."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __call__(self, cell: Cell, result: RunResult) -> None:
+        if not self._quiet:
+            accuracy = "" if result.accuracy is None else f"{result.accuracy:.4f}"
+            validation = "" if result.validation is None else f"{result.validation:.4f}"
+            parts = (cell.label, cell.recipe.seed, f"{cell.recipe.rate:g}", result.state, validation, accuracy)
+            print("\t".join(map(str, (*parts, result.detail))).rstrip(), flush=True)
+
+
+class _Bar(_Tell):
+    """One line that is drawn again and again: trainings that are done, steps of all, time left."""
+
+    def __init__(self, cells: Sequence[Cell], console: Console) -> None:
+        self._cells = list(cells)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[done]} of {task.fields[of]} trainings  {task.fields[now]}"),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        total = sum(_steps(cell) for cell in cells)
+        self._task = self._progress.add_task("", total=total, done=0, of=len(cells), now="")
+        self._over: dict[Path, int] = {}
+        self._before = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="gradtui-progress", daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._progress.stop()
+
+    def __call__(self, cell: Cell, result: RunResult) -> None:
+        self._over[cell.path] = _steps(cell)
+
+    def _look(self) -> None:
+        from gradtui.errors import RunFileError
+        from gradtui.runfile.glance import RunGlance
+
+        while not self._stopped.wait(LOOK_EVERY):
+            live = {}
+            for cell in self._cells:
+                if cell.path not in self._over and cell.path.exists():
+                    try:
+                        with RunGlance(cell.path) as run:
+                            span = run.span()
+                            live[cell] = span[1] if span else 0
+                    except RunFileError:
+                        continue  # being made, or removed
+            done = sum(self._over.values()) + sum(live.values())
+            self._progress.update(
+                self._task, completed=done, done=len(self._over), now=", ".join(cell.label for cell in live)[:40]
+            )
+
+
+def _steps(cell: Cell) -> int:
+    return cell.recipe.steps_an_epoch * cell.recipe.epochs
+
+
+def _recipe_file(path: Path) -> Recipe:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise UsageError(f"{path} holds no recipe: an object with the fields of a recipe is wanted")
+    return Recipe.from_json(facts)
+
+
+def _only(recipes: dict[str, Recipe], labels: Sequence[str]) -> dict[str, Recipe]:
+    unknown = [label for label in labels if label not in recipes]
+    if unknown:
+        raise UsageError(f"--only {unknown[0]!r}: the recipes are {', '.join(recipes)}")
+    return {label: recipe for label, recipe in recipes.items() if label in labels}
+
+
+def _free(label: str, taken: dict[str, Recipe]) -> str:
+    number, name = 2, label
+    while name in taken:
+        name, number = f"{label} ({number})", number + 1
+    return name
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs == 0 or jobs < -1:
+        raise UsageError(f"--jobs {jobs}: give the trainings at a time, or -1 for as many as there are cores")
+
+
+def _check_reports(options: argparse.Namespace) -> None:
+    """Raise `GradtuiError` where a report cannot be written: better now than after the trainings."""
+    for path in (options.csv, options.html):
+        if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise GradtuiError(f"cannot write {path}: {path.parent} is no folder that can be written to")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise GradtuiError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,166 @@
+"""A comparison on disk: which recipes, which seeds, and the run file of each training. Standard library only.
+
+A comparison is a folder, `NAME.compare`, in the folder of runs: `plan.json` says what is compared, the trainings are
+run files beside it. The name of a run file is made of its recipe, so that the same training is never run twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from gradtui.errors import GradtuiError, RunFileError
+from gradtui.lab.recipe import Recipe, safe
+from gradtui.runfolder import ENDING
+
+FOLDER_ENDING = ".compare"
+PLAN, LOCK, LOG = "plan.json", "lock", "compare.log"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison: a recipe with its seed, and its run file."""
+
+    label: str
+    recipe: Recipe
+    path: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared; the first recipe is the baseline.
+
+    Attributes:
+        folder: where plan and runs live.
+        look: what to look at.
+        recipes: by label.
+        seeds: each recipe is trained with each of them.
+        target_cost: the training cost whose epoch is asked for; None asks for none.
+        tuned: whether the learning rates were chosen on the validation images.
+    """
+
+    folder: Path
+    title: str
+    look: str
+    recipes: Mapping[str, Recipe]
+    seeds: tuple[int, ...]
+    target_cost: float | None = None
+    tuned: bool = False
+    started: float = field(default_factory=time.time)
+
+    @property
+    def name(self) -> str:
+        """What the comparison is called."""
+        return self.folder.name.removesuffix(FOLDER_ENDING)
+
+    def cells(self) -> list[Cell]:
+        """All trainings: all recipes with the first seed, then with the second, …"""
+        return [
+            Cell(label, seeded, self.folder / f"{safe(label)}-seed{seed}-{_digest(seeded)}{ENDING}")
+            for seed in self.seeds
+            for label, recipe in self.recipes.items()
+            for seeded in [recipe.but(seed=seed, name=label)]
+        ]
+
+    def save(self) -> None:
+        """Write the plan, whole or not at all; raises `GradtuiError` if the folder cannot be written."""
+        facts = {
+            "version": VERSION,
+            "title": self.title,
+            "look": self.look,
+            "recipes": {label: recipe.to_json() for label, recipe in self.recipes.items()},
+            "seeds": list(self.seeds),
+            "target_cost": self.target_cost,
+            "tuned": self.tuned,
+            "started": self.started,
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = self.folder / f"{PLAN}.{os.getpid()}"
+            draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+            draft.replace(self.folder / PLAN)
+        except OSError as error:
+            raise GradtuiError(
+                f"cannot keep a comparison in {self.folder}: {error.strerror}; --dir names another place"
+            ) from error
+
+
+def comparison_folder(runs_folder: Path, name: str) -> Path:
+    """Where the comparison of that name lives."""
+    return runs_folder / f"{safe(name)}{FOLDER_ENDING}"
+
+
+def comparisons(runs_folder: Path) -> list[Path]:
+    """The folders of all comparisons, the newest first."""
+    found = [path.parent for path in runs_folder.glob(f"*{FOLDER_ENDING}/{PLAN}")]
+    return sorted(found, key=lambda path: -(path / PLAN).stat().st_mtime)
+
+
+def load_plan(folder: Path) -> Plan:
+    """Read a plan; raises `RunFileError` if it is not there or damaged."""
+    path = folder / PLAN
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if facts["version"] != VERSION:
+            raise RunFileError(f"{path} is of version {facts['version']}: a newer gradtui made it")
+        recipes = {str(label): Recipe.from_json(recipe) for label, recipe in facts["recipes"].items()}
+        seeds = tuple(int(seed) for seed in facts["seeds"])
+        if not recipes or not seeds:
+            raise RunFileError(f"{path} compares nothing")
+        target = facts["target_cost"]
+        return Plan(
+            folder,
+            str(facts["title"]),
+            str(facts["look"]),
+            recipes,
+            seeds,
+            None if target is None else float(target),
+            bool(facts["tuned"]),
+            float(facts["started"]),
+        )
+    except OSError as error:
+        raise RunFileError(f"no comparison in {folder}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFileError(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a comparison while its trainings run; raises `GradtuiError` if another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise GradtuiError(f"{folder.name} is being run by another process: `gradtui attach {folder}` shows it") from error
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def running(folder: Path) -> int | None:
+    """The process that runs a comparison on this machine; None if nobody does."""
+    try:
+        with (folder / LOCK).open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return int(lock.read() or 0) or None
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _digest(recipe: Recipe) -> str:
+    return blake2b(recipe.same_training().encode(), digest_size=4).hexdigest()
