@@ -150,10 +150,16 @@ def _add_remedies(commands: Any) -> None:
 def _add_attach(commands: Any) -> None:
     attach = commands.add_parser(
         "attach",
-        help="watch a run: the newest live one, or the one that is named",
+        help="watch a run: the newest live one, or those that are named",
         description="Watch a run, live or ended. Any number of viewers may watch the same run.",
     )
-    attach.add_argument("name", metavar="RUN", nargs="?", help="an id from `gradtui runs`, the start of one, or a file")
+    attach.add_argument(
+        "names",
+        metavar="RUN",
+        nargs="*",
+        help="an id from `gradtui runs`, the start of one, or a file; several are shown side by side, as is a "
+        "comparison (NAME.compare)",
+    )
     _add_viewer_flags(attach)
     attach.set_defaults(run=_attach)
 
@@ -200,14 +206,25 @@ def _attach(options: argparse.Namespace) -> int:
     from gradtui.runfolder import any_run, find_run
 
     folder = _runs_folder(options)
-    if options.name is None:
+    if not options.names:
         any_run(folder)
         return _view(options, newest=True)
+    if len(options.names) == 1 and options.names[0].rstrip("/").endswith(".compare"):
+        return _view(options, comparison=_comparison(options.names[0].rstrip("/"), folder))
     from gradtui.runfile.glance import RunGlance
 
-    run = find_run(options.name, folder)
-    RunGlance(run).close()  # a file that is no run is said here, and not on a full screen
-    return _view(options, run=run)
+    found = [find_run(name, folder) for name in options.names]
+    for run in found:
+        RunGlance(run).close()  # a file that is no run is said here, and not on a full screen
+    return _view(options, run=found[0]) if len(found) == 1 else _view(options, comparison=found)
+
+
+def _comparison(name: str, folder: Path) -> Path:
+    from gradtui.lab.plan import load_plan
+
+    path = next((path for path in (Path(name).expanduser(), folder / name) if path.is_dir()), folder / name)
+    load_plan(path)  # one that cannot be read is said here, and not on a full screen
+    return path
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -266,7 +283,11 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _view(
-    options: argparse.Namespace, run: Path | None = None, newest: bool = False, launch: Launch | None = None
+    options: argparse.Namespace,
+    run: Path | None = None,
+    newest: bool = False,
+    launch: Launch | None = None,
+    comparison: Path | Sequence[Path] | None = None,
 ) -> int:
     from gradtui.tui.terminal import check_terminal
 
@@ -282,6 +303,7 @@ def _view(
         run=run,
         newest=newest,
         launch=launch,
+        comparison=comparison,
         frames_per_second=frames,
         ascii_only=getattr(options, "ascii", False) or wants_ascii(),
     )

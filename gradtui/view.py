@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class Snapshot:
     """All that a screen shows of a run at one moment; made off the UI thread, never changed.
 
     `values`, `before` (a second earlier) and `neurons` (of the layer `layer`) hold None where nothing was measured.
+    `through_time` holds, for each recurrent state, ‖∂C/∂state_t‖ of every time step; it is empty for other nets.
     """
 
     name: str
@@ -68,6 +70,9 @@ class Snapshot:
     layer: int
     neurons: tuple[float, ...] | None
     neurons_step: int | None
+    through_time: tuple[tuple[str, tuple[float, ...]], ...]
+    through_time_step: int | None
+    recipe: dict[str, Any] | None
     curves: Curves
     accuracy: Scalars | None
     words: tuple[str, ...]

@@ -23,7 +23,7 @@ from gradtui.runfolder import ENDING, remove
 
 BACKENDS = ("loky", "dask", "ray")
 # rates that `--tune lr` tries for each recipe, √10 apart; the best of them suits within a factor of two
-RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 TUNING_FOLDER = "tuning"
 TUNING_SEED = 1_000  # beside the seeds that are compared
 
@@ -98,7 +98,7 @@ def tune_rates(
 ) -> Plan:
     """The plan with the learning rate of each recipe that does best on the validation images.
 
-    Each recipe has the same budget: every rate, a third of its epochs, one seed that is not compared. The trials are
+    Each recipe has the same budget: every rate, all of its epochs, one seed that is not compared. The trials are
     recorded in the folder `tuning` of the plan. A rate at which the training diverges loses to any other.
     """
     trials = tuning_cells(plan, rates)
@@ -117,12 +117,9 @@ def tuning_cells(plan: Plan, rates: tuple[float, ...] = RATES) -> list[Cell]:
     found = []
     for rate in rates:
         for label, recipe in plan.recipes.items():
-            epochs = -(-recipe.epochs // 3)
-            trial = recipe.but(
-                learning_rate=rate, epochs=epochs, seed=TUNING_SEED, name=f"{label} η {rate:g}", warmup=recipe.warmup // 3
-            )
-            trial = replace(plan, folder=folder, recipes={label: trial}, seeds=(TUNING_SEED,)).cells()[0]
-            found.append(replace(trial, path=folder / f"{safe(label)}-{rate:g}-{trial.path.stem[-8:]}{ENDING}"))
+            trial = recipe.but(learning_rate=rate, seed=TUNING_SEED, name=f"{label} η {rate:g}")
+            cell = replace(plan, folder=folder, recipes={label: trial}, seeds=(TUNING_SEED,)).cells()[0]
+            found.append(replace(cell, path=folder / f"{safe(label)}-{rate:g}-{cell.path.stem[-8:]}{ENDING}"))
     return found
 
 
@@ -189,7 +186,9 @@ def _cluster(kind: str, address: str) -> Iterator[None]:
             return
         from dask.distributed import Client
 
-        with Client(f"tcp://{address}" if address else None, timeout="10s"):
+        with Client(  # type: ignore[no-untyped-call]
+            f"tcp://{address}" if address else None, timeout="10s"
+        ):
             yield
     except ImportError as error:
         packages = {"dask": "pip install 'gradtui[dask]'", "ray": "pip install 'ray[default]'"}

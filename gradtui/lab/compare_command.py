@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.flags import changed_by_flags
 from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, result_of, results, table
+from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, results, table
 
 LOOK_EVERY = 0.5  # s between looks at how far the trainings are
 INTERRUPTED = 130
@@ -108,7 +107,7 @@ def compare_here(plan: Plan, options: argparse.Namespace) -> int:
 def _tune(plan: Plan, options: argparse.Namespace) -> Plan:
     trials = tuning_cells(plan)
     if not options.json:
-        print(f"tuning: {len(RATES)} rates for each of {len(plan.recipes)} recipes, a third of the epochs each")
+        print(f"tuning: {len(RATES)} rates for each of {len(plan.recipes)} recipes")
     with _telling(trials, plan.target_cost, quiet=options.json) as tell:
         return tune_rates(plan, jobs=options.jobs, backend=options.backend, on_result=tell)
 

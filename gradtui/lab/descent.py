@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from gradtui.lab.recipe import Recipe
 AGC_LEAST = 1e-3  # length of a unit's weights below which AGC takes this instead (Brock et al. 2021)
 STEP_AT, STEP_BY = (0.5, 0.75), 0.1  # where and by how much the schedule `step` lowers the rate (He et al. 2015)
 EXPONENTIAL_END = 0.01
+_Weights = Sequence[Tensor]
 
 
 class Descent:
@@ -46,7 +47,9 @@ class Descent:
         if self._schedule is not None:
             self._schedule.step()
 
-    def _add_penalty_and_clipping(self, recipe: Recipe, model: nn.Module, weights: list[Tensor], images: int) -> None:
+    def _add_penalty_and_clipping(
+        self, recipe: Recipe, model: nn.Module, weights: Sequence[Tensor], images: int
+    ) -> None:
         parameters = list(model.parameters())
         if recipe.l1:
             self._before.append(lambda: add_l1(weights, recipe.l1 / images))
@@ -60,7 +63,7 @@ class Descent:
             clipped = [p for p in parameters if id(p) not in spared]
             self._before.append(lambda: clip_by_unit(clipped, recipe.agc))
 
-    def _add_decay_and_bounds(self, recipe: Recipe, model: nn.Module, weights: list[Tensor]) -> None:
+    def _add_decay_and_bounds(self, recipe: Recipe, model: nn.Module, weights: Sequence[Tensor]) -> None:
         if recipe.decay and recipe.optimizer != "adamw":
             # before the step, as AdamW does it: θ ← (1 − ηλ)θ, then the step
             self._before.append(lambda: decay(weights, recipe.decay * self.optimizer.param_groups[0]["lr"]))
@@ -71,7 +74,7 @@ class Descent:
             self._after.append(lambda: clip_weights(weights, recipe.weight_clip))
 
 
-def _optimizer(recipe: Recipe, weights: list[Tensor], others: list[Tensor], images: int) -> torch.optim.Optimizer:
+def _optimizer(recipe: Recipe, weights: _Weights, others: _Weights, images: int) -> torch.optim.Optimizer:
     """The optimizer; its own decay is the book's L2, λ/n (Nielsen 2015, eq. 93), or AdamW's."""
     shrink = recipe.decay if recipe.optimizer == "adamw" else recipe.l2 / images
     groups = [{"params": weights, "weight_decay": shrink}, {"params": others, "weight_decay": 0.0}]
@@ -95,7 +98,7 @@ def rate_factor(schedule: str, warmup: int, step: int, total: int) -> float:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, total - warmup)
     if schedule == "step":
-        return STEP_BY ** sum(done >= at for at in STEP_AT)
+        return float(math.prod(STEP_BY for at in STEP_AT if done >= at))
     if schedule == "exponential":
         return EXPONENTIAL_END**done
     if schedule == "linear":
@@ -106,7 +109,7 @@ def rate_factor(schedule: str, warmup: int, step: int, total: int) -> float:
 
 
 @torch.no_grad()
-def add_l1(weights: list[Tensor], amount: float) -> None:
+def add_l1(weights: Sequence[Tensor], amount: float) -> None:
     """Add the gradient of `amount`·|w|: `amount`·sign(w)."""
     for weight in weights:
         if weight.grad is not None:
@@ -132,14 +135,14 @@ def clip_by_unit(parameters: list[nn.Parameter], most: float) -> None:
 
 
 @torch.no_grad()
-def decay(weights: list[Tensor], share: float) -> None:
+def decay(weights: Sequence[Tensor], share: float) -> None:
     """Shrink each weight by a share of itself (Loshchilov & Hutter 2019)."""
     for weight in weights:
         weight.mul_(1 - share)
 
 
 @torch.no_grad()
-def bound_incoming(layers: list[nn.Module], most: float) -> None:
+def bound_incoming(layers: Sequence[nn.Module], most: float) -> None:
     """Scale the incoming weights of each unit down to a length of `most` (Srivastava et al. 2014, sec. 5.1)."""
     for layer in layers:
         if isinstance(layer, LowRank):
@@ -151,7 +154,7 @@ def bound_incoming(layers: list[nn.Module], most: float) -> None:
 
 
 @torch.no_grad()
-def clip_weights(weights: list[Tensor], most: float) -> None:
+def clip_weights(weights: Sequence[Tensor], most: float) -> None:
     """Keep each weight within ±`most` (Arjovsky et al. 2017)."""
     for weight in weights:
         weight.clamp_(-most, most)

@@ -32,7 +32,7 @@ class Maxout(nn.Module):
 
     def forward(self, sums: Tensor) -> Tensor:
         """Take the largest."""
-        return sums.unflatten(1, (-1, self.pieces)).amax(dim=2)
+        return sums.view(len(sums), -1, self.pieces).amax(dim=2)
 
 
 class NeighbourNorm(nn.LocalResponseNorm):
@@ -79,7 +79,8 @@ class Residual(nn.Sequential):
         for name, module in self._modules.items():
             if name.startswith("shortcut"):
                 continue
-            value = cast(nn.Module, module)(value)
+            assert module is not None
+            value = module(value)
             if name == "fc1":
                 carried = value
             elif name in self._ends:
@@ -89,7 +90,7 @@ class Residual(nn.Sequential):
 
 
 class Highway(nn.Sequential):
-    """y = T·H(x) + (1 − T)·x with the gate T = σ(W_T x + b_T), where a layer keeps the width (Srivastava et al. 2015)."""
+    """y = T·H(x) + (1 − T)·x with T = σ(W_T x + b_T), where a layer keeps the width (Srivastava et al. 2015)."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()

@@ -141,7 +141,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise GradtuiError(f"{folder.name} is being run by another process: `gradtui attach {folder}` shows it") from error
+            raise GradtuiError(
+                f"{folder.name} is being run by another process: `gradtui attach {folder}` shows it"
+            ) from error
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))

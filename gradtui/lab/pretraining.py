@@ -15,5 +15,5 @@ def check_pretraining(recipe: Recipe) -> None:
     """Raise `UsageError` if a recipe asks for pretraining that this version of `pretrain` does not have."""
     if recipe.pretrain != "none" and find_spec("pretrain.greedy") is None:
         raise UsageError(
-            f"--pretrain {recipe.pretrain}: this version of the package pretrain has no greedy training yet; leave it out"
+            f"--pretrain {recipe.pretrain}: the package pretrain has no greedy training in this version; leave it out"
         )

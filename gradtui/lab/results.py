@@ -47,7 +47,7 @@ class RunResult:
 
     @property
     def over(self) -> bool:
-        """Whether the training came to its end, be it a divergence; a run that was killed or stopped by hand did not."""
+        """Whether the training came to its end, be it a divergence; one that was killed or stopped did not."""
         return self.state == "finished" or self.diverged
 
     @property

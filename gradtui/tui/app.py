@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App
@@ -22,9 +24,15 @@ from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
 if TYPE_CHECKING:
+    from gradtui.lab.experiments import Experiment
     from gradtui.lab.launch import Launch
     from gradtui.lab.recipe import Recipe
+    from gradtui.tui.screens.compare import CompareScreen
     from gradtui.tui.screens.run import RunScreen
+    from gradtui.tui.screens.trained import TrainedScreen
+
+
+_NO_LABELS: Mapping[Path, str] = MappingProxyType({})
 
 
 class GradtuiApp(App[str]):
@@ -34,6 +42,7 @@ class GradtuiApp(App[str]):
         folder: where runs live.
         run: the run to open; None opens Home, or the newest run if `newest`.
         launch: the training that was just started to write `run`.
+        comparison: the folder of a comparison to open, or run files to be shown side by side.
         ascii_only: draw with ASCII characters alone.
     """
 
@@ -59,6 +68,7 @@ class GradtuiApp(App[str]):
         run: Path | None = None,
         newest: bool = False,
         launch: Launch | None = None,
+        comparison: Path | Sequence[Path] | None = None,
         frames_per_second: float = 4.0,
         ascii_only: bool = False,
     ) -> None:
@@ -68,6 +78,7 @@ class GradtuiApp(App[str]):
         self._run = run
         self._newest = newest
         self._launch = launch
+        self._comparison = comparison
         self._frames_per_second = frames_per_second
         self._ascii = [AsciiFilter()] if ascii_only else []
         self.register_theme(DARK)
@@ -82,6 +93,8 @@ class GradtuiApp(App[str]):
         """The screen that the program opens with."""
         if self._run is not None:
             return self._run_screen(self._run, self._launch)
+        if self._comparison is not None:
+            return self._compare_screen(self._comparison)
         return self._newest_run() if self._newest else self._home()
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
@@ -108,9 +121,52 @@ class GradtuiApp(App[str]):
         try:
             launch = launch_in(self._folder, recipe)
         except GradtuiError as error:
-            self.notify(clean(str(error)), title="Not started", severity="error", timeout=15, markup=False)
+            self._say_not_started(error)
             return
         self.open_run(launch.path, launch)
+
+    def compare(self, name: str, experiment: Experiment) -> None:
+        """Train the recipes of an experiment that are not trained yet, and show them side by side."""
+        from gradtui.lab.launch import launch_comparison
+        from gradtui.lab.plan import Plan, comparison_folder, running
+
+        folder = comparison_folder(self._folder, name)
+        try:
+            if running(folder) is None:
+                seed = experiment.recipe.seed
+                plan = Plan(folder, experiment.title, experiment.look, experiment.recipes, (seed,))
+                launch_comparison(replace(plan, target_cost=experiment.target_cost))
+            self.open_comparison(folder)
+        except GradtuiError as error:
+            self._say_not_started(error)
+
+    def open_comparison(self, what: Path | Sequence[Path]) -> None:
+        """Show runs side by side: those of a comparison's folder, or any; raises `GradtuiError`."""
+        self.push_screen(self._compare_screen(what))
+
+    def same_again(self, run: Path, recipe: Recipe) -> None:
+        """Train a changed recipe, and show it beside the run that it was taken from."""
+        from gradtui.lab.launch import launch_in
+
+        try:
+            launch = launch_in(self._folder, recipe)
+        except GradtuiError as error:
+            self._say_not_started(error)
+            return
+        self.push_screen(self._compare_screen([run, launch.path], {launch.path: recipe.title}))
+
+    def new_recipe(self, recipe: Recipe, run: Path | None = None) -> None:
+        """Open the form of a recipe; one that was taken from a run is compared with it."""
+        from gradtui.tui.screens.recipe_form import RecipeForm
+
+        def start(changed: Recipe | None) -> None:
+            if changed is not None:
+                self.start(changed) if run is None else self.same_again(run, changed)
+
+        self.push_screen(RecipeForm(recipe, again=run is not None), start)
+
+    def _say_not_started(self, error: GradtuiError) -> None:
+        self.notify(clean(str(error)), title="Not started", severity="error", timeout=15, markup=False)
 
     def go_home(self) -> None:
         """Close the run that is shown; it goes on."""
@@ -118,7 +174,7 @@ class GradtuiApp(App[str]):
             self.pop_screen()
         else:
             # an app's first screen cannot be replaced: the run rests, unseen, under Home
-            cast("RunScreen", self.screen).rest()
+            cast("TrainedScreen", self.screen).rest()
             self.push_screen(self._home())
 
     def _home(self) -> Screen[None]:
@@ -139,6 +195,24 @@ class GradtuiApp(App[str]):
             starting=launch.trouble,
             log=launch.log_tail,
             stop=launch.stop,
+        )
+
+    def _compare_screen(self, what: Path | Sequence[Path], labels: Mapping[Path, str] = _NO_LABELS) -> CompareScreen:
+        from gradtui.tui.lanes import Source
+        from gradtui.tui.screens.compare import CompareScreen
+
+        frames = self._frames_per_second
+        if not isinstance(what, Path):
+            sources = [Source(labels.get(path, path.stem), path) for path in what]
+            return CompareScreen("side by side", "", [sources], frames_per_second=frames)
+        from gradtui.lab.plan import load_plan, running
+
+        plan = load_plan(what)
+        by_seed = [
+            [Source(cell.label, cell.path) for cell in plan.cells() if cell.recipe.seed == seed] for seed in plan.seeds
+        ]
+        return CompareScreen(
+            plan.title, plan.look, by_seed, owner=lambda: running(plan.folder), frames_per_second=frames
         )
 
     def _newest_run(self) -> RunScreen:
@@ -163,27 +237,27 @@ class GradtuiApp(App[str]):
     async def action_leave(self) -> None:
         """Quit; ask first if the run that is shown still trains and can be told to stop."""
         from gradtui.tui.screens.ask import AskScreen
-        from gradtui.tui.screens.run import RunScreen
+        from gradtui.tui.screens.trained import TrainedScreen
 
         if isinstance(self.screen, AskScreen):
             self.screen.dismiss("escape")
             return
-        shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, RunScreen)), None)
+        shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, TrainedScreen)), None)
         if shown is None or not shown.can_stop:
             self.exit()
             return
         answers = {"l": "leave it running", "s": "stop it", "escape": "stay here"}
-        name = shown.feed.path.stem if shown.feed.path is not None else "the run"
+        name = shown.name_to_attach
         question = AskScreen(f"{clean(name)} is still training.", answers)
         self.push_screen(question, lambda answer: self._leave(shown, name, answer))
 
-    def _leave(self, shown: RunScreen, name: str, answer: str | None) -> None:
+    def _leave(self, shown: TrainedScreen, name: str, answer: str | None) -> None:
         if answer == "l":
             self.exit(f"{name} goes on training: `gradtui attach {name}` shows it again")
         elif answer == "s":
             try:
                 shown.stop_training()
-            except GradtuiError as error:
+            except (GradtuiError, OSError) as error:
                 self.notify(clean(str(error)), severity="error", markup=False)
                 return
             self.exit(f"{name} was asked to stop; what it recorded stays: `gradtui attach {name}`")

@@ -232,6 +232,7 @@ class _Follower:
         measure = min(wants.measure, len(reader.measures) - 1)
         neurons = reader.neurons(step)
         grads = neurons.bias_grad.get(layer) if neurons else None
+        states = reader.through_time(step)
         series, self._scalar_mark = reader.scalars(self._scalar_mark)
         for name, added in series.items():
             self._scalars[name] = _extend(self._scalars.get(name), added)
@@ -261,6 +262,9 @@ class _Follower:
             layer=layer,
             neurons=None if grads is None else tuple(grads.tolist()),
             neurons_step=neurons.step if neurons else None,
+            through_time=() if states is None else tuple((s, tuple(n.tolist())) for s, n in states.grad_norm.items()),
+            through_time_step=None if states is None else states.step,
+            recipe=reader.header.recipe,
             curves=self._draw_curves(measure),
             accuracy=next((s for name, s in self._scalars.items() if "accuracy" in name), None),
             words=tuple(view.in_words(self._layers, shown, reader.measures[measure])),

@@ -10,6 +10,8 @@ from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gradtui.runfolder import RunSummary
 
 
@@ -28,6 +30,14 @@ def describe(run: RunSummary, width: int) -> str:
     state = f"{sign} {fit(word, 10)}"
     room = width - len(state) - sum(len(fact) + 1 for fact in facts) - 1
     return " ".join([state, fit(clean(run.run_id), room), *facts])
+
+
+def describe_comparison(folder: Path, width: int) -> str:
+    """One line about a comparison."""
+    from gradtui.lab.plan import FOLDER_ENDING, running
+
+    sign, word, _ = STATES["live"] if running(folder) is not None else ("≡", "compared", "")
+    return f"{sign} {fit(word, 10)} {fit(clean(folder.name.removesuffix(FOLDER_ENDING)), width - 14)}"
 
 
 def details(run: RunSummary) -> str:

@@ -56,7 +56,8 @@ class HelpScreen(ModalScreen[None]):
 
     def _keys(self) -> str:
         lines = ["  ↑ ↓            select a row (also k, j, page up, page down, g, G, and the mouse)"]
-        for binding in self._below.BINDINGS:
+        focused = type(self._below.focused).BINDINGS if self._below.focused is not None else []
+        for binding in [*self._below.BINDINGS, *(b for b in focused if isinstance(b, Binding) and b.show)]:
             if isinstance(binding, Binding):
                 keys = " ".join(_key_name(key) for key in binding.key.split(","))
                 lines.append(f"  {keys:<14} {binding.tooltip or binding.description}")

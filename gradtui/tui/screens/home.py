@@ -15,15 +15,17 @@ from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
+from gradtui.errors import GradtuiError
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
-    from gradtui.lab.recipe import Experiment
+    from gradtui.lab.experiments import Experiment
     from gradtui.runfolder import RunSummary
     from gradtui.tui.app import GradtuiApp
 
 LOOK_EVERY = 2.0  # s between looks at the folder
+COMPARISON = "comparison:"  # before the name of a comparison's folder, where runs have their ids
 
 
 class Choices(OptionList):
@@ -44,21 +46,25 @@ class HomeScreen(Screen[None]):
             "experiments/runs",
             tooltip="go from the experiments to the runs and back",
         ),
+        Binding("f", "form", "new recipe", tooltip="build a recipe: a form with every choice"),
+        Binding("o", "one", "train one", tooltip="train only the first recipe of the experiment under the cursor"),
         Binding("d", "delete", "delete", tooltip="delete the run under the cursor; asks first"),
     ]
 
     class Listed(Message):
         """The folder was read."""
 
-        def __init__(self, runs: list[RunSummary]) -> None:
+        def __init__(self, runs: list[RunSummary], comparisons: list[Path]) -> None:
             super().__init__()
             self.runs = runs
+            self.comparisons = comparisons
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
         self._experiments: dict[str, Experiment] = {}
         self._runs: dict[str, RunSummary] = {}
+        self._comparisons: list[Path] = []
         self._shown: list[tuple[str, str]] = []
 
     def compose(self) -> ComposeResult:
@@ -84,7 +90,7 @@ class HomeScreen(Screen[None]):
         self.set_interval(LOOK_EVERY, self._read_folder)
 
     def _list_experiments(self) -> None:
-        from gradtui.lab.recipe import EXPERIMENTS
+        from gradtui.lab.experiments import EXPERIMENTS
 
         self._experiments = dict(EXPERIMENTS)
         experiments = self.query_one("#experiments", OptionList)
@@ -99,22 +105,25 @@ class HomeScreen(Screen[None]):
 
     @work(thread=True, exclusive=True)
     def _read_folder(self) -> None:
+        from gradtui.lab.plan import comparisons
         from gradtui.runfolder import list_again
 
         try:
-            found = list_again(self._folder, self._runs.values())
+            found, compared = list_again(self._folder, self._runs.values()), comparisons(self._folder)
         except OSError as error:
             self.app.call_from_thread(self.notify, f"{self._folder}: {error.strerror}", severity="error", markup=False)
             return
-        self.post_message(self.Listed(found))
+        self.post_message(self.Listed(found, compared))
 
     def on_home_screen_listed(self, event: HomeScreen.Listed) -> None:
         """Show the runs; leave the list alone where nothing changed."""
         self._runs = {run.run_id: run for run in event.runs}
         width = max(40, self.size.width - 6)
-        from gradtui.tui.run_lines import describe
+        self._comparisons = event.comparisons
+        from gradtui.tui.run_lines import describe, describe_comparison
 
-        shown = [(run.run_id, describe(run, width)) for run in event.runs]
+        shown = [(COMPARISON + path.name, describe_comparison(path, width)) for path in event.comparisons]
+        shown += [(run.run_id, describe(run, width)) for run in event.runs]
         if shown == self._shown:
             return
         runs = self.query_one("#runs", OptionList)
@@ -133,7 +142,7 @@ class HomeScreen(Screen[None]):
     def on_resize(self) -> None:
         """Describe the runs for the new width."""
         if self._shown:
-            self.on_home_screen_listed(self.Listed(list(self._runs.values())))
+            self.on_home_screen_listed(self.Listed(list(self._runs.values()), self._comparisons))
 
     def on_option_list_option_highlighted(self) -> None:
         """Describe what the cursor has moved to."""
@@ -152,7 +161,9 @@ class HomeScreen(Screen[None]):
         about = self.query_one("#about-text", Static)
         if chosen.id == "experiments":
             experiment = self._experiments[name]
-            about.update(f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}")
+            about.update(_in_words(name, experiment))
+        elif name.startswith(COMPARISON):
+            about.update(f"A comparison: runs side by side.\n\n$ gradtui attach {clean(name.removeprefix(COMPARISON))}")
         elif name in self._runs:
             run = self._runs[name]
             from gradtui.tui.run_lines import details
@@ -163,12 +174,35 @@ class HomeScreen(Screen[None]):
         """Start an experiment, or open a run."""
         app = cast("GradtuiApp", self.app)
         if event.option_list.id == "experiments":
-            app.start(self._experiments[str(event.option.id)].recipe)
+            experiment = self._experiments[str(event.option.id)]
+            if len(experiment.recipes) > 1:
+                app.compare(str(event.option.id), experiment)
+            else:
+                app.start(experiment.recipe)
+        elif str(event.option.id).startswith(COMPARISON):
+            try:
+                app.open_comparison(self._folder / str(event.option.id).removeprefix(COMPARISON))
+            except GradtuiError as error:
+                self.notify(clean(str(error)), severity="error", markup=False)
         elif (run := self._runs.get(str(event.option.id))) is not None:
             if run.problem:
                 self.notify(run.problem, severity="error", markup=False)
             else:
                 app.open_run(run.path)
+
+    def action_form(self) -> None:
+        """Build a recipe, from the experiment under the cursor."""
+        app = cast("GradtuiApp", self.app)
+        experiments = self.query_one("#experiments", OptionList)
+        chosen = experiments.highlighted_option
+        if chosen is not None:
+            app.new_recipe(self._experiments[str(chosen.id)].recipe.but(name=None))
+
+    def action_one(self) -> None:
+        """Train only the first recipe of the experiment under the cursor."""
+        chosen = self.query_one("#experiments", OptionList).highlighted_option
+        if chosen is not None:
+            cast("GradtuiApp", self.app).start(self._experiments[str(chosen.id)].recipe)
 
     def action_delete(self) -> None:
         """Delete the run under the cursor, after asking."""
@@ -192,3 +226,10 @@ class HomeScreen(Screen[None]):
 
         remove(run.path)
         self._read_folder()
+
+
+def _in_words(name: str, experiment: Experiment) -> str:
+    recipes = experiment.recipes
+    if len(recipes) == 1:
+        return f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}"
+    return f"{experiment.look}\n\n{len(recipes)} recipes: {', '.join(recipes)}\n\n$ gradtui compare {name} --view"

@@ -10,17 +10,19 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from gradtui.errors import GradtuiError
 from gradtui.tui.feed import FRAMES_PER_SECOND, Feed, Waiting
 from gradtui.tui.messages import Delivered, RowOpened, RowSelected, Slot
+from gradtui.tui.screens.trained import TrainedScreen
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
     from gradtui.tui.screens.neurons import NeuronsScreen
+    from gradtui.tui.screens.through_time import ThroughTimeScreen
     from gradtui.tui.widgets.bars import Bars
     from gradtui.tui.widgets.run_body import RunBody
     from gradtui.tui.widgets.run_header import RunHeader
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 JUMP = 0.02  # share of the run that ← and → move by
 
 
-class RunScreen(Screen[None]):
+class RunScreen(TrainedScreen):
     """Bars, neurons, curves and words about one run.
 
     `find`, `starting` and `log` are the feed's; `name` is shown until the run is open. `stop` stops a training that was
@@ -53,6 +55,8 @@ class RunScreen(Screen[None]):
         Binding("escape,h", "home", "home", tooltip="all experiments and runs; a training goes on"),
         Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
         Binding("p", "plot", "plot", tooltip="a large plot over time, to zoom into"),
+        Binding("t", "time", "time steps", show=False, tooltip="the gradient through time of a recurrent net"),
+        Binding("w", "again", "again with", tooltip="the same training again with one thing changed, side by side"),
     ]
 
     def __init__(
@@ -72,6 +76,7 @@ class RunScreen(Screen[None]):
         self._failed = False
         self._slot = Slot()
         self._neurons_screen: NeuronsScreen | None = None
+        self._time_screen: ThroughTimeScreen | None = None
         self.feed = Feed(find, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
 
     def compose(self) -> ComposeResult:
@@ -131,8 +136,14 @@ class RunScreen(Screen[None]):
             self._bars.focus()
         self._header.show(snapshot)
         self._body.show(snapshot)
-        if self._neurons_screen is not None:
-            self._neurons_screen.show(snapshot)
+        for screen in (self._neurons_screen, self._time_screen):
+            if screen is not None:
+                screen.show(snapshot)
+
+    @property
+    def name_to_attach(self) -> str:
+        """What `gradtui attach` takes to show this again."""
+        return self.feed.path.stem if self.feed.path is not None else "the run"
 
     @property
     def can_stop(self) -> bool:
@@ -226,6 +237,38 @@ class RunScreen(Screen[None]):
             from gradtui.tui.screens.plot import PlotScreen
 
             self.app.push_screen(PlotScreen(self.feed.path, self.snapshot.measure))
+
+    def action_time(self) -> None:
+        """Open the gradient through time."""
+        if self.snapshot is None:
+            return
+        if not self.snapshot.through_time:
+            self.notify("This net is not recurrent, or its gradient through time is not measured yet.", markup=False)
+            return
+        from gradtui.tui.screens.through_time import ThroughTimeScreen
+
+        self._time_screen = ThroughTimeScreen(self)
+        self.app.push_screen(self._time_screen, self._time_closed)
+        self._time_screen.show(self.snapshot)
+
+    def _time_closed(self, _: None) -> None:
+        self._time_screen = None
+
+    def action_again(self) -> None:
+        """Train the same recipe with one thing changed."""
+        if self.snapshot is None or self.feed.path is None:
+            return
+        if self.snapshot.recipe is None:
+            self.notify("This run was not made from a recipe: only built-in trainings can be had again.", markup=False)
+            return
+        from gradtui.lab.recipe import Recipe
+
+        try:
+            recipe = Recipe.from_json(self.snapshot.recipe)
+        except GradtuiError as error:
+            self.notify(clean(str(error)), severity="error", markup=False)
+            return
+        cast("GradtuiApp", self.app).new_recipe(recipe, self.feed.path)
 
     def action_home(self) -> None:
         """Go to the list of experiments and runs."""
