@@ -11,7 +11,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from gradtui.lab.recipe import EXPERIMENTS
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.train import train
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.screens.run import RunScreen

@@ -24,6 +24,7 @@ from gradtui.runfolder import ENDING, remove
 BACKENDS = ("loky", "dask", "ray")
 # rates that `--tune lr` tries for each recipe, √10 apart; the best of them suits within a factor of two
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+CLUSTER_TIMEOUT = "10s"
 TUNING_FOLDER = "tuning"
 TUNING_SEED = 1_000  # beside the seeds that are compared
 
@@ -187,7 +188,7 @@ def _cluster(kind: str, address: str) -> Iterator[None]:
         from dask.distributed import Client
 
         with Client(  # type: ignore[no-untyped-call]
-            f"tcp://{address}" if address else None, timeout="10s"
+            f"tcp://{address}" if address else None, timeout=CLUSTER_TIMEOUT
         ):
             yield
     except ImportError as error:

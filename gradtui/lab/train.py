@@ -156,13 +156,11 @@ class _Trainer:
                     return "stopped", f"asked to stop at step {self.step:,} of {total:,}"
                 self._recorder.log(epoch=epoch + start / count)
                 batch = images[start : start + size]
-                loss = self._one_step(batch, targets[start : start + size])
-                # math.isfinite would wait for a device; the lab trains on the CPU, where it reads one number
-                if not self._diverged and not math.isfinite(loss):
-                    self._diverged = self._how_it_diverged(batch)
-                    last_step = self.step + STEPS_AFTER_NAN
-                if self.step >= last_step and self._diverged:
-                    return "stopped", self._diverged
+                self._one_step(batch, targets[start : start + size])
+                if self._diverged:
+                    last_step = min(last_step, self.step + STEPS_AFTER_NAN)
+                    if self.step >= last_step:
+                        return "stopped", self._diverged
                 if on_progress is not None and time.monotonic() - self._told > PROGRESS_EVERY:
                     self._tell(on_progress, epoch, total)
             if self._evaluation_due(epoch + 1):
@@ -185,7 +183,7 @@ class _Trainer:
         self._recorder.log(test_accuracy=right)
         return right
 
-    def _one_step(self, images: Tensor, targets: Tensor) -> float:
+    def _one_step(self, images: Tensor, targets: Tensor) -> None:
         watched = self._watch_time()
         loss = self._cost(self._model(images), targets)
         self._descent.optimizer.zero_grad()
@@ -195,9 +193,11 @@ class _Trainer:
         value = loss.item()
         self._recorder.log(loss=value)
         self._losses.append(value)
+        # math.isfinite would wait for a device; the lab trains on the CPU, where it reads one number
+        if not self._diverged and not math.isfinite(value):
+            self._diverged = self._how_it_diverged(images)
         self._descent.step()
         self.step += 1
-        return value
 
     def _watch_time(self) -> Recurrent | None:
         """The net, if it is recurrent and its gradient through time is to be recorded in this step."""
@@ -251,21 +251,34 @@ class _Trainer:
         return outputs
 
     def _how_it_diverged(self, images: Tensor) -> str:
-        """The step and the layer: the first whose outputs for this batch are not finite."""
+        """The step and the layer, for the batch whose loss is not finite, before its step is taken.
+
+        Weights that are not finite come from a gradient that overflowed on its way back: the layer of them nearest to
+        the output is where it began. Otherwise it is the first layer whose outputs are not finite.
+        """
+        layers = [
+            (name, module)
+            for name, module in self._model.named_modules()
+            if name and next(module.parameters(recurse=False), None) is not None
+        ]
+        broken = [name for name, module in layers if not _is_finite(tuple(module.parameters(recurse=False)))][-1:]
+        found = broken or self._first_that_overflows(layers, images)
+        where = found[0] if found else "the cost"
+        return f"diverged at step {self.step + 1:,} in {where}: the loss is not finite"
+
+    def _first_that_overflows(self, layers: list[tuple[str, nn.Module]], images: Tensor) -> list[str]:
         found: list[str] = []
         handles = [
             module.register_forward_hook(
                 lambda _, __, output, name=name: found.append(name) if not _is_finite(output) else None
             )
-            for name, module in self._model.named_modules()
-            if name and next(module.parameters(recurse=False), None) is not None
+            for name, module in layers
         ]
         with torch.no_grad():
             self._model(images)
         for handle in handles:
             handle.remove()
-        where = f" in {found[0]}" if found else ""
-        return f"diverged at step {self.step:,}{where}: the loss is not finite"
+        return found[:1]
 
     def _tell(self, on_progress: Callable[[Progress], None], epoch: int, total: int) -> None:
         self._told = time.monotonic()

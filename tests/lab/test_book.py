@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from gradtui.lab import train as training
+from gradtui.lab import tensors as data_module
+from gradtui.lab import train as train_module
+from gradtui.lab.costs import COSTS
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.models import build
-from gradtui.lab.recipe import EXPERIMENTS, Recipe
-from gradtui.lab.train import _COSTS, _load, train
+from gradtui.lab.recipe import Recipe
+from gradtui.lab.tensors import load
+from gradtui.lab.train import train
 from gradtui.runfile import Rows, open_run
 
 # one thread: beside other busy processes two wait for each other after each small product
@@ -22,13 +26,13 @@ BOOK = EXPERIMENTS["nielsen"].recipe.but(threads=1)
 
 @pytest.fixture(scope="module")
 def read_once() -> Callable[..., object]:
-    return cache(training.mnist)
+    return cache(data_module.mnist)
 
 
 @pytest.fixture(autouse=True)
 def mnist_is_read_once(monkeypatch: pytest.MonkeyPatch, read_once: Callable[..., object]) -> None:
     """The files are unpacked once for all the trainings here; the trainings themselves do not differ."""
-    monkeypatch.setattr(training, "mnist", read_once)
+    monkeypatch.setattr(data_module, "mnist", read_once)
 
 
 def record(recipe: Recipe, folder: Path) -> Rows:
@@ -72,7 +76,7 @@ def test_shallower_nets_start_as_fast_as_over_ten_thousand_seeds(
 
 @pytest.mark.usefixtures("mnist_folder")
 def test_the_curves_over_five_hundred_epochs(runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "EVALUATIONS", 1)  # accuracies in between take longer than the training
+    monkeypatch.setattr(train_module, "EVALUATIONS", 1)  # accuracies in between take longer than the training
     ratios, slow_since = [], []
     for seed in range(5):
         rows = record(BOOK.but(hidden=(30,) * 4, seed=seed), runs_in_tmp)
@@ -124,10 +128,10 @@ def test_gradients_agree_with_numpy_to_nine_digits(
     if data == "mnist":
         request.getfixturevalue("mnist_folder")
     recipe = BOOK.but(data=data, hidden=(30, 30, 30, 30), dtype="float64", epochs=1, seed=3)
-    tensors = _load(recipe)
+    tensors = load(recipe)
     model = build(recipe, torch.Generator().manual_seed(recipe.seed))
     weights, biases = numpy_of(model)
-    loss = _COSTS[recipe.cost](model(tensors.images), tensors.targets)
+    loss = COSTS[recipe.cost](model(tensors.images), tensors.targets)
     loss.backward()
     cost, bias_grads, weight_grads = backpropagate(tensors.images.numpy(), tensors.targets.numpy(), weights, biases)
     assert loss.item() == pytest.approx(cost, rel=1e-9)
@@ -148,11 +152,11 @@ def test_a_step_decays_weights_by_lambda_over_n_and_leaves_biases_alone(
     runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = BOOK.but(data="digits", train_size=200, hidden=(5,), dtype="float64", l2=5.0, learning_rate=0.3, epochs=1)
-    tensors = _load(recipe)
+    tensors = load(recipe)
     model = build(recipe, torch.Generator().manual_seed(0))
     weights, biases = numpy_of(model)
     _, bias_grads, weight_grads = backpropagate(tensors.images.numpy(), tensors.targets.numpy(), weights, biases)
-    monkeypatch.setattr(training, "build", lambda *_: model)
+    monkeypatch.setattr(train_module, "build", lambda *_: model)
     assert train(recipe, folder=runs_in_tmp).steps == 1
     after_weights, after_biases = numpy_of(model)
     for layer in range(2):

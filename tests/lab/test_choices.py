@@ -15,9 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradtui.errors import DataMissingError, UsageError
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
 from gradtui.lab.launch import check_data
-from gradtui.lab.recipe import ACTIVATIONS, COSTS, DATA, DTYPES, EXPERIMENTS, INITIALISATIONS, Recipe
+from gradtui.lab.recipe import Recipe
+from gradtui.lab.remedies import choices
+from gradtui.lab.rules import DATA, DTYPES
 from gradtui.lab.train import train
 from gradtui.runfile import open_run
 
@@ -28,37 +31,46 @@ def parse(*words: str) -> Recipe:
     return recipe_from_flags(parser.parse_args(words))
 
 
+# what a choice does not make sense without
+NEEDS = {
+    "chain": ("--data", "point", "--hidden", "1,1"), "point": ("--hidden", "4,3"), "adding": (),
+    "identity": ("--net", "rnn"), "squared": ("--data", "adding"), "rnn": (), "lstm": (), "gru": (),
+}  # fmt: skip
 CHOICES = [
-    (flag, value)
-    for flag, values in (
-        ("data", DATA), ("activation", ACTIVATIONS), ("init", set(INITIALISATIONS) - {"chain"}), ("cost", COSTS),
+    (field, value)
+    for field, values in (
+        ("data", DATA), *((field, choices(field)) for field in (
+            "net", "activation", "init", "norm", "cost", "optimizer", "schedule", "input_scale")),
         ("dtype", DTYPES),
     )
-    for value in sorted(values)
+    for value in values
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("flag", "value"), CHOICES)
+@pytest.mark.parametrize(("field", "value"), CHOICES)
 def test_every_choice_lands_in_the_recipe_and_trains(
-    flag: str, value: str, request: pytest.FixtureRequest, runs_in_tmp: Path
+    field: str, value: str, request: pytest.FixtureRequest, runs_in_tmp: Path
 ) -> None:
-    recipe = parse(f"--{flag}", value, "--epochs", "1", "--train-size", "20", "--hidden", "4,3")
-    assert getattr(recipe, flag) == value
+    words = (f"--{field.replace('_', '-')}", value, "--epochs", "1", *NEEDS.get(value, ("--hidden", "4,3")))
+    if "point" not in words:
+        words += ("--train-size", "20")
+    recipe = parse(*words)
+    assert getattr(recipe, field) == value
     if value == "mnist":
         request.getfixturevalue("mnist_folder")
     result = train(recipe, folder=runs_in_tmp)
     assert result.outcome == "finished" and result.path is not None
     with open_run(result.path) as reader:
         assert reader.header.recipe == json.loads(json.dumps(recipe.to_json()))
-        assert [tuple(layer.shapes["weight"]) for layer in reader.layers()] == [
-            (4, recipe.inputs), (3, 4), (recipe.outputs, 3)
-        ]  # fmt: skip
+        assert sum(layer.parameters for layer in reader.layers()) == recipe.parameters
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_offered_as_it_stands(name: str) -> None:
     assert parse("--experiment", name) == EXPERIMENTS[name].recipe
-    assert Recipe.from_json(json.loads(json.dumps(EXPERIMENTS[name].recipe.to_json()))) == EXPERIMENTS[name].recipe
+    for label, recipe in EXPERIMENTS[name].recipes.items():
+        assert parse("--experiment", f"{name}/{label}") == recipe
+        assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradtui.errors import UsageError
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
-from gradtui.lab.recipe import ACTIVATIONS, COSTS, EXPERIMENTS, INITIALISATIONS, Recipe
+from gradtui.lab.recipe import Recipe
+from gradtui.lab.remedies import choices
+from gradtui.lab.rules import DATA
 
 
 def parse(*words: str) -> Recipe:
@@ -111,9 +114,9 @@ def test_another_activation_takes_its_own_rate() -> None:
     st.builds(
         Recipe,
         hidden=st.lists(st.integers(1, 50), max_size=5).map(tuple),
-        activation=st.sampled_from(sorted(ACTIVATIONS)),
-        init=st.sampled_from(sorted(set(INITIALISATIONS) - {"chain"})),
-        cost=st.sampled_from(sorted(COSTS)),
+        activation=st.sampled_from(sorted(choices("activation"))),
+        init=st.sampled_from(sorted(set(choices("init")) - {"chain", "identity"})),
+        cost=st.sampled_from(sorted(set(choices("cost")) - {"squared"})),
         learning_rate=st.none() | st.floats(0, 10),
         seed=st.integers(0, 2**40),
     )
@@ -142,10 +145,9 @@ def test_a_recipe_with_values_of_the_wrong_kind_is_refused(facts: dict[str, obje
 
 def test_sizes_that_the_recipe_knows_are_those_of_the_data() -> None:
     from gradtui.lab.launch import MNIST_NAMES
-    from gradtui.lab.recipe import TRAINING_IMAGES
     from pretrain.data import DIGITS_TRAINING, MNIST_FILES, MNIST_TRAINING
 
-    assert TRAINING_IMAGES == {"digits": DIGITS_TRAINING, "mnist": MNIST_TRAINING}
+    assert (DATA["digits"].images, DATA["mnist"].images) == (DIGITS_TRAINING, MNIST_TRAINING)
     assert set(MNIST_NAMES) == {name for part in MNIST_FILES.values() for name in part}
 
 

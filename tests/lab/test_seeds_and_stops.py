@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,11 @@ def test_progress_counts_up_to_the_last_step(runs_in_tmp: Path) -> None:
     ("recipe", "threads"),
     [
         (Recipe(epochs=1, train_size=100), 1),
-        (Recipe(epochs=1, batch_size=0), 1),
-        (Recipe(epochs=1, train_size=5, hidden=(500,) * 9), 1),
-        (Recipe(epochs=1, train_size=64, batch_size=0, hidden=(1500,) * 2), 3),
+        (Recipe(epochs=1, train_size=64, batch_size=0, hidden=(1500,) * 2), 1),
         (Recipe(epochs=1, train_size=100, threads=2), 2),
     ],
 )
-def test_small_nets_take_one_thread_unless_told_otherwise(recipe: Recipe, threads: int, runs_in_tmp: Path) -> None:
+def test_a_training_takes_one_thread_unless_told_otherwise(recipe: Recipe, threads: int, runs_in_tmp: Path) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -95,11 +94,13 @@ def test_small_nets_take_one_thread_unless_told_otherwise(recipe: Recipe, thread
 )
 def test_an_absurd_rate_is_a_result_and_no_error(wild: Recipe, runs_in_tmp: Path) -> None:
     result = train(wild, folder=runs_in_tmp)
-    assert result.outcome == "stopped" and result.detail.startswith("diverged: the loss is not finite since step")
+    assert result.outcome == "stopped"
+    found = re.match(r"diverged at step ([0-9]+) in (fc[0-9]|the cost): the loss is not finite", result.detail)
+    assert found, result.detail
     assert result.path is not None
     with open_run(result.path) as reader:
         assert (reader.status().state, reader.status().detail) == ("stopped", result.detail)
-        since = int(result.detail.rpartition(" ")[2].replace(",", ""))
+        since = int(found[1])
         rows = reader.newer(0)
         assert rows.step[np.flatnonzero(~np.isfinite(rows.loss))[0]] == since
         assert result.steps == since + 50, "the run shows a little of what came after"
