@@ -6,7 +6,7 @@ Standard library only. The learning rates were found by `gradtui compare NAME --
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtui.errors import UsageError
@@ -40,6 +40,45 @@ def find(name: str) -> tuple[Experiment, str]:
 
 
 # fmt: off
+# Of nine rates from 0.0003 to 3 the one that validates best: `gradtui compare NAME --tune lr`. What stays at chance at
+# each of them takes _STUCK
+_STUCK = 0.1
+_RATES: dict[str, dict[str, float]] = {
+    "vanishing": {f"{depth} deep": _STUCK for depth in (1, 2, 3, 4, 6, 8, 10)},
+    "activations": {
+        "sigmoid": _STUCK, "tanh": 0.01, "softplus": 0.001, "relu": 0.01, "leaky-relu": 0.01, "prelu": 0.03,
+        "elu": 0.01, "selu": 0.01, "gelu": 0.03, "silu": 0.01, "maxout": 0.01,
+    },
+    "initialisation": {
+        "xavier": 0.01, "xavier-uniform": 0.03, "uniform": 0.01, "lecun": 0.01, "he": 0.03, "he-uniform": 0.01,
+        "orthogonal": 0.03, "lsuv": 0.03, "N(0, 1)": 0.0003, "N(0, 0.01²)": _STUCK,
+    },
+    "normalisation": {
+        "none": _STUCK, "batch-norm": 0.1, "layer-norm": 0.1, "rms-norm": 0.1, "lrn": _STUCK,
+        "inputs-symmetric": _STUCK, "inputs-standardised": 0.3,
+    },
+    "residual": {
+        "plain 20": 0.01, "residual 20": 0.1, "plain 56": 0.003, "residual 56": 0.1, "plain 110": 0.003,
+        "residual 110": 0.1, "plain 1,000": 0.0003, "residual 1,000": 0.1,
+    },
+    "memory": {
+        "rnn": 0.003, "irnn": 0.003, "lstm": 0.03, "gru": 0.01, "lstm, gate shut": 0.03, "rnn, rows": 0.003,
+        "lstm, rows": 0.01, "gru, rows": 0.01,
+    },
+    "optimizers": {
+        "sgd": 3.0, "momentum": 0.3, "nesterov": 0.3, "adagrad": 0.1, "adadelta": 3.0, "rmsprop": 0.03, "adam": 0.01,
+        "adamw": 0.01, "momentum, warm-up": 0.3, "momentum, cosine": 0.3, "momentum, step": 0.3,
+    },
+    "losses": {"quadratic": 3.0, "cross-entropy": 3.0, "softmax-quadratic": 3.0, "softmax": 3.0},
+    "regularity": {
+        "none": 0.03, "dropout": 0.03, "early-stopping": 0.03, "narrower": 0.03, "shallower": 0.03, "low-rank": 0.003,
+        "l1": 0.03, "l2": 0.01, "weight-decay": 0.1, "max-norm": 0.03, "weight-clip": 0.03,
+    },
+    "remedies": {
+        "nothing": _STUCK, "relu + he": 0.01, "tanh": 0.01, "lsuv": _STUCK, "batch-norm": 0.01, "residual": 0.1,
+        "clip-norm": _STUCK, "max-norm": _STUCK, "cross-entropy": _STUCK, "adam": 0.003, "shallower": _STUCK,
+    },
+}
 # one pass over the digits in batches of 20 is 60 steps; recorded within a share of the time, so that times compare
 _SET = Recipe(batch_size=20, epochs=60, every=None, momentum=0.9, cost="softmax")
 _TEN = _SET.but(hidden=(30,) * 10, init="xavier")
@@ -59,28 +98,23 @@ _UNSTABLE = _ADDING.but(
 _FEW = _SET.but(hidden=(100, 100, 100), activation="relu", init="he", train_size=200, epochs=150)
 
 
-def _set(base: Recipe, changes: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float]) -> dict[str, Recipe]:
-    """The base with each set of changes, by label; rates that are not there are the recipe's own."""
-    return {
-        label: base.adapted({**changed, **({"learning_rate": rates[label]} if label in rates else {})}).but(name=label)
-        for label, changed in changes.items()
-    }
+def _set(base: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Recipe]:
+    """The base with each set of changes, by label."""
+    return {label: base.adapted(changed).but(name=label) for label, changed in changes.items()}
 
 
-def _with(base: Recipe, remedies: Mapping[str, tuple[str, ...]], rates: Mapping[str, float]) -> dict[str, Recipe]:
+def _with(base: Recipe, remedies: Mapping[str, tuple[str, ...]]) -> dict[str, Recipe]:
     """The base with remedies of the table, by label."""
-    recipes = {label: base.with_remedies(*names) for label, names in remedies.items()}
-    return {label: recipe.but(name=label, learning_rate=rates.get(label, recipe.learning_rate))
-            for label, recipe in recipes.items()}  # fmt: skip
+    return {label: base.with_remedies(*names).but(name=label) for label, names in remedies.items()}
 
 
-EXPERIMENTS = {
+_UNTUNED = {
     "vanishing": Experiment(
         "Vanishing gradient",
         "The same sigmoid net with one to ten hidden layers. Each layer on the way back multiplies the gradient by a "
         "small slope: look at how the first bar shrinks with each layer that is added, and from which depth on the net "
         "stays at chance.",
-        _set(_SET, {f"{depth} deep": {"hidden": (30,) * depth} for depth in (1, 2, 3, 4, 6, 8, 10)}, {}),
+        _set(_SET, {f"{depth} deep": {"hidden": (30,) * depth} for depth in (1, 2, 3, 4, 6, 8, 10)}),
         target_cost=0.3,
     ),
     "exploding": Experiment(
@@ -106,7 +140,7 @@ EXPERIMENTS = {
             "relu": ("relu", "he"), "leaky-relu": ("leaky-relu", "he"), "prelu": ("prelu", "he"),
             "elu": ("elu", "he"), "selu": ("selu", "lecun"), "gelu": ("gelu", "he"), "silu": ("silu", "he"),
             "maxout": ("maxout", "xavier"),
-        }, {}),
+        }),
         target_cost=0.3,
     ),
     "initialisation": Experiment(
@@ -117,18 +151,18 @@ EXPERIMENTS = {
             "xavier": ("xavier",), "xavier-uniform": ("xavier-uniform",), "uniform": ("uniform",),
             "lecun": ("lecun",), "he": ("he",), "he-uniform": ("he-uniform",), "orthogonal": ("orthogonal",),
             "lsuv": ("lsuv",), "N(0, 1)": ("normal",),
-        }, {}) | {"N(0, 0.01²)": _EIGHT.adapted({"activation": "tanh", "init": "normal", "sigma": 0.01}).but(
+        }) | {"N(0, 0.01²)": _EIGHT.adapted({"activation": "tanh", "init": "normal", "sigma": 0.01}).but(
             name="N(0, 0.01²)")},
         target_cost=0.3,
     ),
     "normalisation": Experiment(
         "Normalisation",
         "Four sigmoid layers of 64 that stay at chance as they are. Normalised layer by layer, they learn; scaling the "
-        "inputs alone does not reach so deep.",
+        "inputs alone helps less.",
         _with(_EIGHT.but(hidden=(64,) * 4, init="xavier"), {
             "none": (), "batch-norm": ("batch-norm",), "layer-norm": ("layer-norm",), "rms-norm": ("rms-norm",),
             "lrn": ("lrn",), "inputs-symmetric": ("inputs-symmetric",), "inputs-standardised": ("inputs-standardised",),
-        }, {}),
+        }),
         target_cost=0.3,
     ),
     "residual": Experiment(
@@ -146,10 +180,10 @@ EXPERIMENTS = {
         "Memory: RNN, LSTM and GRU",
         "The adding problem over 50 time steps, and digits read row by row. Open the gradient through time (t): a "
         "plain RNN forgets what it saw first, gates carry it. An LSTM needs its forget gate open from the start.",
-        _with(_ADDING, {"rnn": (), "irnn": ("irnn",), "lstm": ("lstm",), "gru": ("gru",)}, {})
+        _with(_ADDING, {"rnn": (), "irnn": ("irnn",), "lstm": ("lstm",), "gru": ("gru",)})
         | {"lstm, gate shut": _ADDING.adapted({"net": "lstm"}).but(name="lstm, gate shut")}
         | {f"{label}, rows": recipe.but(name=f"{label}, rows")
-           for label, recipe in _with(_ROWS, {"rnn": (), "lstm": ("lstm",), "gru": ("gru",)}, {}).items()},
+           for label, recipe in _with(_ROWS, {"rnn": (), "lstm": ("lstm",), "gru": ("gru",)}).items()},
         target_cost=0.05,
     ),
     "clipping": Experiment(
@@ -158,29 +192,29 @@ EXPERIMENTS = {
         "weights into NaN. Clipping by norm or by value keeps it alive; AGC spares the output layer, and loses there.",
         _with(_UNSTABLE, {
             "unclipped": (), "clip-norm": ("clip-norm",), "clip-value": ("clip-value",), "agc": ("agc",),
-        }, {}),
+        }),
         target_cost=0.16,
     ),
     "optimizers": Experiment(
         "Optimizers",
-        "Four sigmoid layers of 30. Plain SGD waits on a plateau while the first layers hardly move; whoever divides a "
-        "gradient by its recent size moves all layers alike.",
+        "Four sigmoid layers of 30, each optimizer with its own best rate. Plain SGD needs a rate of 3 to leave the "
+        "plateau where the first layers hardly move; whoever divides a gradient by its recent size moves all alike.",
         _with(_SET.but(hidden=(30,) * 4, init="xavier", momentum=0.0), {
             "sgd": ("sgd",), "momentum": ("momentum",), "nesterov": ("nesterov",), "adagrad": ("adagrad",),
             "adadelta": ("adadelta",), "rmsprop": ("rmsprop",), "adam": ("adam",), "adamw": ("adamw",),
             "momentum, warm-up": ("momentum", "warm-up"), "momentum, cosine": ("momentum", "cosine"),
             "momentum, step": ("momentum", "step-decay"),
-        }, {}),
+        }),
         target_cost=0.3,
     ),
     "losses": Experiment(
         "Losses",
-        "Two hidden layers of 30 with weights N(0, 1), whose outputs start saturated. With a squared error their slope "
-        "stands in the gradient, and they learn slowly; cross-entropy cancels it.",
-        _with(_SET.but(hidden=(30, 30), init="normal", momentum=0.0), {
+        "Two hidden layers of 30 with weights N(0, 2²), whose outputs start saturated, many of them wrongly. With a "
+        "squared error their slope stands in the gradient, and they learn slowly; cross-entropy cancels it.",
+        _with(_SET.but(hidden=(30, 30), init="normal", sigma=2.0, momentum=0.0), {
             "quadratic": ("quadratic",), "cross-entropy": ("cross-entropy",),
             "softmax-quadratic": ("softmax-quadratic",), "softmax": ("softmax",),
-        }, {}),
+        }),
     ),
     "regularity": Experiment(
         "Regularity",
@@ -190,7 +224,7 @@ EXPERIMENTS = {
             "none": (), "dropout": ("dropout",), "early-stopping": ("early-stopping",), "narrower": ("narrower",),
             "shallower": ("shallower",), "low-rank": ("low-rank",), "l1": ("l1",), "l2": ("l2",),
             "weight-decay": ("weight-decay",), "max-norm": ("max-norm",), "weight-clip": ("weight-clip",),
-        }, {}),
+        }),
     ),
     "remedies": Experiment(
         "Remedies, one of each family",
@@ -201,7 +235,7 @@ EXPERIMENTS = {
             "batch-norm": ("batch-norm",), "residual": ("residual",), "clip-norm": ("clip-norm",),
             "max-norm": ("max-norm",), "cross-entropy": ("cross-entropy",), "adam": ("adam",),
             "shallower": ("shallower",),
-        }, {}),
+        }),
         target_cost=0.3,
     ),
     "nielsen": Experiment(
@@ -219,3 +253,13 @@ EXPERIMENTS = {
     ),
 }
 # fmt: on
+EXPERIMENTS = {
+    name: replace(
+        experiment,
+        recipes={
+            label: recipe.but(learning_rate=_RATES.get(name, {}).get(label, recipe.learning_rate))
+            for label, recipe in experiment.recipes.items()
+        },
+    )
+    for name, experiment in _UNTUNED.items()
+}

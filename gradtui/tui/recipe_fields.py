@@ -70,7 +70,9 @@ def text_of(recipe: Recipe, field: Field) -> str:
         return recipe.shape.replace("×", "x").split("-", 1)[1].rpartition("-")[0].replace("-", ",") or "none"
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def neighbour(field: Field, text: str, by: int) -> str:
@@ -79,9 +81,9 @@ def neighbour(field: Field, text: str, by: int) -> str:
         return field.offered[(field.offered.index(text) + by) % len(field.offered)]
     try:
         number = float(text)
+        numbers = [(float(offered), offered) for offered in field.offered if offered]
     except ValueError:
         return field.offered[0]
-    numbers = [(float(offered), offered) for offered in field.offered if offered]
     beyond = [pair for pair in numbers if (pair[0] > number) == (by > 0)]
     return (min if by > 0 else max)(beyond or numbers)[1]
 

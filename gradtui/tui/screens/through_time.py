@@ -41,6 +41,7 @@ class ThroughTimeScreen(Screen[None]):
         self._run = run
         self._snapshot: Snapshot | None = None
         self._state = 0
+        self._composed = False
 
     def compose(self) -> ComposeResult:
         """A header, the bars, one line in words."""
@@ -52,6 +53,7 @@ class ThroughTimeScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Show what there is."""
+        self._composed = True
         self.query_one(Bars).focus()
         if self._snapshot is not None:
             self.show(self._snapshot)
@@ -59,7 +61,7 @@ class ThroughTimeScreen(Screen[None]):
     def show(self, snapshot: Snapshot) -> None:
         """Show the states of a snapshot."""
         self._snapshot = snapshot
-        if not self.is_mounted or not snapshot.through_time:
+        if not self._composed or not snapshot.through_time:
             return
         self.query_one(RunHeader).show(snapshot)
         index = min(self._state, len(snapshot.through_time) - 1)
