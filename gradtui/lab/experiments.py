@@ -44,7 +44,7 @@ def find(name: str) -> tuple[Experiment, str]:
 # each of them takes _STUCK
 _STUCK = 0.1
 _RATES: dict[str, dict[str, float]] = {
-    "vanishing": {f"{depth} deep": _STUCK for depth in (1, 2, 3, 4, 6, 8, 10)},
+    "vanishing": {f"depth-{depth}": _STUCK for depth in (1, 2, 3, 4, 6, 8, 10)},
     "activations": {
         "sigmoid": _STUCK, "tanh": 0.01, "softplus": 0.001, "relu": 0.01, "leaky-relu": 0.01, "prelu": 0.03,
         "elu": 0.01, "selu": 0.01, "gelu": 0.03, "silu": 0.01, "maxout": 0.01,
@@ -58,8 +58,8 @@ _RATES: dict[str, dict[str, float]] = {
         "inputs-symmetric": _STUCK, "inputs-standardised": 0.3,
     },
     "residual": {
-        "plain 20": 0.01, "residual 20": 0.1, "plain 56": 0.003, "residual 56": 0.1, "plain 110": 0.003,
-        "residual 110": 0.1, "plain 1,000": 0.0003, "residual 1,000": 0.1,
+        "plain 20": 0.03, "residual 20": 0.1, "plain 56": 0.001, "residual 56": 0.1, "plain 110": 0.1,
+        "residual 110": 0.3, "plain 1,000": 0.0003, "residual 1,000": 0.1,
     },
     "memory": {
         "rnn": 0.003, "irnn": 0.003, "lstm": 0.03, "gru": 0.01, "lstm, gate shut": 0.03, "rnn, rows": 0.003,
@@ -114,7 +114,7 @@ _UNTUNED = {
         "The same sigmoid net with one to ten hidden layers. Each layer on the way back multiplies the gradient by a "
         "small slope: look at how the first bar shrinks with each layer that is added, and from which depth on the net "
         "stays at chance.",
-        _set(_SET, {f"{depth} deep": {"hidden": (30,) * depth} for depth in (1, 2, 3, 4, 6, 8, 10)}),
+        _set(_SET, {f"depth-{depth}": {"hidden": (30,) * depth} for depth in (1, 2, 3, 4, 6, 8, 10)}),
         target_cost=0.3,
     ),
     "exploding": Experiment(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from gradtui.lab.plan import Plan
+from gradtui.lab.recipe import Recipe
 from tests.end_to_end.terminal import Terminal
 from tests.synthetic import make_run, speeds
 
@@ -27,14 +31,48 @@ def test_the_readme_holds_what_these_tests_look_for() -> None:
     assert len(COMMANDS) >= 8 and len(EXAMPLES) == 2
 
 
+def check_comparison(words: list[str], folder: Path) -> None:
+    """Run a comparison with fewer epochs and recipes than the README's: what it prints and writes is what counts."""
+    short = ["--epochs", "2", *(["--only", "nothing", "--only", "tanh"] if "remedies" in words else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "gradtui", *words, *short], capture_output=True, text=True, timeout=110, check=True
+    )
+    assert "spread at the start" in done.stdout and "±" in done.stdout
+    if "--html" in words:
+        page = (folder / words[words.index("--html") + 1]).read_text()
+        assert "<svg" in page and "nothing" in page
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_command(words: list[str], runs_in_tmp: Path, request: pytest.FixtureRequest) -> None:
+def test_command(
+    words: list[str],
+    runs_in_tmp: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if "nielsen" in words:
         request.getfixturevalue("mnist_folder")
     if words[:1] in (["attach"], ["runs"]):
         make_run(runs_in_tmp / "one.gradtui")
+    if "remedies.compare" in words:
+        Plan(runs_in_tmp / "remedies.compare", "Remedies", "", {"a": Recipe(), "b": Recipe(seed=1)}, (0,)).save()
+    monkeypatch.chdir(tmp_path)
+    if words[:1] == ["compare"] and "--view" not in words:
+        check_comparison(words, tmp_path)
+        return
     with Terminal(*words) as terminal:
-        if "--headless" in words:
+        if words == ["remedies"]:
+            assert terminal.wait_for_exit() == 0
+            assert "ACTIVATION" in terminal.text or "PRETRAINING" in terminal.text
+        elif words[:1] == ["compare"] or "remedies.compare" in words:
+            terminal.wait_for("waiting")
+            terminal.press("q")
+            if words[:1] == ["compare"]:
+                terminal.wait_for("is still training")
+                terminal.press("s")
+            assert terminal.wait_for_exit() == 0
+        elif "--headless" in words:
             assert terminal.wait_for_exit(60) == 0
             assert "slower than fc4" in terminal.text and "gradtui attach" in terminal.text
         elif words[:1] == ["runs"]:

@@ -346,7 +346,8 @@ async def test_home_lists_live_runs_first_and_deletes_after_asking(runs_in_tmp: 
         await shows(pilot, "✗ unreadable")
         text = text_of(app.screen)
         assert text.index("● live") < text.index("✔ finished")
-        assert "Eight hidden layers of sigmoids" in text
+        about = app.screen.query_one("#about-text").content  # type: ignore[attr-defined]
+        assert str(about).startswith("The same sigmoid net with one to ten hidden layers")
         await pilot.press("tab", "d")
         await pilot.pause()
         assert isinstance(app.screen, HomeScreen) and (runs_in_tmp / "live.gradtui").exists(), "a live run stays"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
+from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.screens.run import RunScreen
@@ -72,3 +73,42 @@ def test_home(snap_compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         await pilot.pause(0.3)
 
     assert snap_compare(GradtuiApp(folder), terminal_size=(100, 30), run_before=listed)
+
+
+async def settled(pilot: Pilot[object]) -> None:
+    for _ in range(300):
+        if getattr(pilot.app.screen, "_newest", None) is not None:
+            break
+        await asyncio.sleep(0.02)
+    await pilot.pause(0.7)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_compare(size: tuple[int, int], snap_compare, runs_in_tmp: Path) -> None:  # type: ignore[no-untyped-def]
+    paths = [make_run(runs_in_tmp / f"{depth} deep.gradtui", count=depth, started=0.0).path for depth in (3, 6)]
+    app = GradtuiApp(runs_in_tmp, comparison=[*paths, runs_in_tmp / "not yet.gradtui"])
+    assert snap_compare(app, terminal_size=size, run_before=settled)
+
+
+@pytest.mark.parametrize("size", [(60, 16), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_recipe_form(size: tuple[int, int], snap_compare, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    app = GradtuiApp(Path("runs"))
+
+    async def filled(pilot: Pilot[object]) -> None:
+        app.new_recipe(Recipe(hidden=(20, 20), epochs=10))
+        await pilot.pause(0.3)
+        await pilot.press("right", "right", "right")
+        await pilot.pause(0.3)
+
+    assert snap_compare(app, terminal_size=size, run_before=filled)
+
+
+def test_through_time(snap_compare, runs_in_tmp: Path) -> None:  # type: ignore[no-untyped-def]
+    writer = RunWriter(runs_in_tmp / "rnn.gradtui", header("rnn"), MEASURES)
+    writer.set_layers(layers(2))
+    writer.step(1, 0.1, 0.1, 0.5, 0.1, speeds(1, 2).tobytes())
+    writer.through_time(1, {"h1": np.geomspace(1e-12, 0.25, 50).astype(np.float32)})
+    writer.close()
+    app = GradtuiApp(runs_in_tmp, run=writer.path)
+    assert snap_compare(app, terminal_size=(100, 30), run_before=lambda pilot: drawn(pilot, "t"))
