@@ -27,7 +27,7 @@ from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, 
 
 LOOK_EVERY = 0.5  # s between looks at how far the trainings are
 INTERRUPTED = 130
-DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, where an experiment has none of its own
+DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, of recipes that are no experiment
 
 
 def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
@@ -59,7 +59,9 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
         recipes[_free(label, recipes)] = base.with_remedies(*(name.strip() for name in remedies.split(",")))
     if options.only:
         recipes = _only(recipes, options.only)
-    target = next((target for target in [options.target_cost, *targets] if target is not None), DEFAULT_TARGET)
+    target = targets[0] if targets else DEFAULT_TARGET
+    if options.target_cost is not None:
+        target = options.target_cost
     folder = comparison_folder(runs_folder, options.name or "-".join(names))
     recipes = {label: recipe.but(name=label) for label, recipe in recipes.items()}
     title = EXPERIMENTS[names[0]].title if names[0] in EXPERIMENTS and len(names) == 1 else folder.stem
@@ -123,7 +125,8 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
         print(as_json(plan, found))
         return
     rows = [as_cells(row) for row in table(plan, found)]
-    headings = tuple(f"epochs to {plan.target_cost:g}" if h == "epochs to cost" else h for h in HEADINGS)
+    told = "" if plan.target_cost is None else f"epochs to {plan.target_cost:g}"
+    headings = tuple(told if heading == "epochs to cost" else heading for heading in HEADINGS)
     console = Console(highlight=False, markup=False)
     if console.is_terminal:
         # an empty column says nothing

@@ -100,7 +100,7 @@ def rate_factor(schedule: str, warmup: int, step: int, total: int) -> float:
     if schedule == "step":
         return float(math.prod(STEP_BY for at in STEP_AT if done >= at))
     if schedule == "exponential":
-        return EXPONENTIAL_END**done
+        return float(EXPONENTIAL_END**done)
     if schedule == "linear":
         return max(0.0, 1 - done)
     if schedule == "cosine":

@@ -161,6 +161,8 @@ class CompareScreen(TrainedScreen):
             parts.append(f"● {live} training")
         if waiting:
             parts.append(f"○ {waiting} waiting")
+        if waiting and not live and self._owner() is not None:
+            parts.append("starting …")
         if len(self._sources) > 1:
             parts.append(f"seed {self._seed + 1} of {len(self._sources)} (n)")
         if self._hidden:
