@@ -157,7 +157,7 @@ def test_lsuv_gives_every_layer_outputs_of_variance_one(changes: dict[str, objec
     seen: dict[str, float] = {}
     for name, module in model.named_children():
         if name.startswith("fc"):
-            module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: float(out.var())}))
+            module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: float(out.detach().var())}))
     model(tensors.images[:512])
     assert len(seen) == 7
     for name, variance in seen.items():
