@@ -27,6 +27,7 @@ from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, 
 
 LOOK_EVERY = 0.5  # s between looks at how far the trainings are
 INTERRUPTED = 130
+IMAGES = ("digits", "mnist")  # data that an experiment may be repeated on
 DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, of recipes that are no experiment
 
 
@@ -45,7 +46,9 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
         experiment, label = find(what)
         chosen = {label: experiment.recipes[label]} if "/" in what else dict(experiment.recipes)
         for label, recipe in chosen.items():
-            recipes[_free(label, recipes)] = changed_by_flags(recipe, {**changes, "name": label})
+            # chains and adding problems are of no other data
+            fitting = changes if recipe.data in IMAGES else {**changes, "data": None}
+            recipes[_free(label, recipes)] = changed_by_flags(recipe, {**fitting, "name": label})
         names.append(what.replace("/", "-"))
         looks.append(experiment.look)
         targets.append(experiment.target_cost)

@@ -18,6 +18,7 @@ import pytest
 
 from gradtui.errors import GradtuiError, RunFileError, UsageError
 from gradtui.lab.compare import plan_of, run_cells, tune_rates
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.plan import Plan, comparisons, load_plan, locked, running
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import RunResult, as_csv, as_json, estimate, result_of, results, spread, table
@@ -306,6 +307,9 @@ def test_any_recipes_can_be_compared_experiments_parts_of_them_and_files(tmp_pat
     assert together.recipes["mine"].hidden == (7,) and together.recipes["selu + lecun"].hidden == (30,) * 10
     whole = plan("remedies", "--only", "tanh", "--only", "adam")
     assert list(whole.recipes) == ["tanh", "adam"] and whole.target_cost is not None
+    for name in EXPERIMENTS:
+        of_mnist = plan(name, "--data", "mnist").recipes
+        assert {recipe.data for recipe in of_mnist.values()} <= {"mnist", "adding", "point"}
     mnist = plan("vanishing", "--data", "mnist")
     assert {recipe.data for recipe in mnist.recipes.values()} == {"mnist"}
     assert all(3 <= recipe.epochs < 60 for recipe in mnist.recipes.values()), "about as many steps as on the digits"
