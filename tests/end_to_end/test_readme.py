@@ -64,7 +64,7 @@ def test_command(
     with Terminal(*words) as terminal:
         if words == ["remedies"]:
             assert terminal.wait_for_exit() == 0
-            assert "ACTIVATION" in terminal.text or "PRETRAINING" in terminal.text
+            assert re.search(r"\(\w+ et al\. 20[0-9]{2}\)", terminal.text), "who found it"
         elif words[:1] == ["compare"] or "remedies.compare" in words:
             terminal.wait_for("waiting")
             terminal.press("q")

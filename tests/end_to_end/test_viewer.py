@@ -102,8 +102,10 @@ def test_leaving_while_the_training_is_still_starting_asks_too(runs_in_tmp: Path
 def test_home_starts_an_experiment_and_comes_back_to_it() -> None:
     with Terminal(width=80, height=24) as terminal:
         terminal.wait_for("Vanishing gradient")
+        terminal.press(6 * "\x1b[B")
+        terminal.wait_for("compare memory")  # the longest
         terminal.press("\r")
-        terminal.wait_for("● live")
+        terminal.wait_for("2 training")
         terminal.press("\x1b")
         terminal.wait_for(lambda text: "Runs in" in text and "● live" in text)
         terminal.press("\t\r")

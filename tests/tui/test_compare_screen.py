@@ -218,7 +218,7 @@ def test_an_owner_is_asked_about_before_leaving(runs_in_tmp: Path) -> None:
                 await pilot.pause()
 
     asyncio.run(drive())
-    assert app.return_value is not None and str(plan.folder) in app.return_value
+    assert app.return_value is not None and "mine.compare" in app.return_value
 
 
 def test_a_comparison_that_is_not_there_is_one_line(runs_in_tmp: Path) -> None:

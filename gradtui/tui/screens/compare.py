@@ -190,12 +190,14 @@ class CompareScreen(TrainedScreen):
     @property
     def name_to_attach(self) -> str:
         """What `gradtui attach` takes to show this again."""
-        return str(self._sources[0][0].path.parent)
+        return self._sources[0][0].path.parent.name
 
     @property
     def can_stop(self) -> bool:
         """Whether a process still trains these runs, and can be told to stop."""
-        return self._owner() is not None
+        lanes = self._newest.lanes if self._newest is not None else ()
+        over = len(self._sources) == 1 and lanes and not any(lane.state in ("live", "waiting") for lane in lanes)
+        return not over and self._owner() is not None
 
     def stop_training(self) -> None:
         """Ask that process to stop; what is done is kept."""

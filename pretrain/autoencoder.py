@@ -1,0 +1,244 @@
+"""One layer that learns to rebuild its inputs: plain, denoising, contractive or sparse, with tied weights or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own name for it
+from torch.nn.utils import skip_init
+
+from pretrain.data import DataError
+
+Kind = Literal["plain", "denoising", "contractive", "sparse"]
+Activation = Literal["sigmoid", "tanh", "relu", "linear"]
+Cost = Literal["cross-entropy", "squared"]
+Noise = Literal["masking", "gaussian", "salt-and-pepper"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "linear": nn.Identity,
+}
+LEAST_ACTIVITY = 1e-6  # a unit that is never on, or always, would make the divergence and its gradient infinite
+
+
+class Autoencoder(nn.Module):
+    """h = act(W x + b) [batch, outputs], and x rebuilt from it [batch, inputs]: sigmoid(V h + c), or V h + c.
+
+    `tied` makes V the transpose of W. The cost of an image is the cross-entropy, summed over the inputs, of a sigmoid
+    decoder, or ‖x − x̂‖² of a linear one. The cost of a batch is the mean over its images; to that `kind` adds:
+
+    - plain: nothing (Bengio et al. 2007);
+    - denoising: nothing, but the code is that of the corrupted image (Vincent et al. 2010, section 3): `noise` of
+      `level`, a probability for masking and salt-and-pepper, a standard deviation for gaussian;
+    - contractive: `contraction` ‖∂h/∂x‖²_F, mean over the images (Rifai et al. 2011, equations 7 and 9);
+    - sparse: `sparsity` Σ_j KL(`target` ‖ mean of h_j over the batch) (Ng 2011, *Sparse autoencoder*, section 3).
+
+    The weights start uniform as Glorot & Bengio 2010 (equation 16; four times that for sigmoid, whose slope at 0 is a
+    quarter) or for relu He et al. 2015 have it, drawn from `generator`; the biases at 0. Raises `ValueError` for
+    settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kind: Kind = "plain",
+        tied: bool = True,
+        activation: Activation = "sigmoid",
+        cost: Cost = "cross-entropy",
+        noise: Noise = "masking",
+        level: float = 0.25,
+        contraction: float = 0.1,
+        target: float = 0.05,
+        sparsity: float = 3.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, allowed in (
+            ("kind", kind, Kind),
+            ("activation", activation, Activation),
+            ("cost", cost, Cost),
+            ("noise", noise, Noise),
+        ):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name} is one of {', '.join(get_args(allowed))}, not {value!r}")
+        if min(inputs, outputs) < 1:
+            raise ValueError(f"an autoencoder needs an input and an output or more, not {inputs} and {outputs}")
+        if kind == "sparse" and activation != "sigmoid":
+            raise ValueError("a sparse autoencoder needs sigmoid units: the divergence is between probabilities")
+        if kind == "sparse" and not 0 < target < 1:
+            raise ValueError(f"the target of a sparse autoencoder is a share between 0 and 1, not {target}")
+        _check_level(noise, level)
+        self.inputs, self.outputs = inputs, outputs
+        self.kind, self.activation, self.cost = kind, activation, cost
+        self.noise, self.level = noise, level
+        self.contraction, self.target, self.sparsity = contraction, target, sparsity
+        self.weight = nn.Parameter(_start(outputs, inputs, activation, generator))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.visible_bias = nn.Parameter(torch.zeros(inputs))
+        self.decoder_weight = None if tied else nn.Parameter(_start(inputs, outputs, activation, generator))
+        self._activate: nn.Module = ACTIVATIONS[activation]()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code h [batch, outputs] of x [batch, inputs], without noise."""
+        h: Tensor = self._activate(F.linear(x, self.weight, self.bias))
+        return h
+
+    def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Bits [batch, outputs] drawn with the sigmoid units' probabilities; codes of other units are no probabilities
+        and come as they are."""
+        h = self.encode(x)
+        return torch.bernoulli(h, generator=generator) if self.activation == "sigmoid" else h
+
+    def decode(self, h: Tensor) -> Tensor:
+        """The image [batch, inputs] rebuilt from a code h [batch, outputs]."""
+        rebuilt = self._rebuild(h)
+        return torch.sigmoid(rebuilt) if self.cost == "cross-entropy" else rebuilt
+
+    def batch_cost(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The cost of rebuilding x [batch, inputs] from `seen`, which is x, corrupted if this denoises.
+
+        It carries gradients; the second value is the squared reconstruction error, mean over the images.
+        """
+        h = self.encode(seen)
+        rebuilt = self._rebuild(h)
+        if self.cost == "cross-entropy":
+            # from the logits: the logarithm of a saturated sigmoid would be -inf
+            cost = F.binary_cross_entropy_with_logits(rebuilt, x, reduction="sum") / len(x)
+            rebuilt = torch.sigmoid(rebuilt.detach())
+        else:
+            cost = F.mse_loss(rebuilt, x, reduction="sum") / len(x)
+        if self.kind == "contractive":
+            cost = cost + self.contraction * self._contraction(h)
+        elif self.kind == "sparse":
+            cost = cost + self.sparsity * self._divergence(h)
+        return cost, F.mse_loss(rebuilt.detach(), x, reduction="sum") / len(x)
+
+    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+        """Puts the gradient of the cost of x [batch, inputs] into `.grad` of every parameter.
+
+        Returns the squared reconstruction error, summed over the inputs, mean over the images.
+        """
+        self.zero_grad(set_to_none=True)
+        seen = corrupt(x, self.noise, self.level, generator) if self.kind == "denoising" else x
+        cost, error = self.batch_cost(x, seen)
+        torch.autograd.backward(cost)
+        return error.item()  # waits for the device
+
+    def check(self, x: Tensor) -> None:
+        """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] if the cost is cross-entropy."""
+        if x.ndim != 2 or x.shape[1] != self.inputs:
+            raise DataError(f"the autoencoder takes [n, {self.inputs}], not {list(x.shape)}")
+        if not len(x):
+            raise DataError("the data set is empty: there is nothing to learn from")
+        low, high = x.min().item(), x.max().item()  # NaN if there is one; waits for the device
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise DataError("the data hold NaN or infinite values: leave those rows out or fill them in")
+        if self.cost == "cross-entropy" and not 0 <= low <= high <= 1:
+            raise DataError(
+                f"the data lie in [{low:g}, {high:g}], but cross-entropy needs [0, 1]: scale them, or take cost squared"
+            )
+
+    def encoder(self) -> list[nn.Module]:
+        """The code as plain modules, with copies of the weights."""
+        linear = _linear(self.weight, self.bias)
+        return [linear] if self.activation == "linear" else [linear, ACTIVATIONS[self.activation]()]
+
+    def decoder(self) -> list[nn.Module]:
+        """The reconstruction as plain modules, with copies of the weights."""
+        linear = _linear(self._decoder_weight(), self.visible_bias)
+        return [linear, nn.Sigmoid()] if self.cost == "cross-entropy" else [linear]
+
+    def default_optimizer(
+        self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
+    ) -> torch.optim.Optimizer:
+        """Adam at 0.001; with `momentum`, stochastic gradient descent at 0.01."""
+        if momentum is None:
+            return torch.optim.Adam(parameters, lr=0.001 if learning_rate is None else learning_rate)
+        return torch.optim.SGD(parameters, lr=0.01 if learning_rate is None else learning_rate, momentum=momentum)
+
+    def state(self) -> dict[str, Tensor]:
+        """What training carries from step to step beside the parameters: nothing."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `state` gave; raises `DataError` for anything else."""
+        if state:
+            raise DataError(f"an autoencoder carries no state, but there is {', '.join(state)}")
+
+    def extra_repr(self) -> str:
+        """The settings that the shapes do not show."""
+        return f"{self.inputs}, {self.outputs}, kind={self.kind!r}, cost={self.cost!r}"
+
+    def _decoder_weight(self) -> Tensor:
+        return self.weight.t() if self.decoder_weight is None else self.decoder_weight
+
+    def _rebuild(self, h: Tensor) -> Tensor:
+        """The reconstruction [batch, inputs] before its sigmoid."""
+        return F.linear(h, self._decoder_weight(), self.visible_bias)
+
+    def _contraction(self, h: Tensor) -> Tensor:
+        """‖∂h/∂x‖²_F, mean over the batch: unit j adds act'(a_j)² Σ_i W_ji² (Rifai et al. 2011, equation 9)."""
+        if self.activation == "sigmoid":
+            slope = h * (1 - h)
+        elif self.activation == "tanh":
+            slope = 1 - h.square()
+        else:
+            slope = (h > 0).to(h.dtype) if self.activation == "relu" else torch.ones_like(h)
+        return (slope.square() @ self.weight.square().sum(1)).mean()
+
+    def _divergence(self, h: Tensor) -> Tensor:
+        activity = h.mean(0).clamp(LEAST_ACTIVITY, 1 - LEAST_ACTIVITY)
+        on = self.target * (math.log(self.target) - activity.log())
+        off = (1 - self.target) * (math.log(1 - self.target) - torch.log1p(-activity))
+        return (on + off).sum()
+
+
+def corrupt(x: Tensor, noise: Noise, level: float, generator: torch.Generator | None = None) -> Tensor:
+    """A corrupted copy of x: each value by itself (Vincent et al. 2010, section 3.4).
+
+    masking: 0 with probability `level`; salt-and-pepper: with probability `level` 0 or 1, by the flip of a coin;
+    gaussian: plus a draw from N(0, `level`²).
+    """
+    if noise == "gaussian":
+        draws = torch.empty_like(x).normal_(0, 1, generator=generator)
+        return torch.add(x, draws, alpha=level)
+    draws = torch.empty_like(x).uniform_(0, 1, generator=generator)
+    if noise == "masking":
+        return x * (draws >= level)
+    # one draw does for both: under level/2 pepper, from there to level salt
+    return torch.where(draws >= level, x, (draws >= level / 2).to(x.dtype))
+
+
+def _check_level(noise: Noise, level: float) -> None:
+    if level < 0 or not math.isfinite(level):
+        raise ValueError(f"the level of the noise is 0 or more, not {level}")
+    if noise != "gaussian" and level > 1:
+        raise ValueError(f"the level of {noise} noise is a probability, not {level}")
+
+
+def _start(rows: int, columns: int, activation: Activation, generator: torch.Generator | None) -> Tensor:
+    if activation == "relu":
+        bound = math.sqrt(6 / columns)
+    else:
+        bound = math.sqrt(6 / (rows + columns)) * (4 if activation == "sigmoid" else 1)
+    device = None if generator is None else generator.device
+    return torch.empty(rows, columns, device=device).uniform_(-bound, bound, generator=generator)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    # without its own start, which would draw from torch's generator
+    linear: nn.Linear = skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype
+    )
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+    return linear

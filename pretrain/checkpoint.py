@@ -1,0 +1,205 @@
+"""A training's state in one file, from which it goes on as if it had never stopped.
+
+A safetensors file; whatever is no tensor stands as JSON in its header, so that a single rename puts both in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from pretrain.data import DataError
+
+VERSION = 1
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes both to `path`, whole or not at all, whenever the machine stops.
+
+    `facts` is what JSON can hold; floats, NaN and infinities included, come back bit for bit. Raises `DataError` when
+    the folder cannot be written to.
+    """
+    # clones: tensors that share memory, such as tied weights, are refused by the format
+    held = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    text = json.dumps(facts)
+    header = {"pretrain": str(VERSION), "crc32": str(_checksum(held, text)), "facts": text}
+    draft = path.with_name(path.name + ".draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            file.write(safetensors.save(held, header))
+            file.flush()
+            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+        draft.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise DataError(f"cannot write the checkpoint {path}: {error}") from error
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts that `save` wrote, the tensors on the CPU.
+
+    Raises `DataError` if the file is missing, damaged, something else, or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if "pretrain" not in header:
+                raise DataError(f"{path} is no checkpoint of a pretraining")
+            if header["pretrain"] != str(VERSION):
+                raise DataError(
+                    f"{path} is a checkpoint of version {header['pretrain']}, this program reads version {VERSION}:"
+                    " go on with the program that wrote it, or start afresh with another file"
+                )
+            # clones: those of the file lie where they lie in it, and products of vectors that are not aligned in memory
+            # as torch aligns its own round differently
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  it is no mapping
+        if header["crc32"] != str(_checksum(tensors, header["facts"])):
+            raise DataError(f"{path} is damaged: its content does not fit its checksum")
+        facts: dict[str, Any] = json.loads(header["facts"])
+    except OSError as error:
+        raise DataError(f"cannot read the checkpoint {path}: {error}") from error
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is damaged, or no checkpoint: {error}") from error
+    return tensors, facts
+
+
+def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
+    """Any nest of dicts, lists, tuples, tensors and plain values, as tensors by name and the rest, fit for JSON.
+
+    An optimizer's `state_dict` is such a nest. Raises `TypeError` for other objects.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def flatten(node: Any, name: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[name] = node
+            return {"tensor": name}
+        if isinstance(node, dict):
+            # as pairs: the keys of an optimizer's state are numbers, which JSON would turn into strings
+            return {"dict": [[key, flatten(value, f"{name}.{key}")] for key, value in node.items()]}
+        if isinstance(node, (list, tuple)):
+            kind = "list" if isinstance(node, list) else "tuple"
+            return {kind: [flatten(value, f"{name}.{index}") for index, value in enumerate(node)]}
+        if isinstance(node, _PLAIN):
+            return node
+        raise TypeError(f"{name} is {type(node).__name__}, which a checkpoint cannot hold")
+
+    rest = flatten(tree, "state")
+    return tensors, rest
+
+
+def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
+    """What `pack` was given."""
+    if not isinstance(rest, dict):
+        return rest
+    ((kind, content),) = rest.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: unpack(tensors, value) for key, value in content}
+    values = [unpack(tensors, value) for value in content]
+    return values if kind == "list" else tuple(values)
+
+
+class Keeper:
+    """Keeps a training's state at `path`, every `every` seconds of `clock`; without a path, nothing.
+
+    `settings` is what must be the same for the training to go on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        every: float,
+        settings: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path, self._every, self._clock = path, every, clock
+        # through JSON and back, so that tuples and lists compare as the file will hold them
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._last = clock()
+
+    def due(self) -> bool:
+        """Whether it is time to keep the state again."""
+        return self.path is not None and self._clock() - self._last >= self._every
+
+    def keep(self, tree: Mapping[str, Any]) -> None:
+        """Writes `tree`, a nest that `pack` takes."""
+        if self.path is None:
+            return
+        tensors, rest = pack(dict(tree))
+        save(self.path, tensors, {"settings": self._settings, "rest": rest})
+        self._last = self._clock()
+
+    def kept(self) -> dict[str, Any] | None:
+        """What was kept last, or None if nothing was yet.
+
+        Raises `DataError` if the file is damaged or belongs to a training with other settings.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        tensors, facts = load(self.path)
+        theirs = facts.get("settings")
+        if not isinstance(theirs, dict) or "rest" not in facts:
+            raise DataError(f"{self.path} is no checkpoint of a training")
+        for name in sorted({*self._settings, *theirs}):
+            mine, other = self._settings.get(name), theirs.get(name)
+            if mine != other:
+                raise DataError(
+                    f"{self.path} belongs to another training: its {name} is {other}, this one's {mine};"
+                    " take the same settings, or another file"
+                )
+        try:
+            tree: dict[str, Any] = unpack(tensors, facts["rest"])
+        except (KeyError, ValueError, AttributeError) as error:
+            raise DataError(f"{self.path} is damaged: {error}") from error
+        return tree
+
+
+@contextmanager
+def fits(path: Path | None) -> Iterator[None]:
+    """Turns what is raised when a kept state does not fit a training into one `DataError`."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        said = " ".join(str(error).split())  # torch lists what does not fit over several lines
+        raise DataError(f"{path} does not fit this training: {said}") from error
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
+    """CRC-32 of all content: the format itself notices a file that is cut short, but no flipped bit."""
+    sum_so_far = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        values = tensors[name]
+        sum_so_far = zlib.crc32(f"{name} {values.dtype} {list(values.shape)}".encode(), sum_so_far)
+        if values.numel():
+            sum_so_far = zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data, sum_so_far)
+    return sum_so_far
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself last; Windows cannot open a folder, and does not need it."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

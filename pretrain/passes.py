@@ -1,0 +1,72 @@
+"""Passes over the examples in random order, which can be left and taken up between any two steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Passes:
+    """Where a training stands: the next epoch and its next step, both from 0, and the errors of this epoch so far."""
+
+    def __init__(self, count: int, batch_size: int, generator: torch.Generator) -> None:
+        if batch_size < 1:
+            raise ValueError(f"a batch has 1 example or more, not {batch_size}")
+        self.steps = math.ceil(count / batch_size)  # an epoch
+        self.epoch = self.step = 0
+        self._count, self._batch_size, self._generator = count, batch_size, generator
+        self._sum = 0.0
+        self._epoch_start = generator.get_state()
+
+    @property
+    def done(self) -> int:
+        """How many steps have been taken in all."""
+        return self.epoch * self.steps + self.step
+
+    def batches(self) -> Iterator[Tensor]:
+        """The numbers [batch] of the examples in each batch that this epoch still has; `count_step` after each."""
+        if self.step:
+            # the order of this epoch is drawn again from where the generator stood when it began
+            now = self._generator.get_state()
+            self._generator.set_state(self._epoch_start)
+            order = self._draw()
+            self._generator.set_state(now)
+        else:
+            self._epoch_start = self._generator.get_state()
+            order = self._draw()
+        for start in range(self.step * self._batch_size, self._count, self._batch_size):
+            yield order[start : start + self._batch_size]
+
+    def count_step(self, error: float, examples: int) -> None:
+        """A step was taken; `error` is the mean over its examples."""
+        self.step += 1
+        self._sum += error * examples
+
+    def end_epoch(self) -> float:
+        """Turns to the next epoch; returns the mean error of the one that is over."""
+        mean = self._sum / self._count
+        self.epoch, self.step, self._sum = self.epoch + 1, 0, 0.0
+        return mean
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sum": self._sum,
+            "epoch_start": self._epoch_start,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes what `state` gave; the generator stands where it stood."""
+        self.epoch, self.step, self._sum = state["epoch"], state["step"], state["sum"]
+        self._epoch_start = state["epoch_start"]
+        self._generator.set_state(state["generator"])
+
+    def _draw(self) -> Tensor:
+        return torch.randperm(self._count, generator=self._generator, device=self._generator.device).cpu()

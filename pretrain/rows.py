@@ -1,0 +1,223 @@
+"""Examples by their numbers, wherever they lie: in memory, in a mapped file, in a torch data set, behind layers."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from pretrain.data import DataError
+
+Data = Tensor | npt.NDArray[Any] | TorchDataset[Any]
+
+CHUNK_BYTES = 1 << 24  # what is read at once when all rows are wanted: 16 MB
+MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before they are given back
+PAGES_A_ROW = 1 << 21  # a row in a place of its own may bring in a large page, 2 MB, around it
+
+
+class Rows(Protocol):
+    """Examples [n, columns], read batch by batch."""
+
+    columns: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """The examples of these numbers [batch], as [batch, columns]."""
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """The examples from `start` to before `stop`."""
+
+
+class TensorRows:
+    """Rows of a tensor."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.columns = values, values.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """A copy of the rows."""
+        return self.values.index_select(0, numbers.to(self.values.device))
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """A view of the rows."""
+        return self.values[start:stop]
+
+
+class _ArrayRows:
+    """Rows of a tensor or an array, made into `dtype` on `device` as they are asked for.
+
+    The pages that a mapped file brought in count as this process's memory until they are given back.
+    """
+
+    def __init__(self, values: Tensor | npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> None:
+        self._values, self._device, self._dtype = values, device, dtype
+        self._mapping, self._touched = _mapping_of(values), 0
+        self.columns = values.shape[1]
+        self._row_bytes = values.nbytes // max(1, len(values))
+        # torch reads no other byte order
+        self._native = None if isinstance(values, Tensor) else values.dtype.newbyteorder("=")
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, numbers: Tensor) -> Tensor:
+        if isinstance(self._values, Tensor):
+            return self._made(self._values[numbers.to(self._values.device)])
+        if self._mapping is None:
+            return self._made(np.asarray(self._values[numbers.numpy()], self._native))
+        # a few rows at a time: a thousand in places of their own would bring in 2 GB
+        chosen = np.empty((len(numbers), self.columns), self._native)
+        few = max(1, MAPPED_BYTES // (self._row_bytes + PAGES_A_ROW))
+        for start in range(0, len(numbers), few):
+            part = numbers[start : start + few].numpy()
+            self._give_back(len(part) * (self._row_bytes + PAGES_A_ROW))
+            chosen[start : start + few] = self._values[part]
+        return self._made(chosen)
+
+    def part(self, start: int, stop: int) -> Tensor:
+        self._give_back((stop - start) * self._row_bytes + PAGES_A_ROW)
+        values = self._values[start:stop]
+        # a copy: torch would warn of an array that may not be written to
+        return self._made(values if isinstance(values, Tensor) else np.array(values, self._native))
+
+    def _made(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
+        return torch.as_tensor(values).to(self._device, self._dtype)
+
+    def _give_back(self, more: int) -> None:
+        self._touched += more
+        if self._mapping is not None and self._touched > MAPPED_BYTES:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._touched = more
+
+
+class _DatasetRows:
+    """Examples of a torch data set, flattened; of a tuple the first is the example."""
+
+    def __init__(self, examples: TorchDataset[Any], device: torch.device, dtype: torch.dtype) -> None:
+        self._examples, self._device, self._dtype = examples, device, dtype
+        self._count = len(examples)  # type: ignore[arg-type]  # its presence was checked
+        self.columns = self.part(0, 1).shape[1] if self._count else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, numbers: Tensor) -> Tensor:
+        return self._made([self._examples[number] for number in numbers.tolist()])
+
+    def part(self, start: int, stop: int) -> Tensor:
+        return self._made([self._examples[number] for number in range(start, stop)])
+
+    def _made(self, examples: list[Any]) -> Tensor:
+        images = [example[0] if isinstance(example, (tuple, list)) else example for example in examples]
+        flat = [torch.as_tensor(image).reshape(-1).to(self._dtype) for image in images]
+        if len({len(image) for image in flat}) > 1:
+            raise DataError("the data set's examples differ in size: resize them to one")
+        return torch.stack(flat).to(self._device)
+
+
+class Mapped:
+    """Rows as `through` makes them of `rows`, batch by batch."""
+
+    def __init__(self, rows: Rows, through: Callable[[Tensor], Tensor], columns: int) -> None:
+        self._rows, self._through, self.columns = rows, through, columns
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """What becomes of the rows of these numbers."""
+        return self._through(self._rows.take(numbers))
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """What becomes of the rows from `start` to before `stop`."""
+        return self._through(self._rows.part(start, stop))
+
+
+def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
+    """The examples of a tensor or array [n, columns], or of a map-style torch data set.
+
+    Raises `DataError` for anything else, and for an empty set.
+    """
+    rows: Rows
+    if isinstance(data, (Tensor, np.ndarray)):
+        if data.ndim != 2:
+            raise DataError(f"the data are {list(data.shape)}: give them as [n, columns]")
+        if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
+            raise DataError(f"the data are of type {data.dtype}: give numbers")
+        there = _in_memory(data)
+        if there is not None and there.device == device and there.dtype == dtype:
+            rows = TensorRows(there)
+        else:
+            rows = _ArrayRows(data, device, dtype)
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        rows = _DatasetRows(data, device, dtype)
+    else:
+        raise DataError(f"{type(data).__name__} has no length or no numbered examples: give a map-style data set")
+    if not len(rows):
+        raise DataError("the data set is empty: there is nothing to learn from")
+    return rows
+
+
+def bytes_of(rows: Rows, dtype: torch.dtype) -> int:
+    """What the rows would take in memory."""
+    return len(rows) * rows.columns * dtype.itemsize
+
+
+def chunks(rows: Rows) -> Iterator[tuple[int, Tensor]]:
+    """All rows in order, in parts of at most 16 MB, each with the number of its first."""
+    size = max(1, min(4096, CHUNK_BYTES // max(1, 4 * rows.columns)))
+    for start in range(0, len(rows), size):
+        yield start, rows.part(start, min(start + size, len(rows)))
+
+
+def gathered(rows: Rows) -> TensorRows:
+    """The rows, all in memory."""
+    if isinstance(rows, TensorRows):
+        return rows
+    parts = chunks(rows)
+    _, first = next(parts)
+    values = first.new_empty(len(rows), first.shape[1])
+    values[: len(first)] = first
+    for start, chunk in parts:
+        values[start : start + len(chunk)] = chunk
+    return TensorRows(values)
+
+
+def check_rows(rows: Rows, check: Callable[[Tensor], None]) -> None:
+    """Runs `check` over all rows; its `DataError` gains the numbers of the rows where it happened."""
+    for start, chunk in chunks(rows):
+        try:
+            check(chunk)
+        except DataError as error:
+            if len(chunk) == len(rows):
+                raise
+            raise DataError(f"rows {start:,} to {start + len(chunk) - 1:,}: {error}") from error
+
+
+def _in_memory(values: Tensor | npt.NDArray[Any]) -> Tensor | None:
+    """The values as a tensor that shares their memory, where torch can have one."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    flags, mapped = values.flags, isinstance(values, np.memmap)
+    plain = flags.c_contiguous and flags.writeable and values.dtype.isnative and not mapped
+    return torch.from_numpy(values) if plain else None
+
+
+def _mapping_of(values: object) -> mmap.mmap | None:
+    """The mapped file under an array, if its pages can be given back without losing anything."""
+    mode = getattr(values, "mode", None)  # copy-on-write pages hold changes that no file has
+    while isinstance(values, np.ndarray):
+        values = values.base
+    can_give_back = isinstance(values, mmap.mmap) and mode in ("r", "r+") and hasattr(mmap, "MADV_DONTNEED")
+    return values if can_give_back and isinstance(values, mmap.mmap) else None

@@ -1,0 +1,59 @@
+"""Numbers that change from epoch to epoch, and the optimizers that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from torch.optim import Optimizer
+
+Schedule = float | Callable[[int], float]
+"""One number, or the number for each epoch, counted from 0."""
+
+T = TypeVar("T")
+
+
+def at(schedule: Schedule | None, epoch: int) -> float | None:
+    """The number for this epoch; None, which leaves it to the optimizer, stays None."""
+    return schedule(epoch) if callable(schedule) else schedule
+
+
+def named(schedule: Schedule | None) -> float | str | None:
+    """How the settings of a checkpoint tell one schedule from another: functions by their names."""
+    return getattr(schedule, "__name__", "schedule") if callable(schedule) else schedule
+
+
+def hinton_momentum(epoch: int) -> float:
+    """0.5 while the weights find their way, 0.9 from the sixth epoch on (Hinton 2010, section 9.1; the change after
+    five epochs is that of the programs to Hinton & Salakhutdinov 2006)."""
+    return 0.5 if epoch < 5 else 0.9
+
+
+def set_rates(optimizer: Optimizer, learning_rate: float | None, momentum: float | None) -> None:
+    """Gives every group of parameters these; None leaves what is there.
+
+    Raises `ValueError` for a momentum that the optimizer has not.
+    """
+    for group in optimizer.param_groups:
+        if learning_rate is not None:
+            group["lr"] = learning_rate
+        if momentum is not None:
+            if "momentum" not in group:
+                raise ValueError(f"{type(optimizer).__name__} takes no momentum: leave it out, or take another")
+            group["momentum"] = momentum
+
+
+def for_each(value: T | Sequence[T], count: int, name: str) -> list[T]:
+    """One value for each of `count` layers: the same for all, or one each."""
+    if not isinstance(value, Sequence):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"there are {count} layers, but {len(value)} values of {name}")
+    return list(value)
+
+
+def load_optimizer(optimizer: Optimizer, kind: str, state: dict[str, Any]) -> None:
+    """Gives an optimizer the state that one of the same kind had; raises `ValueError` for another kind."""
+    if kind != type(optimizer).__name__:
+        raise ValueError(f"it was trained with {kind}, not {type(optimizer).__name__}")
+    optimizer.load_state_dict(state)

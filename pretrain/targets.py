@@ -1,0 +1,56 @@
+"""Labels by their numbers, wherever they lie, and what may be wrong with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from pretrain.data import DataError
+from pretrain.rows import Data
+
+
+class Targets:
+    """Labels [n], whole numbers, held on `device`: eight bytes each are few beside the images."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """The labels [batch] of the examples of these numbers."""
+        return self.labels[numbers.to(self.labels.device)]
+
+
+def targets_of(targets: Data, count: int, device: torch.device) -> Targets:
+    """The labels of `count` examples: a tensor or array [n], or a torch data set of (example, label).
+
+    Raises `DataError` for another shape, another number of them, and what are no whole numbers from 0 up.
+    """
+    if isinstance(targets, TorchDataset):
+        labels = torch.as_tensor([int(targets[number][1]) for number in range(count)])
+    else:
+        # a copy: torch would warn of an array that may not be written to
+        labels = targets.detach() if isinstance(targets, Tensor) else torch.as_tensor(np.array(targets))
+    if labels.ndim != 1 or len(labels) != count:
+        raise DataError(f"there are {count:,} examples, but labels of shape {list(labels.shape)}: give one each")
+    whole = labels.to(torch.int64)
+    if labels.dtype.is_complex or bool((whole != labels).any()) or (count and int(whole.min()) < 0):
+        raise DataError("the labels must be whole numbers from 0 up: number the classes")
+    return Targets(whole.to(device))
+
+
+def check_labels(targets: Targets, classes: int | None = None) -> int:
+    """How many classes there are: one more than the largest label, or `classes`.
+
+    Raises `DataError` if there is only one among the labels, or a label for which there is no class.
+    """
+    largest = int(targets.labels.max())
+    if largest == int(targets.labels.min()):
+        raise DataError(f"all labels are {largest}: with one class there is nothing to tell apart")
+    if classes is not None and largest >= classes:
+        raise DataError(f"there is a label {largest}, but the net has {classes} outputs: they count from 0")
+    return largest + 1 if classes is None else classes
