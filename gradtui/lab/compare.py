@@ -16,7 +16,6 @@ from typing import Any
 from gradtui.errors import GradtuiError, UsageError
 from gradtui.lab.launch import check_data
 from gradtui.lab.plan import Cell, Plan, load_plan, locked
-from gradtui.lab.pretraining import check_pretraining
 from gradtui.lab.recipe import Recipe, safe
 from gradtui.lab.results import RunResult, result_of
 from gradtui.runfolder import ENDING, remove
@@ -60,8 +59,6 @@ def run_cells(
     """
     for recipe in {cell.recipe.data: cell.recipe for cell in cells}.values():
         check_data(recipe)
-    for cell in cells:
-        check_pretraining(cell.recipe)
     todo: list[Cell] = []
     for cell in cells:
         result = result_of(cell, target_cost)

@@ -233,7 +233,7 @@ class _Bar(_Tell):
 
 
 def _steps(cell: Cell) -> int:
-    return cell.recipe.steps_an_epoch * cell.recipe.epochs
+    return cell.recipe.total_steps
 
 
 def _recipe_file(path: Path) -> Recipe:

@@ -77,6 +77,10 @@ _RATES: dict[str, dict[str, float]] = {
     "remedies": {
         "nothing": _STUCK, "relu + he": 0.01, "tanh": 0.01, "lsuv": _STUCK, "batch-norm": 0.01, "residual": 0.1,
         "clip-norm": _STUCK, "max-norm": _STUCK, "cross-entropy": _STUCK, "adam": 0.003, "shallower": _STUCK,
+        "rbm": 0.03,
+    },
+    "pretraining": {
+        "nothing": _STUCK, "rbm": 0.03, "autoencoder": 0.03, "denoising": 0.1, "supervised": 0.1,
     },
 }
 # one pass over the digits in batches of 20 is 60 steps; recorded within a share of the time, so that times compare
@@ -226,6 +230,16 @@ _UNTUNED = {
             "weight-decay": ("weight-decay",), "max-norm": ("max-norm",), "weight-clip": ("weight-clip",),
         }),
     ),
+    "pretraining": Experiment(
+        "Pretraining, layer by layer",
+        "Ten sigmoid layers of 30, which stay at chance. Trained one layer at a time first, to restore its input or to "
+        "tell the classes, they start where features are in place, and the whole net learns.",
+        _with(_TEN, {
+            "nothing": (), "rbm": ("rbm",), "autoencoder": ("autoencoder",), "denoising": ("denoising",),
+            "supervised": ("supervised",),
+        }),
+        target_cost=0.3,
+    ),
     "remedies": Experiment(
         "Remedies, one of each family",
         "Ten sigmoid layers of 30, which stay at chance, and one change at a time. Some cure the vanishing gradient, "
@@ -234,7 +248,7 @@ _UNTUNED = {
             "nothing": (), "relu + he": ("relu", "he"), "tanh": ("tanh",), "lsuv": ("lsuv",),
             "batch-norm": ("batch-norm",), "residual": ("residual",), "clip-norm": ("clip-norm",),
             "max-norm": ("max-norm",), "cross-entropy": ("cross-entropy",), "adam": ("adam",),
-            "shallower": ("shallower",),
+            "shallower": ("shallower",), "rbm": ("rbm",),
         }),
         target_cost=0.3,
     ),

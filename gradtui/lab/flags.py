@@ -66,6 +66,8 @@ def _add_net_flags(net: Any) -> None:
     _add(net, "rank", "rank of factorised hidden layers; 0 leaves them whole (default: 0)", type=_count, metavar="R")
     _add(net, "dropout", "share of hidden units left out while training (default: 0)", type=float, metavar="P")
     _add(net, "pretrain", _offer(choices("pretrain"), "none"), choices=("none", *choices("pretrain")))
+    epochs = "passes over the images for each layer that is pretrained (default: 30)"
+    _add(net, "pretrain-epochs", epochs, type=_count, metavar="N")
     _add(net, "dtype", "number format (default: float32)", choices=DTYPES)
 
 

@@ -1,19 +1,100 @@
-"""Layers pretrained one at a time before the whole net is trained: the door to the package `pretrain`."""
+"""Layers pretrained one at a time before the whole net is trained: what a recipe asks of the package `pretrain`."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
-
-from gradtui.errors import UsageError
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from gradtui.lab.recipe import Recipe
+    from gradtui.lab.tensors import Tensors
+    from gradtui.record.recorder import Recorder
+    from pretrain.autoencoder import Autoencoder
+    from pretrain.greedy import LayerProgress
+    from pretrain.rbm import RBM
+
+FINE_TUNING = "fine-tuning"  # the event at whose step the whole net begins to learn
+NOISE = 0.1  # share of the inputs that a denoising layer has to do without (Vincent et al. 2010, table 1)
 
 
-def check_pretraining(recipe: Recipe) -> None:
-    """Raise `UsageError` if a recipe asks for pretraining that this version of `pretrain` does not have."""
-    if recipe.pretrain != "none" and find_spec("pretrain.greedy") is None:
-        raise UsageError(
-            f"--pretrain {recipe.pretrain}: the package pretrain has no greedy training in this version; leave it out"
-        )
+def pretrain_layers(
+    recipe: Recipe,
+    model: nn.Module,
+    tensors: Tensors,
+    recorder: Recorder,
+    generator: torch.Generator,
+    on_step: Callable[[LayerProgress], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Pretrain the hidden layers of a plain net, recorded step by step; False if it was stopped.
+
+    Each layer's machine or autoencoder has the very weights and biases of the net's layer, so that the recorder of the
+    net sees them learn; the layers that are not in training have no gradients meanwhile.
+    """
+    from pretrain.greedy import train_greedily
+
+    linears = [module for name, module in model.named_children() if name.startswith("fc")][:-1]
+    layers = []
+    for number, linear in enumerate(linears):
+        layer = _layer(recipe, linear, number, generator)
+        layer.weight = _shared(linear.weight, layer.weight)
+        layer.bias = _shared(linear.bias, layer.bias)
+        layers.append(layer)
+
+    def begin(progress: LayerProgress) -> None:
+        model.zero_grad()
+        recorder.follow(progress.optimizer)
+        recorder.event("pretraining", f"layer {progress.index + 1} of {progress.layers}: {recipe.pretrain}")
+
+    def tell(progress: LayerProgress) -> None:
+        if progress.error is not None:
+            name = "label_cost" if progress.output is not None else "reconstruction_error"
+            recorder.log(epoch=0.0, **{name: progress.error})
+
+    supervised = recipe.pretrain == "supervised"
+    targets: Any = tensors.targets
+    if supervised and targets.dim() > 1:
+        targets = targets.argmax(dim=1)
+    result = train_greedily(
+        layers,
+        tensors.images,
+        targets=targets if supervised else None,
+        epochs=recipe.pretrain_epochs,
+        batch_size=recipe.batch_size or len(tensors.images),
+        generator=generator,
+        on_layer=begin,
+        on_step=on_step,
+        on_epoch=tell,
+        should_stop=should_stop,
+    )
+    model.zero_grad()
+    recorder.event(FINE_TUNING, "the whole net learns from here on")
+    return result.finished
+
+
+def _layer(recipe: Recipe, linear: Any, number: int, generator: torch.Generator) -> RBM | Autoencoder:
+    from pretrain.autoencoder import Autoencoder
+    from pretrain.rbm import RBM
+
+    sizes = (linear.in_features, linear.out_features)
+    if recipe.pretrain == "rbm":
+        return RBM(*sizes, generator=generator)
+    # what a sigmoid gives are probabilities, as the pixels are; what others give are numbers
+    bounded = number == 0 or recipe.activation == "sigmoid"
+    return Autoencoder(
+        *sizes,
+        kind="denoising" if recipe.pretrain == "denoising" else "plain",
+        activation=recipe.activation,  # type: ignore[arg-type]  # `rules` lets through what it has
+        cost="cross-entropy" if bounded else "squared",
+        level=NOISE,
+        generator=generator,
+    )
+
+
+def _shared(own: Any, started: nn.Parameter) -> nn.Parameter:
+    """The net's parameter, with the start that the pretraining wants."""
+    own.data.copy_(started.data)
+    return cast("nn.Parameter", own)

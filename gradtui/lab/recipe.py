@@ -54,7 +54,7 @@ class Recipe:
         decay: weights shrink by 1 − η·decay each step, whatever the optimizer.
         clip_norm, clip_value, agc, max_norm, weight_clip: bounds; 0 is none.
         patience: evaluations without a better validation after which training stops; 0 never stops early.
-        pretrain: how the layers are pretrained; `none` without.
+        pretrain: how the layers are pretrained, `pretrain_epochs` each; `none` without.
         batch_size: images a step; 0 takes all of them (full-batch descent).
         every: record each so many steps; None keeps within `budget`, a share of the time.
         threads: of torch. One gives the same run, bit for bit, on any number of cores.
@@ -92,6 +92,7 @@ class Recipe:
     weight_clip: float = 0.0
     patience: int = 0
     pretrain: str = "none"
+    pretrain_epochs: int = 30
     batch_size: int = 10
     epochs: int = 300
     seed: int = 0
@@ -145,6 +146,16 @@ class Recipe:
     def steps_an_epoch(self) -> int:
         """Steps of the optimizer in an epoch."""
         return -(-self.images // (self.batch_size or self.images))
+
+    @property
+    def pretraining_steps(self) -> int:
+        """Steps of the optimizers that pretrain the layers, one after the other."""
+        return 0 if self.pretrain == "none" else self.steps_an_epoch * self.pretrain_epochs * len(self.hidden)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all optimizers, from the first to the last."""
+        return self.pretraining_steps + self.steps_an_epoch * self.epochs
 
     @property
     def parameters(self) -> int:

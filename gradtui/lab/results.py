@@ -14,6 +14,7 @@ import numpy as np
 
 from gradtui.errors import RunFileError
 from gradtui.lab.plan import Cell, Plan
+from gradtui.lab.pretraining import FINE_TUNING
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
 
@@ -106,7 +107,7 @@ def _read(cell: Cell, reader: RunReader, target_cost: float | None) -> RunResult
     start = end = pace = None
     if span is not None:
         column = [measure.name for measure in reader.measures].index("bias_grad_norm")
-        start = spread(reader.after(span[0] - 1).measures[:, :, column])
+        start = spread(reader.after(_first_whole_step(reader, span[0]) - 1).measures[:, :, column])
         last = reader.at(span[1], LAST_ROWS)
         end = spread(last.measures[:, :, column])
         pace = _seconds_per_step(reader, last)
@@ -125,6 +126,11 @@ def _read(cell: Cell, reader: RunReader, target_cost: float | None) -> RunResult
         spread_end=end,
         seconds_per_step=pace,
     )
+
+
+def _first_whole_step(reader: RunReader, first: int) -> int:
+    """The first step of the whole net: of a pretrained one, after its layers were trained one at a time."""
+    return next((event.step + 1 for event in reader.events() if event.kind == FINE_TUNING and event.step), first)
 
 
 def spread(speeds: FloatArray) -> float | None:

@@ -42,6 +42,7 @@ MOST_UNITS = 1_000_000
 MOST_PARAMETERS = 200_000_000  # 0.8 GB of weights and as much of gradients: more than a lesson on a CPU needs
 _WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
 _NONE = ("none",)
+_ENCODERS = ("sigmoid", "tanh", "relu")
 
 
 def check(recipe: Recipe) -> None:
@@ -113,6 +114,7 @@ def _check_numbers(recipe: Recipe) -> None:
         ("--dropout", recipe.dropout, 0.0, 0.95),
         ("--rank", recipe.rank, 0, MOST_UNITS),
         ("--patience", recipe.patience, 0, 10**9),
+        ("--pretrain-epochs", recipe.pretrain_epochs, 1, 10**6),
         ("--slope", recipe.slope or 0.0, -1.0, 1.0),
         ("--sigma", 1.0 if recipe.sigma is None else recipe.sigma, 0.0, 1e6),
         ("--forget-bias", recipe.forget_bias or 0.0, -100.0, 100.0),
@@ -189,11 +191,27 @@ def _clashes_of_net(r: Recipe) -> Iterator[str]:
     chain = r.data == "point" and not set(r.hidden) - {1} and r.activation == "sigmoid" and r.net == "plain"
     if r.init == "chain" and not (chain and r.norm == "none" and not r.rank):
         yield "--init chain is for sigmoid neurons one a layer: take --data point and --hidden 1x5 with it"
-    if r.pretrain != "none" and (r.net != "plain" or r.norm != "none" or r.rank):
-        yield f"--pretrain {r.pretrain} is for plain layers: leave --net, --norm and --rank as they are"
-    if r.pretrain != "none" and r.data == "point":
-        yield f"--pretrain {r.pretrain} needs images: take --data digits or mnist"
+    if r.pretrain != "none":
+        yield from _clashes_of_pretraining(r)
     yield from _clashes_of_norm(r)
+
+
+def _clashes_of_pretraining(r: Recipe) -> Iterator[str]:
+    named = f"--pretrain {r.pretrain}"
+    if r.net != "plain" or r.norm != "none" or r.rank:
+        yield f"{named} is for plain layers: leave --net, --norm and --rank as they are"
+    if r.data == "point":
+        yield f"{named} needs images: take --data digits or mnist"
+    if not r.hidden:
+        yield f"{named} needs a hidden layer: give --hidden"
+    if r.pretrain == "rbm" and r.activation != "sigmoid":
+        yield f"{named} makes sigmoid units: take --activation sigmoid with it, not {r.activation}"
+    if r.activation not in _ENCODERS:
+        yield f"{named} takes --activation {', '.join(_ENCODERS)}, not {r.activation}"
+    if r.input_scale != "unit":
+        yield f"{named} reads pixels as probabilities: leave --input-scale at unit"
+    if r.dtype != "float32":
+        yield f"{named} is done in float32: leave --dtype as it is"
 
 
 def _clashes_of_norm(r: Recipe) -> Iterator[str]:

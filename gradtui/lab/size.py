@@ -87,4 +87,5 @@ def seconds_per_step(recipe: Recipe) -> float:
 
 def seconds(recipe: Recipe) -> float:
     """About how long the training takes, from the key press to the end."""
-    return START + seconds_per_step(recipe) * recipe.steps_an_epoch * recipe.epochs
+    pretraining = _STEP * recipe.pretraining_steps
+    return START + pretraining + seconds_per_step(recipe) * recipe.steps_an_epoch * recipe.epochs

@@ -21,7 +21,7 @@ from gradtui.errors import GradtuiError
 from gradtui.lab.costs import COSTS, share_right
 from gradtui.lab.descent import Descent
 from gradtui.lab.models import build, lsuv
-from gradtui.lab.pretraining import check_pretraining
+from gradtui.lab.pretraining import pretrain_layers
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import Recurrent, build_recurrent
 from gradtui.lab.tensors import Tensors, load, sequences_of_epoch
@@ -73,7 +73,6 @@ def train(
     Stops early when `should_stop` says so, when a viewer asks for it, or when the loss has become NaN. Raises
     `DataMissingError` if the data are not there.
     """
-    check_pretraining(recipe)
     tensors = load(recipe)
     torch.set_num_threads(recipe.threads)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -90,7 +89,7 @@ def train(
         folder=folder,
         recipe=recipe.to_json(),
         total_epochs=recipe.epochs,
-        total_steps=total_steps,
+        total_steps=recipe.total_steps,
         log_file=str(path.with_suffix(".log")) if path is not None else None,
         takes_commands=("stop",),
     )
@@ -147,7 +146,9 @@ class _Trainer:
         """Train; how it ended."""
         count = len(self._tensors.images)
         size = self._recipe.batch_size or count
-        total = self._recipe.steps_an_epoch * self._recipe.epochs
+        total = self._recipe.total_steps
+        if self._recipe.pretrain != "none" and not self._pretrain(on_progress, should_stop):
+            return "stopped", f"asked to stop at step {self.step:,} of {total:,}"
         last_step = total
         for epoch in range(self._recipe.epochs):
             images, targets = self._shuffled(epoch, count, size)
@@ -173,6 +174,20 @@ class _Trainer:
         if self._recipe.patience:
             self._best.restore(self._model)
         return ("stopped", self._diverged) if self._diverged else ("finished", "")
+
+    def _pretrain(self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]) -> bool:
+        """Train the layers one at a time; False if it was stopped."""
+
+        def count(_: object) -> None:
+            self.step += 1
+            if on_progress is not None and time.monotonic() - self._told > PROGRESS_EVERY:
+                self._tell(on_progress, 0, self._recipe.total_steps)
+
+        finished = pretrain_layers(
+            self._recipe, self._model, self._tensors, self._recorder, self._generator, count, should_stop
+        )
+        self._recorder.follow(self._descent.optimizer)
+        return finished
 
     def test(self) -> float | None:
         """Measure and record the share of the test images that is right; None without test images."""

@@ -205,6 +205,21 @@ class Recorder:
         if not self._deaf and self._writer is not None:
             self._writer.through_time(self.step + 1, grad_norms)
 
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the steps of another optimizer from here on, e.g. of one that pretrains a layer of the model.
+
+        Not from within a step. Steps go on being counted; gradients that are `None` count as not measured.
+        """
+        if self._deaf or self._hooks is None:
+            return
+        try:
+            if self._row is not None:
+                self._emit(self._row)
+            self._hooks.remove()
+            self._hooks = StepHooks(optimizer, self._before, self._after)
+        except Exception as error:
+            self._fail(error)
+
     def event(self, kind: str, text: str) -> None:
         """Note in the run that something happened, in words."""
         if not self._deaf and self._writer is not None:

@@ -42,6 +42,7 @@ def fields() -> list[Field]:
         Field("rank", "net", ("0", "4", "8", "16"), "rank of factorised hidden layers; 0 leaves them whole"),
         Field("forget_bias", "net", ("", "1", "3", "5"), "what an LSTM's forget gates start with; empty is 0"),
         choice("pretrain", "net", "none"),
+        Field("pretrain_epochs", "net", ("5", "10", "30", "100"), "passes over the images for each pretrained layer"),
         choice("cost", "descent"),
         choice("optimizer", "descent"),
         Field("learning_rate", "descent", ("", *_series()), "η; empty takes what suits optimizer and activation"),

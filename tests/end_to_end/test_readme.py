@@ -28,7 +28,7 @@ EXAMPLES = [block for language, block in BLOCKS if language == "python"]
 
 
 def test_the_readme_holds_what_these_tests_look_for() -> None:
-    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 2
+    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 3
 
 
 def check_comparison(words: list[str], folder: Path) -> None:
@@ -106,10 +106,22 @@ def test_recording_ones_own_training(runs_in_tmp: Path) -> None:
         assert len(reader.newer(0)) >= 1
 
 
+def test_pretraining_in_a_script() -> None:
+    import torch
+
+    names: dict[str, object] = {}
+    torch.manual_seed(0)
+    exec(EXAMPLES[1], names)
+    net, data = names["net"], names["data"]
+    with torch.no_grad():
+        guessed = net(torch.from_numpy(data.test.images)).argmax(dim=1)  # type: ignore[operator, attr-defined]
+    assert float((guessed == torch.from_numpy(data.test.labels)).double().mean()) > 0.9  # type: ignore[attr-defined]
+
+
 def test_reading_a_run_without_gradtui(runs_in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(runs_in_tmp / "one.gradtui", steps=3).path
-    assert "gradtui" not in EXAMPLES[1]
-    exec(EXAMPLES[1], {"path": path})
+    assert "gradtui" not in EXAMPLES[2]
+    exec(EXAMPLES[2], {"path": path})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[2].startswith("3 ")
     assert repr(speeds(3, 4)[0, 0]) in lines[2]

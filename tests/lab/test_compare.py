@@ -280,7 +280,7 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
         ("missing.json", 2, "missing.json"),
         ("remedies --only nonsense", 2, "--only"),
         ("--with nonsense", 2, "there is no remedy 'nonsense'"),
-        ("--with rbm", 2, "--pretrain rbm"),
+        ("--with rbm,residual", 2, "--pretrain rbm is for plain layers"),
         ("--seeds 0", 2, "--seeds"),
         ("--jobs 0", 2, "--jobs"),
         ("--backend threads", 2, "--backend"),

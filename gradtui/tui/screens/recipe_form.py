@@ -106,7 +106,7 @@ class RecipeForm(Screen["Recipe | None"]):
         from gradtui.lab.size import seconds
 
         recipe = self._recipe
-        cost = f"{recipe.parameters:,} parameters  ·  {recipe.steps_an_epoch * recipe.epochs:,} steps"
+        cost = f"{recipe.parameters:,} parameters  ·  {recipe.total_steps:,} steps"
         cost += f"  ·  about {_duration(seconds(recipe))}"
         line = self.query_one("#form-cost", Static)
         line.set_class(bool(self._problem), "-failed")
