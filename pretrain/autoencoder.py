@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
-from torch.nn.utils import skip_init
 
 from pretrain.data import DataError
+from pretrain.plain import check_inputs, plain_linear
 
 Kind = Literal["plain", "denoising", "contractive", "sparse"]
 Activation = Literal["sigmoid", "tanh", "relu", "linear"]
@@ -134,26 +134,17 @@ class Autoencoder(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] if the cost is cross-entropy."""
-        if x.ndim != 2 or x.shape[1] != self.inputs:
-            raise DataError(f"the autoencoder takes [n, {self.inputs}], not {list(x.shape)}")
-        if not len(x):
-            raise DataError("the data set is empty: there is nothing to learn from")
-        low, high = x.min().item(), x.max().item()  # NaN if there is one; waits for the device
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError("the data hold NaN or infinite values: leave those rows out or fill them in")
-        if self.cost == "cross-entropy" and not 0 <= low <= high <= 1:
-            raise DataError(
-                f"the data lie in [{low:g}, {high:g}], but cross-entropy needs [0, 1]: scale them, or take cost squared"
-            )
+        bounded = "cross-entropy needs [0, 1]: scale them, or take cost squared"
+        check_inputs(x, self.inputs, "autoencoder", bounded if self.cost == "cross-entropy" else "")
 
     def encoder(self) -> list[nn.Module]:
         """The code as plain modules, with copies of the weights."""
-        linear = _linear(self.weight, self.bias)
+        linear = plain_linear(self.weight, self.bias)
         return [linear] if self.activation == "linear" else [linear, ACTIVATIONS[self.activation]()]
 
     def decoder(self) -> list[nn.Module]:
         """The reconstruction as plain modules, with copies of the weights."""
-        linear = _linear(self._decoder_weight(), self.visible_bias)
+        linear = plain_linear(self._decoder_weight(), self.visible_bias)
         return [linear, nn.Sigmoid()] if self.cost == "cross-entropy" else [linear]
 
     def default_optimizer(
@@ -231,14 +222,3 @@ def _start(rows: int, columns: int, activation: Activation, generator: torch.Gen
         bound = math.sqrt(6 / (rows + columns)) * (4 if activation == "sigmoid" else 1)
     device = None if generator is None else generator.device
     return torch.empty(rows, columns, device=device).uniform_(-bound, bound, generator=generator)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    # without its own start, which would draw from torch's generator
-    linear: nn.Linear = skip_init(  # type: ignore[no-untyped-call]
-        nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype
-    )
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-    return linear

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.data import DataError
+from pretrain.plain import check_inputs, plain_linear
 from pretrain.schedule import hinton_momentum
 
 VisibleUnits = Literal["bernoulli", "gaussian"]
@@ -216,26 +216,17 @@ class RBM(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] for Bernoulli units."""
-        if x.ndim != 2 or x.shape[1] != self.inputs:
-            raise DataError(f"the machine takes [n, {self.inputs}], not {list(x.shape)}")
-        if not len(x):
-            raise DataError("the data set is empty: there is nothing to learn from")
-        low, high = x.min().item(), x.max().item()  # NaN if there is one; waits for the device
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError("the data hold NaN or infinite values: leave those rows out or fill them in")
-        if self.visible == "bernoulli" and not 0 <= low <= high <= 1:
-            raise DataError(
-                f"the data lie in [{low:g}, {high:g}], but Bernoulli units need [0, 1]: scale them, or take gaussian"
-            )
+        bounded = "Bernoulli units need [0, 1]: scale them, or take gaussian"
+        check_inputs(x, self.inputs, "machine", bounded if self.visible == "bernoulli" else "")
 
     def encoder(self) -> list[nn.Module]:
         """The code as plain modules, with copies of the weights; of Gaussian units the variances are in the weights."""
         weight = self.weight if self.log_variance is None else self.weight * torch.exp(-self.log_variance)
-        return [_linear(weight, self.bias), nn.Sigmoid()]
+        return [plain_linear(weight, self.bias), nn.Sigmoid()]
 
     def decoder(self) -> list[nn.Module]:
         """The reconstruction as plain modules, with copies of the weights."""
-        linear = _linear(self.weight.t(), self.visible_bias)
+        linear = plain_linear(self.weight.t(), self.visible_bias)
         return [linear] if self.log_variance is not None else [linear, nn.Sigmoid()]
 
     def extra_repr(self) -> str:
@@ -247,12 +238,3 @@ def _flip(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """Bits with these probabilities; drawing numbers and comparing is a third of the time of `torch.bernoulli`."""
     draws = torch.empty_like(probabilities).uniform_(generator=generator)
     return (draws < probabilities).to(probabilities.dtype)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta").to_empty(device=weight.device)
-    linear = linear.to(weight.dtype)
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-    return linear

@@ -6,7 +6,8 @@ can be compared layer by layer. The hidden layers are fc1 … fcN, the output la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
@@ -67,10 +68,8 @@ class Residual(nn.Sequential):
     changes, a projection does.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], hidden: tuple[int, ...]) -> None:
-        super().__init__()
-        for name, module in layers.items():
-            self.add_module(name, module)
+    def __init__(self, layers: OrderedDict[str, nn.Module], hidden: tuple[int, ...]) -> None:
+        super().__init__(layers)
         self._ends = {f"fc{last + 1}": f"shortcut{number}" for number, (_, last) in enumerate(blocks(hidden), 1)}
 
     def forward(self, input: Tensor) -> Tensor:
@@ -92,11 +91,6 @@ class Residual(nn.Sequential):
 class Highway(nn.Sequential):
     """y = T·H(x) + (1 − T)·x with T = σ(W_T x + b_T), where a layer keeps the width (Srivastava et al. 2015)."""
 
-    def __init__(self, layers: dict[str, nn.Module]) -> None:
-        super().__init__()
-        for name, module in layers.items():
-            self.add_module(name, module)
-
     def forward(self, input: Tensor) -> Tensor:
         """[batch, inputs] -> logits [batch, outputs]."""
         value, carried, share = input, input, None
@@ -115,11 +109,6 @@ class Highway(nn.Sequential):
 class Dense(nn.Sequential):
     """Each layer sees the inputs and the outputs of all layers before it (Huang et al. 2017)."""
 
-    def __init__(self, layers: dict[str, nn.Module]) -> None:
-        super().__init__()
-        for name, module in layers.items():
-            self.add_module(name, module)
-
     def forward(self, input: Tensor) -> Tensor:
         """[batch, inputs] -> logits [batch, outputs]."""
         value, seen = input, [input]
@@ -136,23 +125,21 @@ def build(recipe: Recipe, generator: torch.Generator) -> nn.Sequential:
     """The feed-forward net of a recipe; `generator` alone decides the weights. LSUV is yet to be scaled (`lsuv`)."""
     dtype = torch.float64 if recipe.dtype == "float64" else torch.float32
     before = fan_ins(recipe)
-    layers: dict[str, nn.Module] = {}
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation draws from the global generator
         for index, units in enumerate(recipe.hidden):
-            layers |= _hidden_layer(recipe, index, before[index], units, dtype, generator)
+            layers.update(_hidden_layer(recipe, index, before[index], units, dtype, generator))
         output = nn.Linear(before[-1], recipe.outputs, dtype=dtype)
         _initialise(output, recipe, generator, first=not recipe.hidden)
         layers[f"fc{len(recipe.hidden) + 1}"] = output
         if recipe.net == "residual":
-            return Residual(layers | _projections(recipe, layers, dtype, generator), recipe.hidden)
+            layers.update(_projections(recipe, layers, dtype, generator))
+            return Residual(layers, recipe.hidden)
     if recipe.net == "highway":
         return Highway(layers)
     if recipe.net == "dense":
         return Dense(layers)
-    net = nn.Sequential()
-    for name, module in layers.items():
-        net.add_module(name, module)
-    return net
+    return nn.Sequential(layers)
 
 
 def lsuv(recipe: Recipe, model: nn.Module, images: Tensor) -> None:
@@ -195,7 +182,7 @@ def _hidden_layer(
 
 
 def _projections(
-    recipe: Recipe, layers: dict[str, nn.Module], dtype: torch.dtype, generator: torch.Generator
+    recipe: Recipe, layers: Mapping[str, nn.Module], dtype: torch.dtype, generator: torch.Generator
 ) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for number, (first, last) in enumerate(blocks(recipe.hidden), 1):

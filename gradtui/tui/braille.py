@@ -35,13 +35,15 @@ def draw(
 ) -> Plot:
     """Draw curves, `values` [buckets, curves] over `steps` [buckets], into `width` × `height` cells.
 
-    Values that are not finite, or not positive on a log axis, are left out. The axis runs over `steps`, and from the
-    smallest to the largest value.
+    Values that are not finite, or negative on a log axis, are left out; exact zeros run along its floor. The axis runs
+    over `steps`, and from the smallest to the largest value.
     """
     usable = _usable(values, log)
     if not len(steps) or np.isnan(usable).all():
         return Plot([" " * width] * height, [[-1] * width for _ in range(height)], [], np.nan, np.nan)
     low, high = float(np.nanmin(usable)), float(np.nanmax(usable))
+    if log:
+        usable[values == 0] = low  # a gradient that underflowed runs along the floor
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     columns, dots = 2 * width, 4 * height

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from rich.cells import cell_len
 
 from gradtui.tui.ascii import to_ascii, wants_ascii
 from gradtui.tui.bars import Scale, bar, choose_scale, column, number, ratio, trend
+from gradtui.tui.braille import draw
 from gradtui.tui.text import clean, fit, fit_left
 
 POSITIVE = st.floats(1e-40, 1e30)
@@ -131,3 +133,16 @@ def test_the_locale_and_the_terminal_decide_about_ascii() -> None:
     assert wants_ascii({"LANG": "C"}) and wants_ascii({"LANG": "de_DE.UTF-8", "LC_ALL": "POSIX"})
     assert not wants_ascii({"LANG": "en_US.UTF-8"}) and not wants_ascii({"LANG": "C.utf8"}) and not wants_ascii({})
     assert wants_ascii({"LANG": "en_US.UTF-8", "TERM": "linux"})
+
+
+def test_on_a_log_axis_exact_zeros_run_along_the_floor_and_nan_is_left_out() -> None:
+    steps = np.arange(40)
+    values = np.full((40, 1), 1e-3)
+    values[10:20] = 0.0
+    values[30:] = np.nan
+    values[0] = 1.0
+    plot = draw(steps, values, 20, 4, log=True)
+    assert (plot.low, plot.high) == (pytest.approx(1e-3), pytest.approx(1.0)), "zero is not on the axis"
+    bottom = plot.rows[-1]
+    assert all(character != " " for character in bottom[5:10]) and bottom[15:].isspace()
+    assert draw(steps, np.zeros((40, 1)), 20, 4, log=True).rows == [" " * 20] * 4, "nothing to draw an axis by"

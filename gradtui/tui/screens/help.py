@@ -19,6 +19,9 @@ powers of ten. ×1e-05 is the share of the fastest layer. ↑ and ↓ say that t
 last second. ▒ NaN ▒ or ▒ ∞ ▒ means that the value is no number any more; — means that it was not measured. A curve \
 ends at the number of its layer, and ! marks where a value was NaN or ∞.
 
+Side by side, layers stand in rows counted from the output (out, −1, −2, …), all on one axis; spread is the fastest \
+layer over the slowest. Through time, there is one bar a time step: ‖∂C/∂h(t)‖.
+
 Learning speed  ‖∂C/∂b‖: the length of the gradient of the mean cost by the layer's biases
 Weight gradient ‖∂C/∂W‖: the same by its weights; gradient norm ‖∂C/∂θ‖: by both
 Parameter norm  ‖θ‖: how large the parameters are

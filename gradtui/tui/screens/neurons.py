@@ -6,16 +6,12 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
-from textual.widgets import Footer, Static
 
 from gradtui.tui.messages import RowSelected
+from gradtui.tui.screens.detail import DetailScreen
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows, Bars
-from gradtui.tui.widgets.run_header import RunHeader
-from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.screens.run import RunScreen
@@ -24,7 +20,7 @@ if TYPE_CHECKING:
 ORDERS = ("in order", "largest first", "smallest first")
 
 
-class NeuronsScreen(Screen[None]):
+class NeuronsScreen(DetailScreen):
     """The gradient of the mean cost by each bias of one layer, ∂C/∂b."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -41,35 +37,12 @@ class NeuronsScreen(Screen[None]):
     ]
 
     def __init__(self, run: RunScreen) -> None:
-        super().__init__()
-        self._run = run
-        self._snapshot: Snapshot | None = None
+        super().__init__(run)
         self._order = 0
         self._ranks: list[int] = []
-        self._composed = False
 
-    def compose(self) -> ComposeResult:
-        """A header, the bars, one line with the exact number."""
-        yield RunHeader(id="run-header")
-        yield Bars(id="neuron-bars")
-        yield Static(id="exact", markup=False)
-        yield TooSmall(id="too-small")
-        yield Footer(show_command_palette=False)
-
-    def on_mount(self) -> None:
-        """Show what there is."""
-        self._composed = True
-        self.query_one(Bars).focus()
-        if self._snapshot is not None:
-            self.show(self._snapshot)
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show the neurons of a snapshot."""
-        self._snapshot = snapshot
-        if not self._composed:
-            return
-        self.query_one(RunHeader).show(snapshot)
-        bars = self.query_one(Bars)
+    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
+        """Draw one bar a neuron."""
         values = snapshot.neurons or ()
         self._ranks = list(range(len(values)))
         if self._order:
@@ -99,9 +72,7 @@ class NeuronsScreen(Screen[None]):
                 f"neuron {neuron + 1} of {len(self._ranks):,}   ∂C/∂b = {snapshot.neurons[neuron]:.8e}"
                 f"   at step {snapshot.neurons_step:,}"
             )
-        exact = self.query_one("#exact", Static)
-        if text != exact.content:
-            exact.update(text, layout=False)
+        self.say(text)
 
     @on(RowSelected)
     def say_selected(self) -> None:
@@ -119,15 +90,3 @@ class NeuronsScreen(Screen[None]):
         if self._snapshot is not None:
             layer = min(max(0, self._snapshot.layer + by), len(self._snapshot.layers) - 1)
             self._run.select_layer(layer)
-
-    def action_toggle_pause(self) -> None:
-        """Pause, follow or replay."""
-        self._run.action_toggle_pause()
-
-    def action_jump(self, direction: int) -> None:
-        """Walk through time."""
-        self._run.action_jump(direction)
-
-    def action_toggle_log(self) -> None:
-        """Switch the axis."""
-        self.query_one(Bars).toggle_log()

@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
-from textual.widgets import Footer, Static
 
 from gradtui.tui.bars import number
+from gradtui.tui.screens.detail import DetailScreen
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows, Bars
-from gradtui.tui.widgets.run_header import RunHeader
-from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.screens.run import RunScreen
     from gradtui.view import Snapshot
 
 
-class ThroughTimeScreen(Screen[None]):
+class ThroughTimeScreen(DetailScreen):
     """‖∂C/∂h_t‖ for every time step t, or ‖∂C/∂c_t‖ of an LSTM's carried state."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -37,39 +33,17 @@ class ThroughTimeScreen(Screen[None]):
     ]
 
     def __init__(self, run: RunScreen) -> None:
-        super().__init__()
-        self._run = run
-        self._snapshot: Snapshot | None = None
+        super().__init__(run)
         self._state = 0
-        self._composed = False
 
-    def compose(self) -> ComposeResult:
-        """A header, the bars, one line in words."""
-        yield RunHeader(id="run-header")
-        yield Bars(id="time-bars")
-        yield Static(id="exact", markup=False)
-        yield TooSmall(id="too-small")
-        yield Footer(show_command_palette=False)
-
-    def on_mount(self) -> None:
-        """Show what there is."""
-        self._composed = True
-        self.query_one(Bars).focus()
-        if self._snapshot is not None:
-            self.show(self._snapshot)
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show the states of a snapshot."""
-        self._snapshot = snapshot
-        if not self._composed or not snapshot.through_time:
+    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
+        """Draw one bar a time step."""
+        if not snapshot.through_time:
             return
-        self.query_one(RunHeader).show(snapshot)
         index = min(self._state, len(snapshot.through_time) - 1)
         state, norms = snapshot.through_time[index]
-        name = clean(state)
-        bars = self.query_one(Bars)
+        name, count = clean(state), len(norms)
         bars.set_title(f"Gradient through time  ‖∂C/∂{name}(t)‖")
-        count = len(norms)
         bars.show(
             BarRows(
                 tuple(range(1, count + 1)),
@@ -79,28 +53,13 @@ class ThroughTimeScreen(Screen[None]):
                 colours=(index, max(2, len(snapshot.through_time))),
             )
         )
-        exact = self.query_one("#exact", Static)
-        text = f"{in_words(name, norms)}   at step {snapshot.through_time_step:,}"
-        if text != exact.content:
-            exact.update(text, layout=False)
+        self.say(f"{in_words(name, norms)}   at step {snapshot.through_time_step:,}")
 
     def action_state(self, by: int) -> None:
         """Show another state."""
         if self._snapshot is not None and self._snapshot.through_time:
             self._state = (self._state + by) % len(self._snapshot.through_time)
             self.show(self._snapshot)
-
-    def action_toggle_pause(self) -> None:
-        """Pause, follow or replay."""
-        self._run.action_toggle_pause()
-
-    def action_jump(self, direction: int) -> None:
-        """Walk through time."""
-        self._run.action_jump(direction)
-
-    def action_toggle_log(self) -> None:
-        """Switch the axis."""
-        self.query_one(Bars).toggle_log()
 
 
 def in_words(state: str, norms: tuple[float, ...]) -> str:

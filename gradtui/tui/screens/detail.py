@@ -1,0 +1,71 @@
+"""What the screens that open over a run have in common: its header, one list of bars, a line below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from gradtui.tui.widgets.bars import Bars
+from gradtui.tui.widgets.run_header import RunHeader
+from gradtui.tui.widgets.too_small import TooSmall
+
+if TYPE_CHECKING:
+    from gradtui.tui.screens.run import RunScreen
+    from gradtui.view import Snapshot
+
+
+class DetailScreen(Screen[None]):
+    """Shows one side of a run's snapshots, which the run's screen hands on; pause and time are the run's own."""
+
+    def __init__(self, run: RunScreen) -> None:
+        super().__init__()
+        self._run = run
+        self._snapshot: Snapshot | None = None
+        self._composed = False
+
+    def compose(self) -> ComposeResult:
+        """A header, the bars, one line in words."""
+        yield RunHeader(id="run-header")
+        yield Bars(id="detail-bars")
+        yield Static(id="exact", markup=False)
+        yield TooSmall(id="too-small")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Show what there is."""
+        self._composed = True
+        self.query_one(Bars).focus()
+        if self._snapshot is not None:
+            self.show(self._snapshot)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show a snapshot, now or once the widgets are there."""
+        self._snapshot = snapshot
+        if self._composed:
+            self.query_one(RunHeader).show(snapshot)
+            self.draw(snapshot, self.query_one(Bars))
+
+    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
+        """Draw the bars of a snapshot."""
+        raise NotImplementedError
+
+    def say(self, text: str) -> None:
+        """Say something in the line below the bars; the same again draws nothing."""
+        exact = self.query_one("#exact", Static)
+        if text != exact.content:
+            exact.update(text, layout=False)
+
+    def action_toggle_pause(self) -> None:
+        """Pause, follow or replay."""
+        self._run.action_toggle_pause()
+
+    def action_jump(self, direction: int) -> None:
+        """Walk through time."""
+        self._run.action_jump(direction)
+
+    def action_toggle_log(self) -> None:
+        """Switch the axis."""
+        self.query_one(Bars).toggle_log()
