@@ -257,6 +257,10 @@ def _compare(options: argparse.Namespace) -> int:
     plan = plan_from_flags(options, _runs_folder(options))
     if not options.view:
         return compare_here(plan, options)
+    alone = ("tune", "json", "csv", "html")
+    given = next((name for name in alone if getattr(options, name)), "backend" if options.backend != "loky" else "")
+    if given:
+        raise UsageError(f"--view trains in the background, as the recipes are: leave out --{given}, or --view")
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()

@@ -15,7 +15,7 @@ from typing import Any
 
 from gradtui.errors import GradtuiError, UsageError
 from gradtui.lab.launch import check_data
-from gradtui.lab.plan import Cell, Plan, load_plan, locked
+from gradtui.lab.plan import TUNING_FOLDER, Cell, Plan, load_plan, locked
 from gradtui.lab.recipe import Recipe, safe
 from gradtui.lab.results import RunResult, result_of
 from gradtui.runfolder import ENDING, remove
@@ -24,7 +24,6 @@ BACKENDS = ("loky", "dask", "ray")
 # rates that `--tune lr` tries for each recipe, √10 apart; the best of them suits within a factor of two
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 CLUSTER_TIMEOUT = "10s"
-TUNING_FOLDER = "tuning"
 TUNING_SEED = 1_000  # beside the seeds that are compared
 
 
@@ -60,7 +59,7 @@ def run_cells(
     for recipe in {cell.recipe.data: cell.recipe for cell in cells}.values():
         check_data(recipe)
     todo: list[Cell] = []
-    for cell in cells:
+    for cell in {cell.path: cell for cell in cells}.values():  # two labels of the same training share its run
         result = result_of(cell, target_cost)
         if result.over:
             on_result(cell, result)

@@ -170,7 +170,7 @@ _UNTUNED = {
         target_cost=0.3,
     ),
     "residual": Experiment(
-        "Plain and residual, to 1,000 layers",
+        "Residual nets to 1,000 layers",
         "Twins with the same layers and BatchNorm, with and without shortcuts. Deeper is worse for the plain net, "
         "until it cannot be trained at all; the shortcuts carry the gradient through a thousand layers.",
         {

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any
 
 from gradtui.errors import GradtuiError, RunFileError
 from gradtui.lab.recipe import Recipe, safe
-from gradtui.runfolder import ENDING
+from gradtui.runfolder import ENDING, remove
 
 FOLDER_ENDING = ".compare"
 PLAN, LOCK, LOG = "plan.json", "lock", "compare.log"
+TUNING_FOLDER = "tuning"  # in the folder: the trials of `--tune lr`
 VERSION = 1
 
 
@@ -103,6 +104,18 @@ def comparisons(runs_folder: Path) -> list[Path]:
     """The folders of all comparisons, the newest first."""
     found = [path.parent for path in runs_folder.glob(f"*{FOLDER_ENDING}/{PLAN}")]
     return sorted(found, key=lambda path: -(path / PLAN).stat().st_mtime)
+
+
+def remove_comparison(folder: Path) -> None:
+    """Delete a comparison with its runs; what else lies in its folder stays."""
+    for part in (folder, folder / TUNING_FOLDER):
+        for run in part.glob(f"*{ENDING}"):
+            remove(run)
+    for name in (PLAN, LOCK, LOG):
+        (folder / name).unlink(missing_ok=True)
+    for part in (folder / TUNING_FOLDER, folder):
+        with suppress(OSError):  # not empty, or not there
+            part.rmdir()
 
 
 def load_plan(folder: Path) -> Plan:

@@ -19,7 +19,7 @@ import pytest
 from gradtui.errors import GradtuiError, RunFileError, UsageError
 from gradtui.lab.compare import plan_of, run_cells, tune_rates
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.plan import Plan, comparisons, load_plan, locked, running
+from gradtui.lab.plan import Plan, comparisons, load_plan, locked, remove_comparison, running
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import RunResult, as_csv, as_json, estimate, result_of, results, spread, table
 from gradtui.lab.train import train
@@ -73,6 +73,26 @@ def test_what_is_done_is_not_trained_again_and_what_was_cut_short_is(runs_in_tmp
     assert told == ["finished"] * 4
     run_cells(cells, jobs=2, on_result=lambda cell, result: told.append(result.state))
     assert told == ["finished"] * 8 and begun(cells[0].path) == kept
+
+
+def test_two_labels_of_one_training_share_its_run(runs_in_tmp: Path) -> None:
+    plan = plan_in(runs_in_tmp, seeds=1, **{"a b": SHORT, "a-b": SHORT})
+    run_cells(plan.cells(), jobs=2)
+    assert len(list(plan.folder.glob("*.gradtui"))) == 1
+    assert [result.state for result in results(plan)] == ["finished"] * 2
+
+
+def test_deleting_a_comparison_leaves_what_is_not_its_own(runs_in_tmp: Path) -> None:
+    plan = plan_in(runs_in_tmp, seeds=1)
+    plan.save()
+    run_cells(plan.cells(), jobs=1)
+    (plan.folder / "tuning").mkdir()
+    (plan.folder / "notes.txt").write_text("mine")
+    remove_comparison(plan.folder)
+    assert [path.name for path in plan.folder.iterdir()] == ["notes.txt"]
+    (plan.folder / "notes.txt").unlink()
+    remove_comparison(plan.folder)
+    assert not plan.folder.exists()
 
 
 def test_a_changed_recipe_is_another_run(runs_in_tmp: Path) -> None:
@@ -250,7 +270,7 @@ def test_the_command_prints_stable_lines_and_writes_its_reports(tmp_path: Path) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
     words = ("--hidden", "8x2", "--with", "relu,he", "--with", "tanh", "--seeds", "1", "--jobs", "1")
-    process = start(*words, "--epochs", "60", folder=tmp_path)
+    process = start(*words, "--epochs", "25", folder=tmp_path)
     assert process.stdout is not None and process.stderr is not None
     first = process.stdout.readline().split("\t")
     assert first[0] == "nothing" and first[3] == "finished"
@@ -264,7 +284,7 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
         time.sleep(0.1)
     kept = {cell.path: begun(cell.path) for cell in load_plan(folder).cells() if result_of(cell, None).over}
     assert kept
-    again = start(*words, "--epochs", "60", folder=tmp_path)
+    again = start(*words, "--epochs", "25", folder=tmp_path)
     again.communicate(timeout=100)
     assert again.returncode == 0
     cells = load_plan(folder).cells()
@@ -287,6 +307,8 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
         ("--csv /nowhere/at/all.csv", 1, "/nowhere/at"),
         ("mnist --data-dir /nowhere", 4, "/nowhere"),
         ("--view", 5, "terminal"),
+        ("--view --tune lr", 2, "leave out --tune"),
+        ("--view --backend dask://x", 2, "leave out --backend"),
     ],
 )
 def test_bad_words_are_one_line_and_an_exit_code(words: str, code: int, says: str, tmp_path: Path) -> None:

@@ -238,6 +238,23 @@ async def test_home_lists_comparisons_and_opens_them(runs_in_tmp: Path) -> None:
         await shows(pilot, "1 of 2 done")
 
 
+async def test_home_deletes_a_comparison_after_asking(runs_in_tmp: Path) -> None:
+    plan = Plan(runs_in_tmp / "mine.compare", "mine", "", {"a": Recipe()}, (0,))
+    plan.save()
+    made(plan.cells()[0].path, [0.1, 0.2], 0.5)
+    app = GradtuiApp(runs_in_tmp)
+    async with app.run_test(size=WIDE) as pilot:
+        await shows(pilot, "≡ compared")
+        with locked(plan.folder):
+            await pilot.press("tab", "d")
+            assert isinstance(app.screen, HomeScreen), "one that trains stays"
+        for key, left in (("escape", True), ("d", False)):
+            await pilot.press("d")
+            await wait_for(pilot, lambda: isinstance(app.screen, AskScreen))
+            await pilot.press(key)
+            await wait_for(pilot, lambda left=left: plan.folder.exists() == left)
+
+
 async def test_an_experiment_of_several_recipes_is_trained_and_compared(
     runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ class HomeScreen(Screen[None]):
         ),
         Binding("f", "form", "new recipe", tooltip="build a recipe: a form with every choice"),
         Binding("o", "one", "train one", tooltip="train only the first recipe of the experiment under the cursor"),
-        Binding("d", "delete", "delete", tooltip="delete the run under the cursor; asks first"),
+        Binding("d", "delete", "delete", tooltip="delete the run or the comparison under the cursor; asks first"),
     ]
 
     class Listed(Message):
@@ -208,6 +208,9 @@ class HomeScreen(Screen[None]):
         """Delete the run under the cursor, after asking."""
         runs = self.query_one("#runs", OptionList)
         option = runs.highlighted_option
+        if option is not None and str(option.id).startswith(COMPARISON) and self.focused is runs:
+            self._ask_to_delete_comparison(self._folder / str(option.id).removeprefix(COMPARISON))
+            return
         run = self._runs.get(str(option.id)) if option else None
         if run is None or self.focused is not runs:
             self.notify("Go to a run with tab first.", markup=False)
@@ -220,6 +223,24 @@ class HomeScreen(Screen[None]):
                 f"Delete the run {clean(run.run_id)} for good?", {"d": "delete it", "escape": "keep it"}
             )
             self.app.push_screen(question, lambda answer: self._delete(run) if answer == "d" else None)
+
+    def _ask_to_delete_comparison(self, folder: Path) -> None:
+        from gradtui.lab.plan import remove_comparison, running
+        from gradtui.tui.screens.ask import AskScreen
+
+        if running(folder) is not None:
+            self.notify(f"{clean(folder.name)} is still training.", severity="warning", markup=False)
+            return
+
+        def delete(answer: str | None) -> None:
+            if answer == "d":
+                remove_comparison(folder)
+                self._read_folder()
+
+        question = AskScreen(
+            f"Delete {clean(folder.name)} and its runs for good?", {"d": "delete them", "escape": "keep them"}
+        )
+        self.app.push_screen(question, delete)
 
     def _delete(self, run: RunSummary) -> None:
         from gradtui.runfolder import remove
