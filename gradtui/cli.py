@@ -73,6 +73,7 @@ def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
 def _add_train(commands: Any, *, with_flags: bool) -> None:
     train = commands.add_parser(
         "train",
+        usage="gradtui train [options]",
         help="train a built-in net and watch how fast its layers learn",
         description="Train a built-in net in a process of its own and watch it; it goes on when you leave.",
         epilog="example: gradtui train --data digits --hidden 30,30,30,30 --activation sigmoid",
@@ -93,6 +94,7 @@ def _add_train(commands: Any, *, with_flags: bool) -> None:
 def _add_compare(commands: Any, *, with_flags: bool) -> None:
     compare = commands.add_parser(
         "compare",
+        usage="gradtui compare [WHAT ...] [options]",
         help="train recipes side by side, over several seeds, and tabulate which remedy worked",
         description="Train recipes side by side. What is done is kept: the same command goes on where it was stopped.",
         epilog="examples: gradtui compare remedies --seeds 5 --html remedies.html\n"

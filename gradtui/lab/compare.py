@@ -137,9 +137,16 @@ def _train(number: int, cell: Cell, carry: bool, parent: int) -> _Trained:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     from gradtui.lab.train import train
 
+    def orphaned() -> bool:
+        """Whether who started this was killed: nobody would wait for the rest."""
+        return parent not in (os.getpid(), os.getppid())
+
     try:
         if not carry:
-            train(cell.recipe, path=cell.path)
+            if not orphaned():
+                train(cell.recipe, path=cell.path, should_stop=orphaned)
+            if orphaned():
+                os._exit(1)  # the worker would wait minutes for more to do
             return _Trained(number, "", None)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / cell.path.name

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 from gradtui.errors import GradtuiError, RunFileError, UsageError
 from gradtui.lab.compare import plan_of, run_cells, tune_rates
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.plan import Plan, comparisons, load_plan, locked, remove_comparison, running
+from gradtui.lab.plan import Cell, Plan, comparisons, load_plan, locked, remove_comparison, running
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import RunResult, as_csv, as_json, estimate, result_of, results, spread, table
 from gradtui.lab.train import train
@@ -290,6 +291,25 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
     cells = load_plan(folder).cells()
     assert all(result_of(cell, None).over for cell in cells) and len(cells) == 3
     assert {path: begun(path) for path in kept} == kept
+
+
+def test_workers_stop_when_the_command_is_killed(tmp_path: Path) -> None:
+    process = start("--hidden", "8x2", "--with", "tanh", "--seeds", "1", "--epochs", "100000", folder=tmp_path)
+
+    def running_now() -> list[str]:
+        found = list(tmp_path.glob("*.compare/*.gradtui"))
+        return [result_of(Cell("", Recipe(), path), None).state for path in found]
+
+    def wait_until(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 40
+        while not condition():
+            assert time.monotonic() < deadline, running_now()
+            time.sleep(0.1)
+
+    wait_until(lambda: running_now().count("live") == 2)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: running_now() == ["stopped"] * 2)
 
 
 @pytest.mark.parametrize(
