@@ -16,6 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from sklearn.neural_network import BernoulliRBM
+from threadpoolctl import threadpool_limits
+from torch.nn import functional
 
 from pretrain.rbm import RBM, ContrastiveDivergence
 
@@ -27,12 +29,12 @@ def products(batch: int) -> Callable[[], None]:
     """The five products of CD-1: up, down, up, and two for the statistics."""
     weight = torch.randn(HIDDEN, VISIBLE)
     v, h = torch.rand(batch, VISIBLE), torch.rand(batch, HIDDEN)
-    up, down, outer = torch.empty(batch, HIDDEN), torch.empty(batch, VISIBLE), torch.empty(HIDDEN, VISIBLE)
+    down, outer = torch.empty(batch, VISIBLE), torch.empty(HIDDEN, VISIBLE)
 
     def step() -> None:
-        torch.mm(v, weight.t(), out=up)
+        functional.linear(v, weight)
         torch.mm(h, weight, out=down)
-        torch.mm(v, weight.t(), out=up)
+        functional.linear(v, weight)
         torch.mm(h.t(), v, out=outer)
         torch.mm(h.t(), v, out=outer)
 
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)  # scikit-learn's products
     contestants = {
         "products alone": products(options.batch),
         "CD-1": ours(options.batch, 0),
