@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.data import DataError
+from pretrain.draws import flip, normal_like, uniform_like
+from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 
 Kind = Literal["plain", "denoising", "contractive", "sparse"]
@@ -95,7 +97,7 @@ class Autoencoder(nn.Module):
         """Bits [batch, outputs] drawn with the sigmoid units' probabilities; codes of other units are no probabilities
         and come as they are."""
         h = self.encode(x)
-        return torch.bernoulli(h, generator=generator) if self.activation == "sigmoid" else h
+        return flip(h, generator) if self.activation == "sigmoid" else h
 
     def decode(self, h: Tensor) -> Tensor:
         """The image [batch, inputs] rebuilt from a code h [batch, outputs]."""
@@ -121,16 +123,16 @@ class Autoencoder(nn.Module):
             cost = cost + self.sparsity * self._divergence(h)
         return cost, F.mse_loss(rebuilt.detach(), x, reduction="sum") / len(x)
 
-    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Puts the gradient of the cost of x [batch, inputs] into `.grad` of every parameter.
 
-        Returns the squared reconstruction error, summed over the inputs, mean over the images.
+        Returns [] the squared reconstruction error, summed over the inputs, mean over the images.
         """
         self.zero_grad(set_to_none=True)
         seen = corrupt(x, self.noise, self.level, generator) if self.kind == "denoising" else x
         cost, error = self.batch_cost(x, seen)
         torch.autograd.backward(cost)
-        return error.item()  # waits for the device
+        return reduce(self.parameters(), error)
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] if the cost is cross-entropy."""
@@ -186,7 +188,7 @@ class Autoencoder(nn.Module):
         return (slope.square() @ self.weight.square().sum(1)).mean()
 
     def _divergence(self, h: Tensor) -> Tensor:
-        activity = h.mean(0).clamp(LEAST_ACTIVITY, 1 - LEAST_ACTIVITY)
+        activity = batch_mean(h).clamp(LEAST_ACTIVITY, 1 - LEAST_ACTIVITY)
         on = self.target * (math.log(self.target) - activity.log())
         off = (1 - self.target) * (math.log(1 - self.target) - torch.log1p(-activity))
         return (on + off).sum()
@@ -199,9 +201,8 @@ def corrupt(x: Tensor, noise: Noise, level: float, generator: torch.Generator | 
     gaussian: plus a draw from N(0, `level`²).
     """
     if noise == "gaussian":
-        draws = torch.empty_like(x).normal_(0, 1, generator=generator)
-        return torch.add(x, draws, alpha=level)
-    draws = torch.empty_like(x).uniform_(0, 1, generator=generator)
+        return torch.add(x, normal_like(x, generator), alpha=level)
+    draws = uniform_like(x, generator)
     if noise == "masking":
         return x * (draws >= level)
     # one draw does for both: under level/2 pepper, from there to level salt

@@ -20,6 +20,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from pretrain.data import DataError
+from pretrain.parallel import current
 
 VERSION = 1
 _PLAIN = (str, int, float, bool, type(None))
@@ -140,8 +141,8 @@ class Keeper:
 
     def keep(self, tree: Mapping[str, Any]) -> None:
         """Writes `tree`, a nest that `pack` takes."""
-        if self.path is None:
-            return
+        if self.path is None or current().rank:
+            return  # of processes that train together the first keeps the state of all
         tensors, rest = pack(dict(tree))
         save(self.path, tensors, {"settings": self._settings, "rest": rest})
         self._last = self._clock()

@@ -15,6 +15,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 from pretrain.checkpoint import Keeper, fits
 from pretrain.conjugate import ConjugateGradients
 from pretrain.objective import Examples, Loss, Objective, seeded
+from pretrain.parallel import batch, current, reduce
 from pretrain.passes import Passes
 from pretrain.rows import Data
 from pretrain.schedule import Schedule, at, named, set_rates
@@ -203,32 +204,35 @@ class _Training:
         learning_rate, momentum = self.rates
         set_rates(self.optimizer, at(learning_rate, self.passes.epoch), at(momentum, self.passes.epoch))
         for numbers in self.passes.batches():
-            cost = self._step(numbers)
+            part = current().part(len(numbers))
+            with batch(part):
+                cost = self._step(numbers[part.own])
             self.passes.count_step(cost, len(numbers))
             if self.passes.step == self.passes.steps:
                 self._end_epoch()
-            if self.should_stop():
+            stop, due = current().agree(self.should_stop(), self.keeper.due())
+            if stop:
                 return False
-            if self.keeper.due():
+            if due:
                 self._keep()
         return True
 
-    def _step(self, numbers: Tensor) -> float:
+    def _step(self, numbers: Tensor) -> Tensor:
         """One step of the optimizer; returns the cost where it began."""
         batch = self.train.take(numbers)
         # one seed for all evaluations of this batch: along a line the same units must be dropped
         seed = int(torch.randint(1 << 62, (1,), generator=self.generator, device=self.generator.device))
-        costs: list[float] = []
+        costs: list[Tensor] = []
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            with seeded(seed, self.objective.device):
+            with seeded(seed + current().rank, self.objective.device):
                 cost = self.objective.cost(*batch)
             torch.autograd.backward(cost)
-            costs.append(cost.item())  # waits for the device
+            costs.append(reduce(self.objective.model.parameters(), cost.detach()))
             if self.on_step is not None and len(costs) == 1:
-                self.on_step(self._progress(costs[0], None))
-            return cost.detach()
+                self.on_step(self._progress(costs[0].item(), None))  # waits for the device
+            return costs[-1]
 
         if isinstance(self.optimizer, LBFGS) and self.passes.steps > 1:
             self.optimizer.state.clear()  # the curvature that it remembers is another batch's

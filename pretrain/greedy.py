@@ -17,12 +17,14 @@ from torch.optim import SGD, Optimizer
 from pretrain.checkpoint import Keeper, fits
 from pretrain.data import DataError
 from pretrain.nets import output_layer
+from pretrain.parallel import batch, current, reduce
 from pretrain.passes import Passes
 from pretrain.rows import Data, Mapped, Rows, bytes_of, check_rows, gathered, rows_of
 from pretrain.schedule import Schedule, at, for_each, hinton_momentum, load_optimizer, named, set_rates
 from pretrain.targets import Targets, check_labels, targets_of
 
 GIGABYTE = 1 << 30
+FEW = 10_000  # rows that a layer sees to set its first parameters by
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 PassOn = Literal["probabilities", "samples"]
@@ -43,9 +45,9 @@ class Layer(Protocol):
     def decode(self, h: Tensor) -> Tensor:
         """The inputs [batch, inputs] as a code [batch, outputs] has them."""
 
-    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
-        """Puts the gradient of the cost, mean over the batch, into `.grad`; returns the squared reconstruction error,
-        mean over the images."""
+    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Puts the gradient of the cost, mean over the batch, into `.grad`; returns the squared reconstruction error [],
+        mean over the images. In data-parallel training both are means over all processes (`pretrain.parallel`)."""
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for what this layer cannot learn from."""
@@ -74,6 +76,14 @@ class OwnOptimizer(Protocol):
         self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
     ) -> Optimizer:
         """One for these parameters, with what is not None; the rest is the layer's own choice."""
+
+
+@runtime_checkable
+class OwnStart(Protocol):
+    """A layer whose first parameters depend on the data."""
+
+    def start_from(self, x: Tensor) -> None:
+        """Sets them by these examples [n, inputs], unless they were set before."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,14 @@ class _Settings:
     on_epoch: OnProgress | None
     on_layer: OnProgress | None
     should_stop: Callable[[], bool]
+
+    def few(self, rows: Rows) -> Tensor:
+        """Some rows from all over; looking at them draws nothing."""
+        state = self.generator.get_state()
+        step = max(1, len(rows) // FEW)
+        x = rows.take(torch.arange(0, len(rows), step)[:FEW])
+        self.generator.set_state(state)
+        return x
 
 
 def train_greedily(
@@ -241,6 +259,8 @@ class _LayerTraining:
         self._passes = Passes(len(rows), shared.batch_size, shared.generator)
         if kept is None:
             self._result.errors.append([])
+            if isinstance(self._layer, OwnStart) and self._output is None:
+                self._layer.start_from(shared.few(rows))
         else:
             with fits(shared.keeper.path):
                 self._restore(kept)
@@ -258,16 +278,20 @@ class _LayerTraining:
         shared, passes = self._shared, self._passes
         set_rates(self._optimizer, at(self._learning_rate, passes.epoch), at(self._momentum, passes.epoch))
         for numbers in passes.batches():
-            error = self._fill_gradient(rows.take(numbers), numbers)
+            part = current().part(len(numbers))
+            with batch(part):
+                own = numbers[part.own]
+                error = self._fill_gradient(rows.take(own), own)
             if shared.on_step is not None:
-                shared.on_step(self._progress(error))
+                shared.on_step(self._progress(error.item()))  # waits for the device
             self._optimizer.step()
             passes.count_step(error, len(numbers))
             if passes.step == passes.steps:
                 self._end_epoch()
-            if shared.should_stop():
+            stop, due = current().agree(shared.should_stop(), shared.keeper.due())
+            if stop:
                 return False
-            if shared.keeper.due():
+            if due:
                 self._keep()
         return True
 
@@ -278,7 +302,7 @@ class _LayerTraining:
         if self._shared.on_epoch is not None:
             self._shared.on_epoch(replace(before, error=mean))
 
-    def _fill_gradient(self, x: Tensor, numbers: Tensor) -> float:
+    def _fill_gradient(self, x: Tensor, numbers: Tensor) -> Tensor:
         if self._output is None:
             return self._layer.fill_gradient(x, self._shared.generator)
         assert self._shared.labels is not None
@@ -288,7 +312,7 @@ class _LayerTraining:
             raise ValueError(f"{type(self._layer).__name__}.encode carries no gradients: train it without targets")
         cost = F.cross_entropy(self._output(code), self._shared.labels.take(numbers))
         torch.autograd.backward(cost)
-        return cost.item()  # waits for the device
+        return reduce([*self._layer.parameters(), *self._output.parameters()], cost.detach())
 
     def _progress(self, error: float | None) -> LayerProgress:
         return LayerProgress(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
+from pretrain.conditionals import Conditionals
 from pretrain.rbm import RBM
 
 MOST_UNITS = 25  # of the smaller side: 2^25 configurations take half a minute
@@ -35,10 +36,14 @@ class LogZ:
 def exact_log_z(rbm: RBM) -> float:
     """log Z by enumeration, in float64; raises `ValueError` if the side that must be enumerated has over 25 units.
 
-    Of Bernoulli machines the smaller side is enumerated, of Gaussian ones the hidden side.
+    Of machines with Bernoulli units alone the smaller side is enumerated; of those with rectified hidden units the
+    visible side, else the hidden side.
     """
-    gaussian = rbm.log_variance is not None
-    hidden = gaussian or rbm.outputs <= rbm.inputs
+    machine = rbm.conditionals().double()
+    bits_only = rbm.log_variance is None and not rbm.groups
+    if machine.rectified and not bits_only:
+        raise ValueError("log Z of rectified hidden units can be enumerated for Bernoulli visible units alone")
+    hidden = not machine.rectified and (not bits_only or rbm.outputs <= rbm.inputs)
     count = rbm.outputs if hidden else rbm.inputs
     if count > MOST_UNITS:
         raise ValueError(f"{count} units have too many configurations: log Z is exact up to {MOST_UNITS} of them")
@@ -46,7 +51,7 @@ def exact_log_z(rbm: RBM) -> float:
     for start in range(0, 1 << count, BLOCK):
         numbers = torch.arange(start, min(start + BLOCK, 1 << count))
         bits = ((numbers[:, None] >> torch.arange(count)) & 1).double()
-        logs = _hidden_log_weight(rbm, bits) if hidden else -_free_energy(rbm, bits)
+        logs = machine.visible_log_sum(bits) if hidden else -machine.free_energy(bits)
         total = torch.logaddexp(total, torch.logsumexp(logs, dim=0))
     return float(total)
 
@@ -54,7 +59,48 @@ def exact_log_z(rbm: RBM) -> float:
 @torch.no_grad()
 def log_probability(rbm: RBM, v: Tensor, log_z: float) -> Tensor:
     """log p(v) [batch] in nats; of Gaussian units the density."""
-    return -_free_energy(rbm, v.double()) - log_z
+    return -rbm.conditionals().double().free_energy(v.double()) - log_z
+
+
+class Path:
+    """Machines between one without weights and `rbm`: at β the hidden units receive β of what they would.
+
+    The visible biases go from `base` [inputs] to the machine's own; without `base`, and for Gaussian units always, they
+    are the machine's own all along. Raises `ValueError` for rectified hidden units and for inverse temperatures `betas`
+    that do not grow from 0 to 1; without any they are `default_betas`.
+    """
+
+    def __init__(self, rbm: RBM, betas: Sequence[float] | None, base: Tensor | None) -> None:
+        self.machine = rbm.conditionals()
+        if self.machine.rectified:
+            raise ValueError("annealing needs Bernoulli hidden units: rectified ones have no sum in closed form")
+        self.betas = default_betas() if betas is None else list(betas)
+        rising = all(a < b for a, b in pairwise(self.betas))
+        if len(self.betas) < 2 or self.betas[0] != 0 or self.betas[-1] != 1 or not rising:
+            raise ValueError("the inverse temperatures must grow from 0 to 1")
+        own = rbm.visible_bias
+        self._base = own if base is None or rbm.log_variance is not None else base.to(own)
+
+    def at(self, beta: float) -> Conditionals:
+        """The machine with the visible biases of β."""
+        return replace(self.machine, visible_bias=self._base.lerp(self.machine.visible_bias, beta))
+
+    def log_weightless(self) -> float:
+        """log Z where β is 0."""
+        start = self.at(0.0).double()
+        off = start.bias.new_zeros(1, len(start.bias))
+        return float(start.visible_log_sum(off)) + len(start.bias) * math.log(2)
+
+    def log_p(self, v: Tensor, field: Tensor, beta: float) -> Tensor:
+        """log p*_β(v) [chains], the hidden units summed out; `field` is what they receive from v at β = 1."""
+        return self.machine.hidden_log_sum(field, beta).double() - self.at(beta).own_energy(v).double()
+
+    def step(self, field: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
+        """v after a step of Gibbs sampling at β from a v of this field."""
+        machine = self.at(beta)
+        heated = beta * field
+        h = machine.hidden_sample(heated, torch.sigmoid(heated), generator)
+        return machine.visible_sample(machine.visible_mean(machine.visible_field(beta * h)), generator)
 
 
 @torch.no_grad()
@@ -65,40 +111,61 @@ def annealed_log_z(
     betas: Sequence[float] | None = None,
     base: Tensor | None = None,
     generator: torch.Generator | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> LogZ:
-    """log Z by annealed importance sampling, of a Bernoulli machine (Salakhutdinov & Murray 2008, section 4.1).
+    """log Z by annealed importance sampling (Salakhutdinov & Murray 2008, section 4.1); on average it is too low.
 
-    The path leads from a machine without weights, whose visible biases are `base` [inputs] (0 by default; the log odds
-    of the pixels' means shorten the way), through `betas` from 0 to 1. Raises `ValueError` for a Gaussian machine and
-    for betas that do not grow from 0 to 1.
+    `base`, `betas` and errors as in `Path`; the log odds of the pixels' means as `base` shorten the way. `on_step`
+    hears of each step that is done and how many there are.
     """
-    if rbm.log_variance is not None:
-        raise ValueError("annealing starts from a Bernoulli machine: a Gaussian one has no weightless twin here")
-    path = default_betas() if betas is None else list(betas)
-    if len(path) < 2 or path[0] != 0 or path[-1] != 1 or any(b <= a for a, b in pairwise(path)):
-        raise ValueError("the inverse temperatures must grow from 0 to 1")
-    weight, bias, own = (p.double() for p in (rbm.weight, rbm.bias, rbm.visible_bias))
-    start = torch.zeros_like(own) if base is None else base.double()
-    v = (torch.empty(chains, rbm.inputs, dtype=torch.float64).uniform_(generator=generator) < start.sigmoid()).double()
+    path = Path(rbm, betas, base)
+    start = path.at(0.0)
+    mean = start.visible_mean(start.visible_bias.expand(chains, -1))
+    v = start.visible_sample(mean, generator)
+    log_w = torch.zeros(chains, dtype=torch.float64, device=v.device)
+    for number, (before, beta) in enumerate(pairwise(path.betas), 1):
+        field = path.machine.hidden_field(v)
+        log_w += path.log_p(v, field, beta) - path.log_p(v, field, before)
+        v = path.step(field, beta, generator)
+        if on_step is not None:
+            on_step(number, len(path.betas) - 1)
+    mean_w, low, high = _interval(log_w)
+    base_z = path.log_weightless()
+    return LogZ(base_z + mean_w, base_z + low, base_z + high, float(log_w.std()))
 
-    def log_p(v: Tensor, beta: float) -> Tensor:
-        """log p*_β(v) [chains] (equation 17, with the base machine's hidden units summed out)."""
-        mixed = v @ ((1 - beta) * start + beta * own)
-        field = beta * F.linear(v, weight, bias)
-        return mixed + F.softplus(field).sum(1)
 
-    log_w = torch.zeros(chains, dtype=torch.float64)
-    for before, beta in pairwise(path):
-        log_w += log_p(v, beta) - log_p(v, before)
-        h = _flip(torch.sigmoid(beta * F.linear(v, weight, bias)), generator)
-        v = _flip(torch.sigmoid((1 - beta) * start + beta * (h @ weight + own)), generator)
-    log_base = float(F.softplus(start).sum()) + rbm.outputs * math.log(2)
-    mean = torch.logsumexp(log_w, dim=0) - math.log(chains)
-    # the standard error of the mean weight, over it
-    error = float(torch.exp(log_w - mean).std() / math.sqrt(chains))
-    low = math.log(1 - 3 * error) if 3 * error < 1 else -math.inf
-    centre = log_base + float(mean)
-    return LogZ(centre, centre + low, centre + math.log(1 + 3 * error), float(log_w.std()))
+@torch.no_grad()
+def reverse_annealed_log_z(
+    rbm: RBM,
+    v: Tensor,
+    *,
+    betas: Sequence[float] | None = None,
+    base: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> LogZ:
+    """log Z by annealing backwards from the machine's own samples v [chains, inputs]; on average it is too high.
+
+    With `annealed_log_z` it brackets log Z, as far as the samples are exact (Grosse, Ghahramani & Adams 2015, section
+    3); chains that began at data and ran long stand in for those.
+    """
+    path = Path(rbm, betas, base)
+    v = v.to(path.machine.bias)
+    log_w = torch.zeros(len(v), dtype=torch.float64, device=v.device)
+    for beta, before in pairwise(reversed(path.betas)):
+        v = path.step(path.machine.hidden_field(v), beta, generator)
+        field = path.machine.hidden_field(v)
+        log_w += path.log_p(v, field, before) - path.log_p(v, field, beta)
+    mean_w, low, high = _interval(log_w)
+    base_z = path.log_weightless()
+    return LogZ(base_z - mean_w, base_z - high, base_z - low, float(log_w.std()))
+
+
+def _interval(log_w: Tensor) -> tuple[float, float, float]:
+    """The log of the mean weight, and of that less and more three standard errors."""
+    mean = torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
+    error = 3 * float(torch.exp(log_w - mean).std() / math.sqrt(len(log_w)))
+    low = math.log(1 - error) if error < 1 else -math.inf
+    return float(mean), float(mean) + low, float(mean) + math.log(1 + error)
 
 
 def default_betas() -> list[float]:
@@ -112,44 +179,18 @@ def default_betas() -> list[float]:
 
 @torch.no_grad()
 def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
-    """Σ_i log p(v_i | the other visible units) [batch], exactly, of a Bernoulli machine (Besag 1975).
+    """Σ_i log p(v_i | the other visible units) [batch], exactly, of Bernoulli visible units (Besag 1975).
 
-    Raises `ValueError` for a Gaussian machine.
+    Raises `ValueError` for others.
     """
-    if rbm.log_variance is not None:
-        raise ValueError("the pseudo-likelihood flips bits: a Gaussian machine has none")
-    v = v.double()
-    own = _free_energy(rbm, v)
-    total = torch.zeros(len(v), dtype=torch.float64)
+    if rbm.log_variance is not None or rbm.groups:
+        raise ValueError("the pseudo-likelihood flips bits: this machine has visible units that are none")
+    machine, v = rbm.conditionals().double(), v.double()
+    field = machine.hidden_field(v)
+    own = machine.hidden_log_sum(field)
+    total = torch.zeros_like(own)
     for unit in range(rbm.inputs):
-        flipped = v.clone()
-        flipped[:, unit] = 1 - flipped[:, unit]
-        total += F.logsigmoid(_free_energy(rbm, flipped) - own)
+        change = 1 - 2 * v[:, unit]  # what flipping this bit adds to it
+        flipped = machine.hidden_log_sum(torch.addr(field, change, machine.weight[:, unit]))
+        total += F.logsigmoid(own - flipped - change * machine.visible_bias[unit])
     return total
-
-
-def _free_energy(rbm: RBM, v: Tensor) -> Tensor:
-    """F(v) in float64 [batch]."""
-    weight, bias, own = (p.double() for p in (rbm.weight, rbm.bias, rbm.visible_bias))
-    if rbm.log_variance is None:
-        return -(v @ own) - F.softplus(F.linear(v, weight, bias)).sum(1)
-    variance = rbm.log_variance.double().exp()
-    quadratic = ((v - own) ** 2 / (2 * variance)).sum(1)
-    return quadratic - F.softplus(F.linear(v / variance, weight, bias)).sum(1)
-
-
-def _hidden_log_weight(rbm: RBM, h: Tensor) -> Tensor:
-    """log Σ_v exp(−E(v, h)) [batch], an integral for Gaussian units."""
-    weight, bias, own = (p.double() for p in (rbm.weight, rbm.bias, rbm.visible_bias))
-    field = h @ weight
-    if rbm.log_variance is None:
-        return h @ bias + F.softplus(field + own).sum(1)
-    log_variance = rbm.log_variance.double()
-    # completing the square: ∫ exp(−(v − b)²/2σ² + v f/σ²) dv = √(2πσ²) exp((2 b f + f²)/2σ²)
-    gained = ((2 * own * field + field**2) / (2 * log_variance.exp())).sum(1)
-    return h @ bias + gained + 0.5 * (math.log(2 * math.pi) + log_variance).sum()
-
-
-def _flip(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    draws = torch.empty_like(probabilities).uniform_(generator=generator)
-    return (draws < probabilities).to(probabilities.dtype)

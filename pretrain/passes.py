@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_FRESH = 1000  # errors that may lie on the device, so that not every step waits for it
+
 
 class Passes:
     """Where a training stands: the next epoch and its next step, both from 0, and the errors of this epoch so far."""
@@ -20,6 +22,7 @@ class Passes:
         self.epoch = self.step = 0
         self._count, self._batch_size, self._generator = count, batch_size, generator
         self._sum = 0.0
+        self._fresh: list[tuple[Tensor, int]] = []  # errors not yet in the sum, and their examples
         self._epoch_start = generator.get_state()
 
     @property
@@ -41,19 +44,23 @@ class Passes:
         for start in range(self.step * self._batch_size, self._count, self._batch_size):
             yield order[start : start + self._batch_size]
 
-    def count_step(self, error: float, examples: int) -> None:
-        """A step was taken; `error` is the mean over its examples."""
+    def count_step(self, error: Tensor, examples: int) -> None:
+        """A step was taken; `error` [] is the mean over its examples."""
         self.step += 1
-        self._sum += error * examples
+        self._fresh.append((error, examples))
+        if len(self._fresh) >= MOST_FRESH:
+            self._add_up()
 
     def end_epoch(self) -> float:
         """Turns to the next epoch; returns the mean error of the one that is over."""
+        self._add_up()
         mean = self._sum / self._count
         self.epoch, self.step, self._sum = self.epoch + 1, 0, 0.0
         return mean
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
+        self._add_up()
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -64,9 +71,17 @@ class Passes:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes what `state` gave; the generator stands where it stood."""
+        self._fresh.clear()
         self.epoch, self.step, self._sum = state["epoch"], state["step"], state["sum"]
         self._epoch_start = state["epoch_start"]
         self._generator.set_state(state["generator"])
+
+    def _add_up(self) -> None:
+        if self._fresh:
+            errors = torch.stack([error for error, _ in self._fresh]).tolist()  # waits for the device
+            for error, (_, examples) in zip(errors, self._fresh, strict=True):
+                self._sum += error * examples
+            self._fresh.clear()
 
     def _draw(self) -> Tensor:
         return torch.randperm(self._count, generator=self._generator, device=self._generator.device).cpu()

@@ -1,51 +1,42 @@
-"""Restricted Boltzmann machines, trained by contrastive divergence."""
+"""Restricted Boltzmann machines, trained by contrastive divergence and its kin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
+from pretrain.conditionals import Conditionals
 from pretrain.data import DataError
+from pretrain.negative import CHAIN_NAMES, Chains, Particles, Training, from_data, from_noise
+from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.schedule import hinton_momentum
 
 VisibleUnits = Literal["bernoulli", "gaussian"]
+HiddenUnits = Literal["bernoulli", "rectified"]
 
 START = 0.01  # standard deviation of the first weights (Hinton 2010, section 8.1)
-RATES: dict[str, float] = {"bernoulli": 0.1, "gaussian": 0.001}  # (Hinton 2010, sections 7.1 and 13.2)
-
-
-@dataclass(frozen=True)
-class ContrastiveDivergence:
-    """How the gradient is estimated: from `steps` of Gibbs sampling that start at the data, or at `chains` that go on
-    from batch to batch (Hinton 2002; Tieleman 2008).
-
-    `weight_cost` is added as ½·`weight_cost`·‖W‖² (Hinton 2010, section 10); `sparsity_cost` pulls each hidden unit's
-    mean activity over the batch towards `sparsity_target` (section 11).
-    """
-
-    steps: int = 1
-    chains: int = 0
-    weight_cost: float = 0.0002
-    sparsity_target: float = 0.05
-    sparsity_cost: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.chains < 0:
-            raise ValueError(f"contrastive divergence takes a step or more, not {self.steps}; chains are 0 or more")
+# where a unit may be any number, a step must be smaller (Hinton 2010, sections 7.1 and 13.2)
+RATE, UNBOUNDED_RATE = 0.1, 0.001
+LEAST_SHARE = 0.01  # what a unit that is never on counts as when the biases are set
+LEAST_VARIANCE = 0.01  # over the mean variance, for a column that hardly varies
+OFFSET_RATE = 0.01  # of the moving averages that centring subtracts (Melchior, Fischer & Wiskott 2016, section 5)
+_OFFSETS = ("visible_offset", "hidden_offset")
 
 
 class RBM(nn.Module):
-    """p(v, h) ∝ exp(−E(v, h)), with h in {0, 1} [outputs].
+    """p(v, h) ∝ exp(−E(v, h)), with v [inputs] and h [outputs].
 
-    - `bernoulli` v in {0, 1} [inputs]: E = −b·v − c·h − h·W v (Hinton 2002);
+    - `bernoulli` v in {0, 1}: E = −b·v − c·h − h·W v (Hinton 2002);
     - `gaussian` v, with a variance σ² a unit that is learnt as its logarithm: E = Σ (v − b)²/2σ² − c·h − h·W (v/σ²)
-      (Cho, Ilin & Raiko 2011, equation 3).
+      (Cho, Ilin & Raiko 2011, equation 3);
+    - the last visible units are softmax `groups` of these sizes, of each of which one unit is 1 (labels, for one);
+    - `bernoulli` h in {0, 1}, or `rectified` linear: each stands for endless copies of a Bernoulli unit with biases
+      ½, 1½, … lower (Nair & Hinton 2010); its mean is taken as log(1 + e^x), which is at most 0.011 off.
 
     `weight` [outputs, inputs] is W, `bias` [outputs] is c, `visible_bias` [inputs] is b. The weights start as
     N(0, 0.01²) from `generator`, the biases at 0. Raises `ValueError` for units that there are not.
@@ -59,47 +50,60 @@ class RBM(nn.Module):
         outputs: int,
         *,
         visible: VisibleUnits = "bernoulli",
-        training: ContrastiveDivergence | None = None,
+        hidden: HiddenUnits = "bernoulli",
+        groups: Sequence[int] = (),
+        training: Training | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if visible not in get_args(VisibleUnits):
-            raise ValueError(f"visible units are one of {', '.join(get_args(VisibleUnits))}, not {visible!r}")
+        for name, value, allowed in (("visible", visible, VisibleUnits), ("hidden", hidden, HiddenUnits)):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name} units are one of {', '.join(get_args(allowed))}, not {value!r}")
         if min(inputs, outputs) < 1:
             raise ValueError(f"a machine needs a visible and a hidden unit or more, not {inputs} and {outputs}")
+        if any(size < 2 for size in groups) or sum(groups) > inputs:
+            raise ValueError(f"softmax groups have two units or more, out of {inputs} in all, not {list(groups)}")
         self.inputs, self.outputs = inputs, outputs
-        self.visible = visible
-        self.divergence = training or ContrastiveDivergence()
+        self.visible, self.hidden, self.groups = visible, hidden, tuple(groups)
+        self.training_method = training or Training()
+        if hidden == "rectified" and self.training_method.method == "tempering":
+            raise ValueError("rectified units have no temperature: train them by another method than tempering")
         device = None if generator is None else generator.device
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device).normal_(0, START, generator=generator))
         self.bias = nn.Parameter(torch.zeros(outputs, device=device))
         self.visible_bias = nn.Parameter(torch.zeros(inputs, device=device))
         gaussian = visible == "gaussian"
-        self.log_variance = nn.Parameter(torch.zeros(inputs, device=device)) if gaussian else None
-        self._chains: Tensor | None = None
+        plain = inputs - sum(groups)
+        self.log_variance = nn.Parameter(torch.zeros(plain, device=device)) if gaussian else None
+        self._chains = Chains(self.training_method)
+        self._offsets: tuple[Tensor, Tensor] | None = None
 
     # -- the model ------------------------------------------------------------------------------------------------
 
+    def conditionals(self) -> Conditionals:
+        """The machine as its numbers are now; they carry gradients."""
+        rectified = self.hidden == "rectified"
+        return Conditionals(self.weight, self.bias, self.visible_bias, self.log_variance, self.groups, rectified)
+
     def encode(self, x: Tensor) -> Tensor:
-        """p(h = 1 | v) [batch, outputs] for v [batch, inputs]."""
-        return torch.sigmoid(self._field(x))
+        """p(h = 1 | v) [batch, outputs] for v [batch, inputs]; of rectified units max(0, c + W v)."""
+        field = self.conditionals().hidden_field(x)
+        return F.relu(field) if self.hidden == "rectified" else torch.sigmoid(field)
 
     def decode(self, h: Tensor) -> Tensor:
         """The mean of v given h: probabilities, or means, [batch, inputs] for h [batch, outputs]."""
-        mean = F.linear(h, self.weight.t(), self.visible_bias)
-        return mean if self.log_variance is not None else torch.sigmoid(mean)
+        machine = self.conditionals()
+        return machine.visible_mean(machine.visible_field(h))
 
     def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """h drawn from p(h | v) [batch, outputs]."""
-        return _flip(self.encode(x), generator)
+        machine = self.conditionals()
+        field = machine.hidden_field(x)
+        return machine.hidden_sample(field, machine.hidden_mean(field), generator)
 
     def sample_visible(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """v drawn from p(v | h) [batch, inputs]."""
-        mean = self.decode(h)
-        if self.log_variance is None:
-            return _flip(mean, generator)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return mean + noise * torch.exp(self.log_variance / 2)
+        return self.conditionals().visible_sample(self.decode(h), generator)
 
     @torch.no_grad()
     def gibbs(self, x: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
@@ -109,110 +113,155 @@ class RBM(nn.Module):
         return x
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h) [batch]."""
-        if self.log_variance is None:
-            own, scaled = -(v @ self.visible_bias), v
-        else:
-            variance = self.log_variance.exp()
-            own, scaled = ((v - self.visible_bias) ** 2 / (2 * variance)).sum(1), v / variance
-        return own - h @ self.bias - (h * F.linear(scaled, self.weight)).sum(1)
+        """E(v, h) [batch], of machines with Bernoulli hidden units."""
+        return self.conditionals().energy(v, h)
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = −log Σ_h exp(−E(v, h)) [batch] (Hinton 2010, equation 25)."""
-        if self.log_variance is None:
-            own = -(v @ self.visible_bias)
-        else:
-            own = ((v - self.visible_bias) ** 2 / (2 * self.log_variance.exp())).sum(1)
-        return own - F.softplus(self._field(v)).sum(1)
-
-    def _field(self, v: Tensor) -> Tensor:
-        """What each hidden unit receives [batch, outputs]."""
-        scaled = v if self.log_variance is None else v * torch.exp(-self.log_variance)
-        return F.linear(scaled, self.weight, self.bias)
+        return self.conditionals().free_energy(v)
 
     # -- training -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+    def start_from(self, x: Tensor) -> None:
+        """Sets visible biases that are still 0 so that the weightless machine has the means, and of Gaussian units the
+        variances, of the examples x [n, inputs] (Hinton 2010, section 8.1)."""
+        if self.visible_bias.any():
+            return
+        mean, plain = x.mean(0), self.inputs - sum(self.groups)
+        share = mean.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
+        self.visible_bias.copy_(share.log())
+        if self.log_variance is None:
+            self.visible_bias[:plain] = torch.logit(share[:plain])
+        else:
+            variance = x[:, :plain].var(0, correction=0)
+            if variance.any():
+                self.log_variance.copy_(variance.clamp(min=LEAST_VARIANCE * float(variance.mean())).log())
+            self.visible_bias[:plain] = mean[:plain]
+
+    @torch.no_grad()
+    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Puts the estimated gradient of the mean of −log p(x) over the batch [batch, inputs] into `.grad`.
 
-        It is the gradient of mean F(x) − mean F(v_k), v_k taken as it is (Hinton 2002); weight cost and sparsity come
-        on top. Returns the squared error of a reconstruction, summed over the inputs, mean over the images.
+        It is the gradient of mean F(x) − mean F(v), the particles v of the negative phase taken as they are (Hinton
+        2002); costs, centring and clipping of `Training` come on top. Returns [] the squared error of a reconstruction,
+        summed over the inputs, mean over the images; where the negative phase makes none, over some of them.
         """
-        divergence = self.divergence
-        positive = self.encode(x)
-        first = self.decode(_flip(positive, generator))
-        error = F.mse_loss(first, x, reduction="sum") / len(x)
-        if divergence.chains:
-            negative = self._walk(x, generator)
+        training, machine = self.training_method, self._machine()
+        field = machine.hidden_field(x)
+        positive = machine.hidden_mean(field)
+        if training.method == "cd":
+            first = machine.visible_mean(machine.visible_field(machine.hidden_sample(field, positive, generator)))
+            error = F.mse_loss(first, x, reduction="sum") / len(x)
+            negative = from_data(machine, first, training.steps, generator)
         else:
-            # the last v is its mean, which carries less noise (Hinton 2010, section 3.2)
-            negative = first
-            for _ in range(divergence.steps - 1):
-                drawn = self._draw(negative, generator)
-                negative = self.decode(_flip(self.encode(drawn), generator))
-        hidden = self.encode(negative)
-        self._fill(x, positive, negative, hidden)
-        self._add_costs(x, positive)
-        return error.item()  # waits for the device
+            few = max(1, len(x) // 8)  # all of them would take a product
+            again = machine.visible_mean(machine.visible_field(positive[:few]))
+            error = F.mse_loss(again, x[:few], reduction="sum") / few
+            if training.method == "noise":
+                negative = from_noise(machine, len(x), training, generator)
+            else:
+                negative = self._chains.walk(machine, generator)
+        self._fill(machine, Particles(x, positive), negative)
+        self._add_costs(machine, x, positive)
+        error = reduce(self.parameters(), error)
+        if training.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), training.clip)
+        self._chains.follow([p.grad for p in (self.weight, self.bias, self.visible_bias) if p.grad is not None])
+        return error
 
-    def _fill(self, v0: Tensor, h0: Tensor, v: Tensor, h: Tensor) -> None:
+    def _machine(self) -> Conditionals:
+        """The machine without gradients, its weights in the type of the products."""
+        rectified, variance = self.hidden == "rectified", self.log_variance
+        weight = self.weight.detach()
+        if self.training_method.products == "bfloat16":
+            weight = weight.bfloat16()
+        own = None if variance is None else variance.detach()
+        return Conditionals(weight, self.bias.detach(), self.visible_bias.detach(), own, self.groups, rectified)
+
+    def _fill(self, machine: Conditionals, data: Particles, model: Particles) -> None:
+        v0, v1 = machine.scaled(data.v), machine.scaled(model.v)
+        by_bias = model.h.mean(0).mul_(model.weight) - data.h.mean(0)
+        by_visible = v1.mean(0).mul_(model.weight) - v0.mean(0)
+        # one product for both phases: the gradient is written once, and in bfloat16 their difference is rounded once
+        right = torch.cat([v0, v1])
+        left = torch.cat([data.h, model.h])
+        if self.training_method.centred:
+            mu, lambda_ = self._moved_offsets(v0, data.h)
+            right, left = right - mu, left - lambda_
+        left[: len(v0)] *= -1 / len(v0)
+        left[len(v0) :] *= model.weight / len(v1)
+        grad = self._product(machine, left, right)
         if self.log_variance is not None:
-            with torch.enable_grad():
-                cost = self.free_energy(v0).mean() - self.free_energy(v).mean()
-                own = list(self.parameters())
-                for parameter, grad in zip(own, torch.autograd.grad(cost, own), strict=True):
-                    parameter.grad = grad
-            return
-        # written out: autograd would take the products twice
+            raw = (self.weight * grad).sum(0)
+            if self.training_method.centred:
+                raw += (lambda_ @ self.weight) * by_visible + (by_bias @ self.weight) * mu
+            self.log_variance.grad = self._by_log_variance(data.v, model, raw)
+        if self.training_method.centred:
+            # the change of centred units' weights and biases, in those of this machine (section 3 of the same)
+            by_visible, by_bias = by_visible - lambda_ @ grad, by_bias - grad @ mu
+        self.bias.grad, self.visible_bias.grad = by_bias, by_visible
+
+    def _product(self, machine: Conditionals, left: Tensor, right: Tensor) -> Tensor:
         if self.weight.grad is None:
             self.weight.grad = torch.empty_like(self.weight)
-        torch.mm(h.t(), v, out=self.weight.grad)
-        self.weight.grad.mul_(1 / len(v)).addmm_(h0.t(), v0, alpha=-1 / len(v0))
-        self.bias.grad = h.mean(0) - h0.mean(0)
-        self.visible_bias.grad = v.mean(0) - v0.mean(0)
+        kind = machine.weight.dtype
+        if kind == left.dtype:
+            return torch.mm(left.t(), right, out=self.weight.grad)
+        return self.weight.grad.copy_(torch.mm(left.t().to(kind), right.to(kind)))
 
-    def _add_costs(self, x: Tensor, hidden: Tensor) -> None:
-        divergence = self.divergence
+    def _by_log_variance(self, v0: Tensor, model: Particles, raw: Tensor) -> Tensor:
+        """∂F/∂log σ² = −(v − b)²/2σ² + v Wᵀh/σ², data minus model; `raw` is the latter's, negated."""
+        assert self.log_variance is not None
+        plain = len(self.log_variance)
+        bias = self.visible_bias[:plain]
+        spread = model.weight * ((model.v[:, :plain] - bias) ** 2).mean(0) - ((v0[:, :plain] - bias) ** 2).mean(0)
+        return spread / (2 * self.log_variance.exp()) - raw[:plain]
+
+    def _moved_offsets(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The moving averages of v [inputs] and h [outputs] over the batches of data."""
+        means = batch_mean(v), batch_mean(h)
+        if self._offsets is None:
+            self._offsets = means
+        else:
+            for offset, mean in zip(self._offsets, means, strict=True):
+                offset.lerp_(mean, OFFSET_RATE)
+        return self._offsets
+
+    def _add_costs(self, machine: Conditionals, x: Tensor, hidden: Tensor) -> None:
+        training = self.training_method
         assert self.weight.grad is not None and self.bias.grad is not None
-        if divergence.weight_cost:
-            self.weight.grad.add_(self.weight, alpha=divergence.weight_cost)
-        if divergence.sparsity_cost:
+        if training.weight_cost:
+            self.weight.grad.add_(self.weight, alpha=training.weight_cost)
+        if training.l1_cost:
+            self.weight.grad.add_(self.weight.sign(), alpha=training.l1_cost)
+        if training.sparsity_cost:
             # the gradient of the cross-entropy between target and mean activity by what the unit receives
-            pull = divergence.sparsity_cost * (hidden.mean(0) - divergence.sparsity_target)
+            pull = training.sparsity_cost * (batch_mean(hidden) - training.sparsity_target)
             self.bias.grad.add_(pull)
-            scaled = x if self.log_variance is None else x * torch.exp(-self.log_variance)
-            self.weight.grad.add_(torch.outer(pull, scaled.mean(0)))
-
-    def _walk(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The persistent chains [chains, inputs], some steps further; they start at images of the first batch."""
-        if self._chains is None:
-            self._chains = x[torch.arange(self.divergence.chains, device=x.device) % len(x)].clone()
-        self._chains = self.gibbs(self._chains, self.divergence.steps, generator)
-        return self._chains
-
-    def _draw(self, mean: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.log_variance is None:
-            return _flip(mean, generator)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return mean + noise * torch.exp(self.log_variance / 2)
+            self.weight.grad.add_(torch.outer(pull, machine.scaled(x).mean(0)))
 
     def default_optimizer(
         self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
     ) -> torch.optim.Optimizer:
-        """SGD at 0.1, or 0.001 for Gaussian units, with momentum 0.5 that training raises (Hinton 2010, section 9)."""
-        rate = RATES[self.visible] if learning_rate is None else learning_rate
+        """SGD at 0.1, or 0.001 for Gaussian or rectified units, with momentum 0.5 that training raises (Hinton 2010,
+        section 9)."""
+        bounded = self.visible == "bernoulli" and self.hidden == "bernoulli"
+        rate = (RATE if bounded else UNBOUNDED_RATE) if learning_rate is None else learning_rate
         return torch.optim.SGD(parameters, lr=rate, momentum=hinton_momentum(0) if momentum is None else momentum)
 
     def state(self) -> dict[str, Tensor]:
-        """What training carries from step to step beside the parameters: the persistent chains."""
-        return {} if self._chains is None else {"chains": self._chains}
+        """What training carries from step to step beside the parameters: persistent chains, fast weights, offsets."""
+        return self._chains.state() | dict(zip(_OFFSETS, self._offsets or (), strict=False))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes what `state` gave; raises `DataError` for anything else."""
-        if set(state) - {"chains"}:
-            raise DataError(f"a machine carries its chains, but there is {', '.join(state)}")
-        self._chains = state.get("chains")
+        unknown = set(state) - {*CHAIN_NAMES, *_OFFSETS}
+        if unknown:
+            raise DataError(f"a machine carries its chains, but there is {', '.join(sorted(unknown))}")
+        self._chains.load_state(state)
+        offsets = [state[name] for name in _OFFSETS if name in state]
+        self._offsets = (offsets[0], offsets[1]) if len(offsets) == 2 else None
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] for Bernoulli units."""
@@ -221,20 +270,18 @@ class RBM(nn.Module):
 
     def encoder(self) -> list[nn.Module]:
         """The code as plain modules, with copies of the weights; of Gaussian units the variances are in the weights."""
-        weight = self.weight if self.log_variance is None else self.weight * torch.exp(-self.log_variance)
-        return [plain_linear(weight, self.bias), nn.Sigmoid()]
+        weight = self.conditionals().scaled(self.weight)
+        return [plain_linear(weight, self.bias), nn.ReLU() if self.hidden == "rectified" else nn.Sigmoid()]
 
     def decoder(self) -> list[nn.Module]:
-        """The reconstruction as plain modules, with copies of the weights."""
+        """The reconstruction as plain modules, with copies of the weights; raises `ValueError` for softmax groups."""
+        if self.groups:
+            raise ValueError("softmax groups have no plain decoder: a net is made of the layers without labels")
         linear = plain_linear(self.weight.t(), self.visible_bias)
         return [linear] if self.log_variance is not None else [linear, nn.Sigmoid()]
 
     def extra_repr(self) -> str:
         """The settings that the shapes do not show."""
-        return f"{self.inputs}, {self.outputs}, visible={self.visible!r}, {self.divergence}"
-
-
-def _flip(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Bits with these probabilities; drawing numbers and comparing is a third of the time of `torch.bernoulli`."""
-    draws = torch.empty_like(probabilities).uniform_(generator=generator)
-    return (draws < probabilities).to(probabilities.dtype)
+        groups = f", groups={list(self.groups)}" if self.groups else ""
+        kinds = f"visible={self.visible!r}, hidden={self.hidden!r}{groups}"
+        return f"{self.inputs}, {self.outputs}, {kinds}, {self.training_method}"

@@ -36,7 +36,7 @@ class Chained(Autoencoder):
         super().__init__(inputs, outputs, generator=generator)
         self.chain = torch.zeros(inputs)
 
-    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+    def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         error = super().fill_gradient(x, generator)
         self.chain = 0.9 * self.chain + torch.rand(self.inputs, generator=generator)
         assert self.visible_bias.grad is not None

@@ -76,7 +76,7 @@ def test_with_samples_the_layers_above_see_bits() -> None:
     seen: list[Tensor] = []
 
     class Watching(Autoencoder):
-        def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> float:
+        def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
             seen.append(x)
             return super().fill_gradient(x, generator)
 

@@ -1,0 +1,212 @@
+"""The negative phase: where the particles come from that the machine is taught to find less likely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from pretrain.conditionals import Conditionals
+from pretrain.data import DataError
+from pretrain.draws import flip, normal_like, pick, uniform_like
+from pretrain.parallel import Part, batch, current, current_part
+
+Method = Literal["cd", "pcd", "fast-pcd", "tempering", "noise"]
+
+_FAST = ("fast_weight", "fast_bias", "fast_visible_bias")
+CHAIN_NAMES = ("chains", *_FAST)  # of what chains carry from step to step
+FAST_DECAY = 0.95  # of the fast weights at each step (Tieleman & Hinton 2009, section 4: 19/20)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a machine estimates its gradient, and what is added to it.
+
+    `method`, with `steps` of Gibbs sampling each time:
+
+    - cd: contrastive divergence, from the data (Hinton 2002);
+    - pcd: `chains` that go on from batch to batch (Tieleman 2008);
+    - fast-pcd: these, on weights that also learn at `fast_rate` and soon forget (Tieleman & Hinton 2009);
+    - tempering: `chains` of `temperatures` each, which swap states (Desjardins et al. 2010);
+    - noise: modified contrastive divergence, from noise, averaged over the steps after `burn_in` (Liao et al. 2022).
+
+    `centred` takes the gradient by units whose mean is taken away (Melchior, Fischer & Wiskott 2016). `clip` bounds the
+    norm of the whole gradient (Liao et al. 2022 take 10). `weight_cost` adds ½·`weight_cost`·‖W‖², `l1_cost`
+    `l1_cost`·Σ|W| (Hinton 2010, section 10); `sparsity_cost` pulls each hidden unit's mean activity over the batch
+    towards `sparsity_target` (section 11). `products` "bfloat16" takes the matrix products in that type.
+
+    Raises `ValueError` for settings that there are not.
+    """
+
+    method: Method = "cd"
+    steps: int = 1
+    chains: int = 100
+    burn_in: int = 0
+    temperatures: int = 10
+    fast_rate: float = 0.05
+    centred: bool = False
+    clip: float | None = None
+    weight_cost: float = 0.0002
+    l1_cost: float = 0.0
+    sparsity_target: float = 0.05
+    sparsity_cost: float = 0.0
+    products: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {self.method!r}")
+        if self.products not in ("float32", "bfloat16"):
+            raise ValueError(f"products are taken in float32 or bfloat16, not {self.products!r}")
+        if min(self.steps, self.chains) < 1:
+            raise ValueError(f"steps and chains are 1 or more, not {self.steps} and {self.chains}")
+        if not 0 <= self.burn_in < self.steps:
+            raise ValueError(f"of {self.steps} steps fewer must be burnt in, not {self.burn_in}")
+        if self.temperatures < 2:
+            raise ValueError(f"tempering needs two temperatures or more, not {self.temperatures}")
+
+
+class Particles(NamedTuple):
+    """Visible states v [particles, inputs] and the hidden units' means given them [particles, outputs]."""
+
+    v: Tensor
+    h: Tensor
+    weight: float = 1.0  # of this process's particles in the mean over all, over that of its data
+
+
+def from_data(machine: Conditionals, first: Tensor, steps: int, generator: torch.Generator | None) -> Particles:
+    """The end of a chain that began at the data; `first` [batch, inputs] is the mean of v after one step.
+
+    The last v is its mean, which carries less noise (Hinton 2010, section 3.2); of Gaussian units it is drawn, for the
+    noise is what their variance learns from.
+    """
+    mean = first
+    for step in range(steps):
+        drawn = step < steps - 1 or machine.log_variance is not None
+        v = machine.visible_sample(mean, generator) if drawn else mean
+        field = machine.hidden_field(v)
+        h = machine.hidden_mean(field)
+        if step < steps - 1:
+            mean = machine.visible_mean(machine.visible_field(machine.hidden_sample(field, h, generator)))
+    return Particles(v, h)
+
+
+def from_noise(machine: Conditionals, count: int, training: Training, generator: torch.Generator | None) -> Particles:
+    """The states after `burn_in` of chains that began at noise, all together (Liao et al. 2022, algorithm 2)."""
+    v = _noise(machine, count, generator)
+    states, means = [], []
+    for step in range(training.steps):
+        field = machine.hidden_field(v)
+        h = machine.hidden_sample(field, machine.hidden_mean(field), generator)
+        v = machine.visible_sample(machine.visible_mean(machine.visible_field(h)), generator)
+        if step >= training.burn_in:
+            states.append(v)
+            means.append(machine.hidden_mean(machine.hidden_field(v)))
+    return Particles(torch.cat(states), torch.cat(means))
+
+
+class Chains:
+    """Chains that go on from batch to batch, at one temperature or several, on the machine or on one with fast weights.
+
+    Their state is the hidden units [chains × temperatures, outputs]; at first all of them are off.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._temperatures = training.temperatures if training.method == "tempering" else 1
+        self._hidden: Tensor | None = None  # of this process's chains
+        self._fast: list[Tensor] = []  # added to weight, bias and visible bias
+
+    def walk(self, machine: Conditionals, generator: torch.Generator | None) -> Particles:
+        """The chains some steps further; of those at several temperatures, the states at temperature 1."""
+        part, data = self._part(), current_part()
+        if self._hidden is None:
+            self._hidden = machine.bias.new_zeros(part.own.stop - part.own.start, len(machine.bias))
+        hot = replace(
+            machine,
+            weight=machine.weight + self._fast[0],
+            bias=machine.bias + self._fast[1],
+            visible_bias=machine.visible_bias + self._fast[2],
+        ) if self._fast else machine  # fmt: skip
+        with batch(part):
+            v, h = self._sweeps(hot, self._hidden, generator)
+        if hot is not machine:
+            h = machine.hidden_mean(machine.hidden_field(v))  # the gradient is of the machine itself
+        return Particles(v, h, 1.0 if data is None else part.weight / data.weight)
+
+    def follow(self, grads: list[Tensor]) -> None:
+        """Lets the fast weights learn from the gradient by weight, bias and visible bias, and forget."""
+        if self._training.method != "fast-pcd":
+            return
+        if not self._fast:
+            self._fast = [torch.zeros_like(grad) for grad in grads]
+        for fast, grad in zip(self._fast, grads, strict=True):
+            fast.mul_(FAST_DECAY).sub_(grad, alpha=self._training.fast_rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """What there is to carry on from, of all processes' chains."""
+        if self._hidden is None:
+            return {}
+        return {"chains": current().gather(self._hidden, self._part()), **dict(zip(_FAST, self._fast, strict=False))}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes what `state` gave; raises `DataError` for anything else."""
+        hidden, part = state.get("chains"), self._part()
+        if hidden is not None and len(hidden) != part.total:
+            raise DataError(f"there are {len(hidden)} chains, but the training has {part.total}")
+        self._hidden = None if hidden is None else hidden[part.own].clone()
+        self._fast = [state[name] for name in _FAST if name in state]
+
+    def _part(self) -> Part:
+        """The rows of this process in the state of all chains."""
+        return current().part(self._training.chains).times(self._temperatures)
+
+    def _sweeps(self, machine: Conditionals, h: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        betas = self._betas(machine, len(h))
+        for _ in range(self._training.steps):
+            v = machine.visible_sample(machine.visible_mean(machine.visible_field(h), betas), generator, betas)
+            field = machine.hidden_field(v)
+            mean = machine.hidden_mean(field, betas)
+            h = machine.hidden_sample(field, mean, generator)
+            if betas is not None:
+                order = self._swapped(machine.own_energy(v) - (h * field).sum(1), betas[:, 0], generator)
+                h, v, mean = h[order], v[order], machine.hidden_mean(field[order])
+        self._hidden = h
+        coldest = slice(self._temperatures - 1, None, self._temperatures)
+        return v[coldest], mean[coldest]
+
+    def _betas(self, machine: Conditionals, rows: int) -> Tensor | None:
+        """Inverse temperatures [rows, 1]: those of a chain follow each other, up to 1; None if all are 1."""
+        count = self._temperatures
+        if count == 1:
+            return None
+        # at 0 a Gaussian unit would have no bounds
+        lowest = 0.0 if machine.log_variance is None else 1 / count
+        betas = torch.linspace(lowest, 1, count, dtype=machine.bias.dtype, device=machine.bias.device)
+        return betas.repeat(rows // count)[:, None]
+
+    def _swapped(self, energy: Tensor, beta: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The order [rows] of the states after neighbours had a chance to swap (Desjardins et al. 2010, equation 4)."""
+        count = self._temperatures
+        order = torch.arange(len(energy), device=energy.device).view(-1, count)
+        energies, betas = energy.view(-1, count).clone(), beta.view(-1, count)
+        draws = uniform_like(energy[:, None], generator).view(-1, count)
+        for parity in (0, 1):
+            left = torch.arange(parity, count - 1, 2, device=energy.device)
+            gain = (betas[:, left] - betas[:, left + 1]) * (energies[:, left] - energies[:, left + 1])
+            swap = draws[:, left] < gain.exp()
+            for values in (order, energies):
+                low, high = values[:, left], values[:, left + 1]
+                values[:, left], values[:, left + 1] = torch.where(swap, high, low), torch.where(swap, low, high)
+        return order.view(-1)
+
+
+def _noise(machine: Conditionals, count: int, generator: torch.Generator | None) -> Tensor:
+    """States [count, inputs] that know nothing of the machine: N(0, 1), or bits, or one of each group, at random."""
+    plain = len(machine.visible_bias) - sum(machine.groups)
+    own = machine.bias.new_full((count, plain), 0.5)
+    v = flip(own, generator) if machine.log_variance is None else normal_like(own, generator)
+    groups = [machine.bias.new_full((count, size), 1 / size) for size in machine.groups]
+    return torch.cat([v, *(pick(group, generator) for group in groups)], dim=1) if groups else v

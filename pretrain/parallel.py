@@ -1,0 +1,139 @@
+"""Data-parallel training: every process has the whole model and some rows of each batch; gradients are added up.
+
+The result is that of one process but for rounding: all processes draw the random numbers of the whole batch
+(`pretrain.draws`), and means over a batch are means over all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a batch that this process has, and their share in a mean over the whole batch."""
+
+    own: slice
+    total: int
+    weight: float
+
+    def times(self, count: int) -> Part:
+        """The same where each row stands for `count` rows."""
+        return Part(slice(self.own.start * count, self.own.stop * count), self.total * count, self.weight)
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among those that train together: number `rank` of `count`, from 0."""
+
+    rank: int = 0
+    count: int = 1
+
+    def part(self, total: int) -> Part:
+        """The rows of this process out of `total`; of fewer rows than processes every process takes all."""
+        if total < self.count:
+            return Part(slice(0, total), total, 1 / self.count)
+        start, stop = (total * rank // self.count for rank in (self.rank, self.rank + 1))
+        return Part(slice(start, stop), total, (stop - start) / total)
+
+    def add(self, values: Tensor) -> Tensor:
+        """The sum over the processes, in place."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def agree(self, *wishes: bool) -> tuple[bool, ...]:
+        """For each wish, whether any process has it."""
+        if self.count == 1:
+            return wishes
+        votes = self.add(torch.tensor([float(wish) for wish in wishes], device=_device_of_messages()))
+        return tuple(vote > 0 for vote in votes.tolist())
+
+    def gather(self, rows: Tensor, part: Part) -> Tensor:
+        """All rows of all processes, of which this one has `part`."""
+        if len(rows) == part.total:
+            return rows
+        whole = rows.new_zeros(part.total, *rows.shape[1:])
+        whole[part.own] = rows
+        return self.add(whole)
+
+
+_parallel: ContextVar[Parallel] = ContextVar("parallel", default=Parallel())  # noqa: B039  it is frozen
+_part: ContextVar[Part | None] = ContextVar("part", default=None)
+
+
+def current() -> Parallel:
+    """This process among those that train together now."""
+    return _parallel.get()
+
+
+def current_part() -> Part | None:
+    """The rows that tensors hold now; None if they hold all."""
+    return _part.get()
+
+
+@contextmanager
+def batch(part: Part) -> Iterator[None]:
+    """Within, tensors hold the rows of `part`."""
+    token = _part.set(part if current().count > 1 else None)
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
+def batch_mean(x: Tensor) -> Tensor:
+    """The mean over the whole batch [columns] of x [rows, columns]; its gradient is that of this process's rows, which
+    `reduce` adds up to the whole."""
+    mean = x.mean(0)
+    part = current_part()
+    if part is None:
+        return mean
+    whole = current().add(mean.detach() * part.weight)
+    return mean + (whole - mean.detach())
+
+
+def reduce(parameters: Iterable[nn.Parameter], cost: Tensor) -> Tensor:
+    """Makes the gradients, means over this process's rows, means over the whole batch; so too `cost` [], returned."""
+    part = current_part()
+    if part is None:
+        return cost
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    # one message: many small ones would wait for each other
+    flat = torch.cat([*(grad.reshape(-1) for grad in grads), cost.detach().reshape(1).to(grads[0].dtype)])
+    current().add(flat.mul_(part.weight))
+    start = 0
+    for grad in grads:
+        grad.copy_(flat[start : start + grad.numel()].view_as(grad))
+        start += grad.numel()
+    return flat[-1]
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Parallel]:
+    """Connects the processes that `torchrun` started; within, trainings are data-parallel. Without it, nothing.
+
+    Each process must be given the same data, layers and generator state.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield current()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    token = _parallel.set(Parallel(distributed.get_rank(), distributed.get_world_size()))
+    try:
+        yield current()
+    finally:
+        _parallel.reset(token)
+        distributed.destroy_process_group()
+
+
+def _device_of_messages() -> torch.device:
+    on_gpu = distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
