@@ -19,7 +19,6 @@ from sklearn.neural_network import BernoulliRBM
 from threadpoolctl import threadpool_limits
 from torch.nn import functional
 
-from pretrain.negative import Method, Training
 from pretrain.rbm import RBM
 
 VISIBLE, HIDDEN = 784, 500

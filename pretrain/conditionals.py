@@ -17,7 +17,7 @@ SPARE_COPIES = 20  # of a rectified unit beyond its field: the next would be on 
 
 @dataclass(frozen=True)
 class Conditionals:
-    """p(v, h) ∝ exp(−β E(v, h)) for the numbers of a machine; inverse temperatures β [batch, 1] that are not given are 1.
+    """p(v, h) ∝ exp(−β E(v, h)) for the numbers of a machine; inverse temperatures β [batch, 1] are 1 if not given.
 
     The last visible units are softmax `groups` of these sizes; those before are Gaussian if `log_variance` [plain
     units] is there, else Bernoulli. The hidden units are Bernoulli, or `rectified`. Products are taken in the type of

@@ -46,8 +46,11 @@ class Layer(Protocol):
         """The inputs [batch, inputs] as a code [batch, outputs] has them."""
 
     def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Puts the gradient of the cost, mean over the batch, into `.grad`; returns the squared reconstruction error [],
-        mean over the images. In data-parallel training both are means over all processes (`pretrain.parallel`)."""
+        """Puts the gradient of the cost, mean over the batch, into `.grad`.
+
+        Returns [] the squared reconstruction error, mean over the images. In data-parallel training both are means over
+        all processes (`pretrain.parallel`).
+        """
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for what this layer cannot learn from."""

@@ -29,6 +29,16 @@ def hinton_momentum(epoch: int) -> float:
     return 0.5 if epoch < 5 else 0.9
 
 
+def linear(start: float, epochs: int) -> Callable[[int], float]:
+    """From `start` down to almost 0 over so many epochs, which persistent chains need (Tieleman 2008, section 4)."""
+
+    def rate(epoch: int) -> float:
+        return start * max(1 - epoch / epochs, 1 / epochs)
+
+    rate.__name__ = f"linear({start:g}, {epochs})"
+    return rate
+
+
 def set_rates(optimizer: Optimizer, learning_rate: float | None, momentum: float | None) -> None:
     """Gives every group of parameters these; None leaves what is there.
 
