@@ -4,9 +4,10 @@
     python benchmarks/published.py all --seeds 0 1 2 --keep kept    # all, resumable after Ctrl-C
     python benchmarks/published.py --list
 
-MNIST is looked for in the folder that GRADTUI_DATA names. Epochs are chosen on 10,000 validation images, then the net is
-trained again on all 60,000; the test images are looked at once, at the end. Pretraining sees no labels. Figures are means
-± standard deviations over the seeds; the standard error of one test of 10,000 images is about 0.11 points at 1.2 %.
+MNIST is looked for in the folder that GRADTUI_DATA names. Epochs are chosen on 10,000 validation images, then the net
+is trained again on all 60,000; the test images are looked at once, at the end. Pretraining sees no labels. Figures are
+means ± standard deviations over the seeds; the standard error of one test of 10,000 images is about 0.11 points at
+1.2 %.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -127,12 +129,11 @@ Figures = dict[str, float]
 
 
 def rbms(generator: torch.Generator, *sizes: int, training: Training | None = None) -> list[RBM]:
-    return [RBM(i, o, training=training, generator=generator) for i, o in zip(sizes, sizes[1:], strict=False)]
+    return [RBM(i, o, training=training, generator=generator) for i, o in pairwise(sizes)]
 
 
 def autoencoders(generator: torch.Generator, *sizes: int, **settings: object) -> list[Autoencoder]:
-    pairs = zip(sizes, sizes[1:], strict=False)
-    return [Autoencoder(i, o, generator=generator, **settings) for i, o in pairs]  # type: ignore[arg-type]
+    return [Autoencoder(i, o, generator=generator, **settings) for i, o in pairwise(sizes)]  # type: ignore[arg-type]
 
 
 def unpretrained(generator: torch.Generator, *sizes: int) -> list[Autoencoder]:
@@ -214,8 +215,8 @@ def autoencoder(run: Run) -> Figures:
 
 
 def likelihood(run: Run) -> Figures:
-    """500 hidden units, test log-probability by AIS. Salakhutdinov & Murray 2008: CD-1 −125.5, CD-3 −105.5, CD-25 −86.3;
-    persistent chains: Tieleman 2008 has no figure for this machine."""
+    """500 hidden units, test log-probability by AIS. Salakhutdinov & Murray 2008: CD-1 −125.5, CD-3 −105.5,
+    CD-25 −86.3; persistent chains: Tieleman 2008 has no figure for this machine."""
     bits = torch.bernoulli(run.images, generator=run.generator())
     test = torch.bernoulli(run.test[0], generator=run.generator())
     share = bits.mean(0).clamp(0.01, 0.99)
@@ -245,9 +246,7 @@ def likelihood(run: Run) -> Figures:
         )
         found = annealed_log_z(machine, base=torch.logit(share), generator=run.generator())
         figures[name] = float(log_probability(machine, test, found.log_z).mean())
-        say(
-            f"{name}: {figures[name]:.2f}, log Z in [{found.low:.1f}, {found.high:.1f}], deviation {found.deviation:.1f}"
-        )
+        say(f"{name}: {figures[name]:.2f}, log Z {found.low:.1f} to {found.high:.1f}, deviation {found.deviation:.1f}")
     return figures
 
 

@@ -19,7 +19,7 @@ from pretrain.data import DataError
 from pretrain.nets import output_layer
 from pretrain.parallel import batch, current, reduce
 from pretrain.passes import Passes
-from pretrain.rows import Data, Mapped, Rows, bytes_of, check_rows, gathered, rows_of
+from pretrain.rows import Data, Labelled, Mapped, Rows, bytes_of, check_rows, gathered, rows_of
 from pretrain.schedule import Schedule, at, for_each, hinton_momentum, load_optimizer, named, set_rates
 from pretrain.targets import Targets, check_labels, targets_of
 
@@ -152,6 +152,7 @@ def train_greedily(
     data: Data,
     *,
     targets: Data | None = None,
+    label_units: Data | None = None,
     epochs: int | Sequence[int] = 10,
     batch_size: int = 100,
     optimizer: OptimizerFactory | None = None,
@@ -175,6 +176,9 @@ def train_greedily(
     learns together with an output layer that guesses the label, which is then thrown away. The layers' `encode` must
     carry gradients for that.
 
+    With `label_units`, labels [n], the top layer, a machine with a softmax group for its last visible units, learns
+    them beside the features (Hinton et al. 2006, section 5).
+
     `epochs`, `learning_rate` and `momentum` may differ from layer to layer, the latter two from epoch to epoch. Without
     `optimizer` each layer has its own choice; one without any has SGD with rate 0.1 and `hinton_momentum`.
 
@@ -190,7 +194,8 @@ def train_greedily(
     Raises `DataError` for data that the lowest layer cannot take, before any training, layers that do not fit
     together, and a checkpoint that is damaged or another training's.
     """
-    _check_fit(layers)
+    label_count = 0 if label_units is None else _label_count(layers)
+    _check_fit(layers, label_count)
     count = len(layers)
     lengths, rates = for_each(epochs, count, "epochs"), for_each(learning_rate, count, "learning_rate")
     momenta = for_each(momentum, count, "momentum")
@@ -198,6 +203,11 @@ def train_greedily(
     if generator is None:
         generator = torch.Generator(first.device).manual_seed(0)
     rows = rows_of(data, first.device, first.dtype)
+    tags = None
+    if label_units is not None:
+        tags = targets_of(label_units, len(rows), first.device)
+        check_labels(tags, label_count)
+        rows = Labelled(rows, tags.labels, label_count) if count == 1 else rows
     check_rows(rows, layers[0].check)
     labels = None if targets is None else targets_of(targets, len(rows), first.device)
     classes = 0 if labels is None else check_labels(labels)
@@ -205,6 +215,7 @@ def train_greedily(
         "training": "greedy" if labels is None else "greedy, supervised",
         "layers": [[layer.inputs, layer.outputs] for layer in layers],
         "examples": len(rows),
+        "label_units": label_count,
         "epochs": lengths,
         "batch_size": batch_size,
         "learning_rate": [named(rate) for rate in rates],
@@ -223,6 +234,8 @@ def train_greedily(
         result.errors = kept["errors"]
     for index, layer in enumerate(layers):
         if kept is None or index >= kept["layer"]:
+            if index and tags is not None and index == count - 1:
+                features.rows = Labelled(features.rows, tags.labels, label_count)
             if index:
                 features.check(layer)
             training = _LayerTraining(shared, index, lengths[index], rates[index], momenta[index], optimizer, result)
@@ -393,7 +406,7 @@ class _Features:
 
     def check(self, layer: Layer) -> None:
         """Whether the layer can learn from these features; of those that stream, it looks at the first rows."""
-        if isinstance(self.rows, Mapped):
+        if isinstance(self.rows, (Mapped, Labelled)):
             state = self._generator.get_state()
             layer.check(self.rows.part(0, min(len(self.rows), 1000)))
             self._generator.set_state(state)  # looking must not change the training
@@ -410,14 +423,22 @@ class _Features:
         return gathered(rows) if self._held + bytes_of(rows, self._dtype) <= self._memory else rows
 
 
-def _check_fit(layers: Sequence[Layer]) -> None:
+def _check_fit(layers: Sequence[Layer], label_count: int) -> None:
     if not layers:
         raise DataError("there is no layer to train")
     for index, (below, layer) in enumerate(pairwise(layers), 1):
-        if below.outputs != layer.inputs:
-            raise DataError(
-                f"layer {index} has {below.outputs} outputs, but layer {index + 1} takes {layer.inputs} inputs"
-            )
+        inputs = layer.inputs - (label_count if index == len(layers) - 1 else 0)
+        if below.outputs != inputs:
+            raise DataError(f"layer {index} has {below.outputs} outputs, but layer {index + 1} takes {inputs} inputs")
+
+
+def _label_count(layers: Sequence[Layer]) -> int:
+    """How many label units the top layer has: a machine's softmax group, or a deep belief net's classes."""
+    top = layers[-1] if layers else None
+    count: int = getattr(top, "classes", 0) or sum(getattr(top, "groups", ()))
+    if not count:
+        raise DataError("the top layer has no label units: give it a softmax group, or leave the labels out")
+    return count
 
 
 def _restore_layers(layers: Sequence[Layer], kept: dict[str, Any]) -> None:

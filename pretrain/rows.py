@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  torch's own name for it
 from torch.utils.data import Dataset as TorchDataset
 
 from pretrain.data import DataError
-
-Data = Tensor | npt.NDArray[Any] | TorchDataset[Any]
 
 CHUNK_BYTES = 1 << 24  # what is read at once when all rows are wanted: 16 MB
 MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before they are given back
@@ -34,6 +33,9 @@ class Rows(Protocol):
 
     def part(self, start: int, stop: int) -> Tensor:
         """The examples from `start` to before `stop`."""
+
+
+Data = Tensor | npt.NDArray[Any] | TorchDataset[Any] | Rows
 
 
 class TensorRows:
@@ -144,13 +146,37 @@ class Mapped:
         return self._through(self._rows.part(start, stop))
 
 
+class Labelled:
+    """Rows with the labels [n] behind them, one-hot: [columns + classes]."""
+
+    def __init__(self, rows: Rows, labels: Tensor, classes: int) -> None:
+        self._rows, self._labels, self._classes = rows, labels, classes
+        self.columns = rows.columns + classes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """The rows of these numbers."""
+        return self._joined(self._rows.take(numbers), self._labels[numbers.to(self._labels.device)])
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """The rows from `start` to before `stop`."""
+        return self._joined(self._rows.part(start, stop), self._labels[start:stop])
+
+    def _joined(self, x: Tensor, labels: Tensor) -> Tensor:
+        return torch.cat([x, F.one_hot(labels, self._classes).to(x.dtype)], dim=1)
+
+
 def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
-    """The examples of a tensor or array [n, columns], or of a map-style torch data set.
+    """The examples of a tensor or array [n, columns], or of a map-style torch data set; rows stay as they are.
 
     Raises `DataError` for anything else, and for an empty set.
     """
     rows: Rows
-    if isinstance(data, (Tensor, np.ndarray)):
+    if isinstance(data, (TensorRows, Mapped, Labelled)):
+        rows = data
+    elif isinstance(data, (Tensor, np.ndarray)):
         if data.ndim != 2:
             raise DataError(f"the data are {list(data.shape)}: give them as [n, columns]")
         if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
@@ -161,7 +187,7 @@ def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
         else:
             rows = _ArrayRows(data, device, dtype)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        rows = _DatasetRows(data, device, dtype)
+        rows = _DatasetRows(cast("TorchDataset[Any]", data), device, dtype)
     else:
         raise DataError(f"{type(data).__name__} has no length or no numbered examples: give a map-style data set")
     if not len(rows):
