@@ -144,7 +144,7 @@ def unpretrained(generator: torch.Generator, *sizes: int) -> list[Autoencoder]:
 def deep_net(run: Run) -> Figures:
     """784-500-500-2000-10 of sigmoids, CD-1, then Adam. Hinton & Salakhutdinov 2006: pretrained 1.2 %, random 1.6 %."""
     sizes = (784, 500, 500, 2000)
-    layers = run.pretrained("500-500-2000", rbms(run.generator(), *sizes), 30)
+    layers = run.pretrained("500-500-2000", rbms(run.generator(), *sizes), 20)
     return {
         "pretrained": run.tuned(lambda: classifier(layers, 10, run.generator()), 0.0005, 30),
         "random": run.tuned(lambda: classifier(unpretrained(run.generator(), *sizes), 10, run.generator()), 0.001, 30),
@@ -153,7 +153,7 @@ def deep_net(run: Run) -> Figures:
 
 def dropout(run: Run) -> Figures:
     """The same net, fine-tuned with dropout ½, inputs 0.2, and norms of at most 2. Srivastava et al. 2014: 0.92 %."""
-    layers = run.pretrained("500-500-2000", rbms(run.generator(), 784, 500, 500, 2000), 30)
+    layers = run.pretrained("500-500-2000", rbms(run.generator(), 784, 500, 500, 2000), 20)
 
     def make() -> nn.Sequential:
         return classifier(layers, 10, run.generator(), dropout=0.5, input_dropout=0.2)
@@ -221,13 +221,13 @@ def likelihood(run: Run) -> Figures:
     test = torch.bernoulli(run.test[0], generator=run.generator())
     share = bits.mean(0).clamp(0.01, 0.99)
     methods = {
-        "CD-1": (Training(), 60),
-        "CD-3": (Training(steps=3), 60),
-        "PCD": (Training(method="pcd"), 120),
-        "CD-25": (Training(steps=25), 60),
+        "CD-1": (Training(), 0.9, 40),
+        "CD-3": (Training(steps=3), 0.9, 40),
+        "PCD": (Training(method="pcd"), 0.5, 150),
+        "CD-25": (Training(steps=25), 0.9, 50),
     }
     figures = {}
-    for name, (training, epochs) in methods.items():
+    for name, (training, momentum, epochs) in methods.items():
         count = run.epochs(epochs)
         machine = RBM(784, 500, training=training, generator=run.generator())
 
@@ -239,6 +239,7 @@ def likelihood(run: Run) -> Figures:
             bits,
             epochs=count,
             learning_rate=linear(0.05, count),
+            momentum=momentum,
             generator=run.generator(),
             checkpoint=run.checkpoint(f"likelihood-{name}"),
             checkpoint_every=120,

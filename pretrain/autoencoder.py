@@ -14,6 +14,7 @@ from pretrain.data import DataError
 from pretrain.draws import flip, normal_like, uniform_like
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
+from pretrain.schedule import Schedule
 
 Kind = Literal["plain", "denoising", "contractive", "sparse"]
 Activation = Literal["sigmoid", "tanh", "relu", "linear"]
@@ -156,6 +157,10 @@ class Autoencoder(nn.Module):
         if momentum is None:
             return torch.optim.Adam(parameters, lr=0.001 if learning_rate is None else learning_rate)
         return torch.optim.SGD(parameters, lr=0.01 if learning_rate is None else learning_rate, momentum=momentum)
+
+    def default_momentum(self) -> Schedule | None:
+        """None: Adam has its own."""
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """What training carries from step to step beside the parameters: nothing."""

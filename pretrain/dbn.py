@@ -14,6 +14,7 @@ from pretrain.negative import Training
 from pretrain.parallel import reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.rbm import RBM
+from pretrain.schedule import Schedule
 
 RATE = 0.01  # of the up-down algorithm: it refines what greedy training has found
 
@@ -210,6 +211,10 @@ class DBN(nn.Module):
         """SGD at 0.01 without momentum."""
         rate = RATE if learning_rate is None else learning_rate
         return torch.optim.SGD(parameters, lr=rate, momentum=momentum or 0.0)
+
+    def default_momentum(self) -> Schedule | None:
+        """None: at 0.01 without it."""
+        return None
 
     def encoder(self) -> list[nn.Module]:
         """Not one layer: a net is made of `layers`."""

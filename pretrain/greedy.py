@@ -80,6 +80,9 @@ class OwnOptimizer(Protocol):
     ) -> Optimizer:
         """One for these parameters, with what is not None; the rest is the layer's own choice."""
 
+    def default_momentum(self) -> Schedule | None:
+        """The momentum where none is given; None leaves it to `default_optimizer`."""
+
 
 @runtime_checkable
 class OwnStart(Protocol):
@@ -350,9 +353,11 @@ class _LayerTraining:
             parameters += self._output.parameters()
         if factory is not None:
             return factory(parameters)
-        rate, momentum = at(self._learning_rate, 0), at(self._momentum, 0)
+        rate = at(self._learning_rate, 0)
         if isinstance(self._layer, OwnOptimizer):
-            return self._layer.default_optimizer(parameters, rate, momentum)
+            if self._momentum is None:
+                self._momentum = self._layer.default_momentum()
+            return self._layer.default_optimizer(parameters, rate, at(self._momentum, 0))
         if self._momentum is None:
             self._momentum = hinton_momentum
         return SGD(parameters, lr=0.1 if rate is None else rate, momentum=hinton_momentum(0))

@@ -129,6 +129,7 @@ def processes(device: torch.device) -> Iterator[Parallel]:
     token = _parallel.set(Parallel(distributed.get_rank(), distributed.get_world_size()))
     try:
         yield current()
+        distributed.barrier()  # who leaves first would take the connection away
     finally:
         _parallel.reset(token)
         distributed.destroy_process_group()

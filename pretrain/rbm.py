@@ -14,7 +14,7 @@ from pretrain.data import DataError
 from pretrain.negative import CHAIN_NAMES, Chains, Particles, Training, from_data, from_noise
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
-from pretrain.schedule import hinton_momentum
+from pretrain.schedule import Schedule, hinton_momentum
 
 VisibleUnits = Literal["bernoulli", "gaussian"]
 HiddenUnits = Literal["bernoulli", "rectified"]
@@ -244,11 +244,14 @@ class RBM(nn.Module):
     def default_optimizer(
         self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
     ) -> torch.optim.Optimizer:
-        """SGD at 0.1, or 0.001 for Gaussian or rectified units, with momentum 0.5 that training raises (Hinton 2010,
-        section 9)."""
+        """SGD at 0.1, or 0.001 for Gaussian or rectified units (Hinton 2010, sections 7.1 and 13.2)."""
         bounded = self.visible == "bernoulli" and self.hidden == "bernoulli"
         rate = (RATE if bounded else UNBOUNDED_RATE) if learning_rate is None else learning_rate
-        return torch.optim.SGD(parameters, lr=rate, momentum=hinton_momentum(0) if momentum is None else momentum)
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum or 0.0)
+
+    def default_momentum(self) -> Schedule | None:
+        """0.5, then 0.9 (Hinton 2010, section 9.1)."""
+        return hinton_momentum
 
     def state(self) -> dict[str, Tensor]:
         """What training carries from step to step beside the parameters: persistent chains, fast weights, offsets."""

@@ -1,0 +1,86 @@
+"""`python -m pretrain`: layer-wise pretraining from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from pretrain.data import DataError
+from pretrain.settings import FinetuneSettings, FitSettings, add_flags, settings_of
+
+EPILOG = """\
+examples:
+  python -m pretrain fit stack --data digits --layers 100,100 --epochs 30
+  python -m pretrain finetune stack --data digits --learning-rate 0.01
+  python -m pretrain evaluate stack --data digits
+  torchrun --nproc-per-node 2 -m pretrain fit stack --data mnist --layers 500,500,2000
+
+fit and finetune keep their state in the folder: after Ctrl-C, SIGTERM or a crash the same command goes on, to the same
+weights, bit for bit, on a processor.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain",
+        description="Train layers one by one, then the whole net; dream, encode, measure.",
+        epilog=EPILOG,
+        formatter_class=layout,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        made.add_argument("folder", type=Path, help="the folder of the stack: layers, net, metrics, checkpoints")
+        return made
+
+    add_flags(command("fit", "train layers, each on what the ones below make of the data"), FitSettings)
+    add_flags(command("finetune", "train the whole net, from the layers that fit has left"), FinetuneSettings)
+    evaluate = command("evaluate", "measure a stack, and its net if there is one, on the test set")
+    evaluate.add_argument("--likelihood", action="store_true", help="log-probability by annealed importance sampling")
+    evaluate.add_argument("--ais-chains", type=int, default=100, metavar="N", help="(default: 100)")
+    evaluate.add_argument("--ais-steps", type=int, default=14_500, metavar="N", help="(default: 14500)")
+    evaluate.add_argument("--json", action="store_true", help="as JSON")
+    sample = command("sample", "dream: draw examples from a stack of machines")
+    sample.add_argument("--count", type=int, default=100, metavar="N", help="how many (default: 100)")
+    sample.add_argument("--steps", type=int, default=1000, metavar="N", help="of Gibbs sampling (default: 1000)")
+    sample.add_argument("--label", type=int, metavar="N", help="dream of this label (a net with label units)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.npy, or FILE.png to look at")
+    features = command("features", "encode data: what the top layer makes of them, into an .npy file")
+    features.add_argument("--out", type=Path, required=True, metavar="FILE.npy")
+    for reader in (evaluate, features):
+        reader.add_argument("--data", default="", metavar="DATA", help="(default: what the stack was trained on)")
+        reader.add_argument("--data-dir", type=Path, metavar="DIR", help="of MNIST's files (default: $GRADTUI_DATA)")
+        reader.add_argument("--labels", type=Path, metavar="FILE.npy", help="labels [n] for an .npy file")
+        reader.add_argument("--scale", type=float, default=0.0, metavar="NUMBER", help="divide the data by this")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0, 1 after an error in one line, 128 + n after signal n."""
+    given = make_parser().parse_args(arguments)
+    try:
+        # imported here: help and mistakes should not wait for torch
+        if given.command == "fit":
+            from pretrain.commands.fit import fit
+
+            return fit(settings_of(FitSettings, vars(given)), given.folder)
+        if given.command == "finetune":
+            from pretrain.commands.finetune import finetune
+
+            return finetune(settings_of(FinetuneSettings, vars(given)), given.folder)
+        command = getattr(import_module(f"pretrain.commands.{given.command}"), given.command)
+        return int(command(given))
+    except DataError as error:
+        print(f"pretrain: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

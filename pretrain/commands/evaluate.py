@@ -1,0 +1,121 @@
+"""`evaluate`: errors and likelihoods of a stack, and of the net made of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.commands.reading import CPU, encoded, labels_on_top, scale_for, source_for
+from pretrain.commands.training import LAYERS, NET
+from pretrain.data import DataError
+from pretrain.likelihood import LogZ, annealed_log_z, default_betas, log_probability
+from pretrain.objective import evaluate as error_of
+from pretrain.progress import Progress
+from pretrain.rbm import RBM
+from pretrain.rows import Rows, chunks
+from pretrain.sources import Part, Source
+from pretrain.stack import Stack, load_net, load_stack
+
+FEW = 10_000  # training examples whose means the annealing starts from
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    """Prints the errors of a stack, and of its net, on the test set, or on all data where there is none."""
+    stack = load_stack(given.folder / LAYERS)
+    data = source_for(given, stack)
+    part, name = (data.train, "data") if data.test is None else (data.test, "test")
+    rows = part.rows(CPU, scale_for(given, stack))
+    found: dict[str, Any] = {"set": name, "examples": len(rows), "reconstruction_error": _reconstruction(stack, rows)}
+    net_path = given.folder / NET
+    if net_path.exists():
+        net, about = load_net(net_path)
+        if about["task"] == "classify":
+            found["classification_error"] = error_of(net, rows, part.needs_labels(data.name))
+        else:
+            found["net_reconstruction_error"] = error_of(net, rows)
+    if labels_on_top(stack) and part.labels is not None:
+        found["label_unit_error"] = _label_unit_error(stack, rows, part)
+    if given.likelihood:
+        found |= _likelihood(given, stack, data, rows)
+    print(json.dumps(found) if given.json else "\n".join(f"{key}\t{_shown(value)}" for key, value in found.items()))
+    return 0
+
+
+@torch.no_grad()
+def _reconstruction(stack: Stack, rows: Rows) -> float:
+    """The squared error an example of going all the way up and down, by probabilities."""
+    total = 0.0
+    for _, x in chunks(rows):
+        code = encoded(stack, x)
+        for layer in reversed(stack.layers):
+            code = layer.decode(code)
+            if isinstance(layer, RBM) and layer.groups:
+                code = code[:, : layer.inputs - sum(layer.groups)]
+        total += float(((code - x) ** 2).sum())
+    return total / len(rows)
+
+
+def _label_unit_error(stack: Stack, rows: Rows, part: Part) -> float:
+    net, wrong = stack.belief_net(), 0
+    assert part.labels is not None
+    for start, x in chunks(rows):
+        right = torch.from_numpy(np.asarray(part.labels[start : start + len(x)], np.int64))
+        wrong += int((net.classify(x) != right).sum())
+    return wrong / len(rows)
+
+
+@torch.no_grad()
+def _likelihood(given: argparse.Namespace, stack: Stack, data: Source, rows: Rows) -> dict[str, Any]:
+    """Log-probabilities in nats an example: of one machine by AIS, of several the variational bound."""
+    if given.ais_steps < 1 or given.ais_chains < 2:
+        raise DataError("--ais-steps is 1 or more, --ais-chains 2 or more")
+    net = stack.belief_net()
+    train = data.train.rows(CPU, scale_for(given, stack))
+    step = max(1, len(train) // FEW)
+    some = train.take(torch.arange(0, len(train), step)[:FEW])
+    top = net.top
+    base = None
+    if len(net.layers) == 1 and top.log_variance is None and not top.groups:
+        base = torch.logit(some.mean(0).clamp(0.01, 0.99))
+    betas = default_betas() if given.ais_steps == 14_500 else np.linspace(0, 1, given.ais_steps + 1).tolist()
+    progress = Progress(len(betas) - 1, sys.stderr)
+    try:
+        found = annealed_log_z(
+            top,
+            chains=given.ais_chains,
+            betas=betas,
+            base=base,
+            generator=torch.Generator().manual_seed(0),
+            on_step=lambda done, _: progress.update(done, "annealing"),
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    finally:
+        progress.close()
+    total = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for _, x in chunks(rows):
+        if len(net.layers) == 1 and not net.classes:
+            total += float(log_probability(top, x, found.log_z).sum())
+        else:
+            total += float(net.log_probability_bound(x, found.log_z, generator=generator).sum())
+    what = "log_probability" if len(net.layers) == 1 and not net.classes else "log_probability_bound"
+    return {what: total / len(rows), **_of_log_z(found)}
+
+
+def _of_log_z(found: LogZ) -> dict[str, float]:
+    return {
+        "log_z": found.log_z,
+        "log_z_low": found.low,
+        "log_z_high": found.high,
+        "log_weight_deviation": found.deviation,
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

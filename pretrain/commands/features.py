@@ -1,0 +1,40 @@
+"""`features`: data as the top layer encodes them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+from pretrain.commands.reading import CPU, encoded, scale_for, source_for
+from pretrain.commands.training import LAYERS
+from pretrain.data import DataError
+from pretrain.progress import Progress
+from pretrain.rows import chunks
+from pretrain.stack import load_stack
+
+
+def features(given: argparse.Namespace) -> int:
+    """Writes what the top layer makes of the data [n, units], chunk by chunk."""
+    stack = load_stack(given.folder / LAYERS)
+    rows = source_for(given, stack).train.rows(CPU, scale_for(given, stack))
+    if given.out.suffix != ".npy":
+        raise DataError(f"{given.out}: name a file .npy")
+    outputs = stack.layers[-1].outputs
+    draft = given.out.with_name(given.out.name + ".draft")
+    progress = Progress(len(rows), sys.stderr)
+    try:
+        written = np.lib.format.open_memmap(draft, "w+", np.float32, (len(rows), outputs))
+        for start, x in chunks(rows):
+            progress.update(start, "encoding")
+            written[start : start + len(x)] = encoded(stack, x).numpy()
+        written.flush()
+        draft.replace(given.out)
+    except OSError as error:
+        raise DataError(f"cannot write {given.out}: {error}") from error
+    finally:
+        progress.close()
+        draft.unlink(missing_ok=True)
+    print(f"{len(rows):,} × {outputs} features: {given.out}")
+    return 0

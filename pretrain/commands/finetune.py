@@ -1,0 +1,144 @@
+"""`finetune`: the layers that `fit` has left, trained as one net."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretrain.commands.training import LAYERS, NET, Place, done_before, load_source, prepared, telling, told
+from pretrain.data import DataError
+from pretrain.devices import device_of, generator_on
+from pretrain.finetune import NetProgress
+from pretrain.finetune import finetune as train
+from pretrain.nets import classifier, deep_autoencoder
+from pretrain.objective import evaluate
+from pretrain.parallel import processes
+from pretrain.progress import Stop
+from pretrain.rbm import RBM
+from pretrain.schedule import Schedule, linear
+from pretrain.settings import FinetuneSettings
+from pretrain.sources import Part, split
+from pretrain.stack import Stack, load_stack, save_net
+
+
+def finetune(settings: FinetuneSettings, folder: Path) -> int:
+    """Trains the layers in `folder` as a whole net; returns the exit status."""
+    stop, device = Stop(), device_of(settings.device)
+    with prepared(settings), processes(device) as parallel, stop.listening():
+        place = Place(folder, stop, parallel)
+        stack = load_stack(folder / LAYERS)
+        settings = with_data_of(settings, stack)
+        data = load_source(settings)
+        about = {"settings": told(settings), "task": settings.task, "image_shape": data.image_shape}
+        if done_before(place, "finetune", folder / NET, told(settings)):
+            place.say(f"{folder / NET} is there already: nothing to do")
+            return 0
+        generator = generator_on(device, settings.seed)
+        learnt, validation = data.train, data.validation
+        if validation is None and settings.validation:
+            learnt, validation = split(learnt, settings.validation, settings.seed)
+        scale = settings.scale or None
+        classify = settings.task == "classify"
+        labels = learnt.needs_labels(data.name) if classify else None
+        net = make_net(settings, stack, labels, generator).to(device)
+        held: Any = None
+        if validation is not None:
+            images = validation.rows(device, scale)
+            held = (images, validation.needs_labels(data.name)) if classify else images
+        with telling(place, "finetune", settings.epochs) as teller:
+
+            def on_step(progress: NetProgress) -> None:
+                teller.begin(progress.epoch)
+                teller.progress.update(progress.step / progress.steps_an_epoch, "fine-tuning")
+
+            def on_epoch(progress: NetProgress) -> None:
+                teller.begin(progress.epoch)
+                error = progress.error
+                teller.epoch("cost", progress.cost, progress.epoch, progress.epochs, validation_error=error)
+
+            rate: Schedule | None = settings.learning_rate or None
+            if settings.decay:
+                usual = 0.1 if settings.optimizer == "sgd" else 0.001
+                rate = linear(settings.learning_rate or usual, settings.epochs)
+            result = train(
+                net,
+                learnt.rows(device, scale),
+                labels,
+                validation=held,
+                loss=settings.loss or None,  # type: ignore[arg-type]  # the settings know the choices
+                optimizer=settings.optimizer,  # type: ignore[arg-type]
+                learning_rate=rate,
+                momentum=None if settings.momentum < 0 else settings.momentum,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size or None,
+                patience=settings.patience or None,
+                max_norm=settings.max_norm or None,
+                generator=generator,
+                memory=round(settings.memory * 1e9),
+                on_step=on_step if sys.stderr.isatty() else None,
+                on_epoch=on_epoch,
+                should_stop=stop,
+                checkpoint=folder / "finetune.checkpoint",
+                checkpoint_every=60 * settings.checkpoint_every,
+            )
+        if not result.finished:
+            place.say(f"stopped; the same command goes on from {folder}")
+            return stop.code
+        if place.first:
+            save_net(folder / NET, net, about)
+            (folder / "finetune.checkpoint").unlink(missing_ok=True)
+        place.say(f"trained: {folder / NET}")
+        if place.first and data.test is not None and (data.test.labels is not None or not classify):
+            _say_test_error(place, net, data.test, device, scale, classify)
+    return 0
+
+
+def with_data_of(settings: FinetuneSettings, stack: Stack) -> FinetuneSettings:
+    """The settings, with the data of the layers' training where they name none."""
+    if settings.data:
+        return settings
+    before = stack.about["settings"]
+    labels, scale = settings.labels or before["labels"], settings.scale or before["scale"]
+    return replace(settings, data=before["data"], labels=labels, scale=scale)
+
+
+def _say_test_error(
+    place: Place, net: nn.Sequential, test: Part, device: torch.device, scale: float | None, classify: bool
+) -> None:
+    error = evaluate(net, test.rows(device, scale), test.labels if classify else None)
+    place.say(f"test error {100 * error:.2f} %" if classify else f"squared test error {error:.3f} an example")
+
+
+def make_net(settings: FinetuneSettings, stack: Stack, labels: Any, generator: torch.Generator) -> nn.Sequential:
+    """The plain net of a stack, for the task; raises `DataError` for a stack that cannot be one."""
+    layers = list(stack.layers)
+    if settings.task == "autoencode":
+        try:
+            return deep_autoencoder(layers, linear_code=False)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    top = layers[-1]
+    if isinstance(top, RBM) and top.groups:
+        layers[-1] = without_labels(top)
+    return classifier(
+        layers,
+        int(labels.max()) + 1,
+        generator,
+        dropout=settings.dropout,
+        input_dropout=settings.input_dropout,
+    )
+
+
+def without_labels(top: RBM) -> RBM:
+    """A machine like this one without its label units."""
+    plain = RBM(top.inputs - sum(top.groups), top.outputs, visible=top.visible, hidden=top.hidden)
+    with torch.no_grad():
+        plain.weight.copy_(top.weight[:, : plain.inputs])
+        plain.bias.copy_(top.bias)
+        plain.visible_bias.copy_(top.visible_bias[: plain.inputs])
+    return plain

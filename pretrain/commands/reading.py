@@ -1,0 +1,60 @@
+"""What `evaluate` and `features` share: the data, and the way up through a stack."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from pretrain.data import DataError
+from pretrain.rbm import RBM
+from pretrain.sources import Source, source
+from pretrain.stack import Stack
+
+CPU = torch.device("cpu")
+
+
+def source_for(given: argparse.Namespace, stack: Stack) -> Source:
+    """The data that are named, or else those of the training; raises `DataError` if they do not fit."""
+    before = stack.about["settings"]
+    name = given.data or before["data"]
+    folder = given.data_dir or (Path(os.environ["GRADTUI_DATA"]) if os.environ.get("GRADTUI_DATA") else None)
+    labels = given.labels or (Path(before["labels"]) if before["labels"] and not given.data else None)
+    data = source(name, folder, labels)
+    if data.train.images[:1].reshape(1, -1).shape[1] != _columns(stack):
+        columns = data.train.images[:1].size
+        raise DataError(f"{data.name} has {columns} columns, but the stack takes {_columns(stack)}")
+    return data
+
+
+def scale_for(given: argparse.Namespace, stack: Stack) -> float | None:
+    """What the data are divided by, as in the training unless it is given."""
+    return given.scale or stack.about["settings"]["scale"] or None
+
+
+def _columns(stack: Stack) -> int:
+    lowest = stack.layers[0]
+    labels = sum(lowest.groups) if isinstance(lowest, RBM) else 0
+    return lowest.inputs - labels
+
+
+def labels_on_top(stack: Stack) -> int:
+    """How many label units the top machine has."""
+    top = stack.layers[-1]
+    return sum(top.groups) if isinstance(top, RBM) else 0
+
+
+@torch.no_grad()
+def encoded(stack: Stack, x: torch.Tensor) -> torch.Tensor:
+    """What the top layer makes of x [batch, columns]: [batch, units]."""
+    if labels_on_top(stack):
+        net = stack.belief_net()
+        features = net.features(x)
+        # no label is known: each is as likely as the others
+        share = torch.full((len(x), net.classes), 1 / net.classes)
+        return net.top.encode(torch.cat([features, share], dim=1))
+    for layer in stack.layers:
+        x = layer.encode(x)
+    return x

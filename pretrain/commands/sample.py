@@ -1,0 +1,64 @@
+"""`sample`: what a stack of machines dreams."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.commands.training import LAYERS
+from pretrain.data import DataError
+from pretrain.stack import load_stack
+
+
+def sample(given: argparse.Namespace) -> int:
+    """Writes fantasies of a stack of machines."""
+    stack = load_stack(given.folder / LAYERS)
+    if given.count < 1 or given.steps < 0:
+        raise DataError("--count is 1 or more, --steps 0 or more")
+    if given.out.suffix not in (".npy", ".png"):
+        raise DataError(f"{given.out}: name a file .npy or .png")
+    labels = None if given.label is None else torch.full((given.count,), given.label)
+    generator = torch.Generator().manual_seed(given.seed)
+    try:
+        drawn = stack.belief_net().sample(given.count, labels=labels, steps=given.steps, generator=generator)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    values = drawn.detach().numpy()
+    shape = stack.about.get("image_shape")
+    images = values.reshape(len(values), *shape) if shape and shape[0] * shape[1] == values.shape[1] else values
+    _write(given.out, images)
+    print(f"{given.count} samples: {given.out}")
+    return 0
+
+
+def _write(path: Path, images: np.ndarray[Any, Any]) -> None:
+    """The images as they are, or side by side as a picture."""
+    try:
+        if path.suffix == ".npy":
+            np.save(path, images)
+            return
+        if images.ndim != 3:
+            raise DataError(f"{path}: the data are no pictures: name a file .npy")
+        try:
+            from matplotlib.image import imsave
+        except ImportError as error:
+            raise DataError("a .png needs matplotlib: pip install matplotlib, or name a file .npy") from error
+        imsave(path, tiled(images), cmap="gray", vmin=0, vmax=1)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}") from error
+
+
+def tiled(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Images [n, rows, columns] side by side in a square, a pixel apart."""
+    count, height, width = images.shape
+    across = int(np.ceil(np.sqrt(count)))
+    down = -(-count // across)
+    canvas = np.zeros((down * (height + 1) - 1, across * (width + 1) - 1), images.dtype)
+    for number, image in enumerate(images):
+        top, left = number // across * (height + 1), number % across * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    return canvas

@@ -1,0 +1,156 @@
+"""What `fit` and `finetune` share: the folder, the lines they tell, the settings that decide a result."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.data import DataError
+from pretrain.parallel import Parallel
+from pretrain.progress import Metrics, Progress, Stop
+from pretrain.settings import Common
+from pretrain.sources import Source, source
+
+LAYERS, NET = "layers.safetensors", "net.safetensors"
+# what may change from one attempt to the next without changing the result
+INDIFFERENT = {"checkpoint_every", "memory", "threads", "data_dir", "device"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of a stack, and who may write there."""
+
+    folder: Path
+    stop: Stop
+    parallel: Parallel
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.parallel.rank == 0
+
+    def say(self, text: str) -> None:
+        """Writes a line to stderr, once for all processes."""
+        if self.first:
+            print(text, file=sys.stderr, flush=True)
+
+
+class Teller:
+    """Tells of a training: on stderr, and in `metrics.jsonl` of the folder."""
+
+    def __init__(self, place: Place, command: str, total: float) -> None:
+        self._place, self._command = place, command
+        self.progress = Progress(total, sys.stderr)
+        self._metrics: Metrics | None = None
+        self._started = time.monotonic()
+
+    def begin(self, epoch: int, layer: int = 0) -> None:
+        """The training begins, or goes on, at this epoch and layer; lines of what is done again are dropped."""
+        if self._metrics is None and self._place.first:
+            command, start = self._command, (layer, epoch + 1)
+
+            def before(line: Any) -> bool:
+                if line.get("command") != command:
+                    return True
+                return (line.get("layer", 0), line.get("epoch", 0)) < start
+
+            self._metrics = Metrics(self._place.folder / "metrics.jsonl", before)
+
+    def epoch(self, name: str, value: float | None, epoch: int, epochs: int, **more: Any) -> None:
+        """An epoch, counted from 0, is over; raises `DataError` if its error is no number."""
+        seconds = round(time.monotonic() - self._started, 2)
+        self._started = time.monotonic()
+        assert value is not None
+        if self._place.first:
+            assert self._metrics is not None
+            line = {"command": self._command, **more, "epoch": epoch + 1, "epochs": epochs, name: value}
+            self._metrics.write(**line, seconds=seconds)
+            where = f"layer {more['layer']}, epoch" if "layer" in more else "epoch"
+            held = more.get("validation_error")
+            tail = "" if held is None else f"\tvalidation error {held:.4f}"
+            self.progress.line(f"{where} {epoch + 1} of {epochs}\t{name} {value:.4f}{tail}\t{seconds:.1f} s")
+        if not math.isfinite(value):
+            raise DataError(
+                f"the training has diverged: the {name} of epoch {epoch + 1} is {value}; take a smaller --learning-rate"
+                f" and start afresh, in another folder or without {self._place.folder}/*.checkpoint"
+            )
+
+    def close(self) -> None:
+        """Ends the lines."""
+        self.progress.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+
+@contextmanager
+def telling(place: Place, command: str, total: float) -> Iterator[Teller]:
+    """A teller, closed afterwards."""
+    teller = Teller(place, command, total)
+    try:
+        yield teller
+    finally:
+        teller.close()
+
+
+@contextmanager
+def prepared(settings: Common) -> Iterator[None]:
+    """Within, torch takes as many threads as the settings say."""
+    threads = torch.get_num_threads()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load_source(settings: Common) -> Source:
+    """The data that the settings name."""
+    named = settings.data_dir or os.environ.get("GRADTUI_DATA")
+    folder = Path(named) if named else None
+    return source(settings.data or "digits", folder, Path(settings.labels) if settings.labels else None)
+
+
+def told(settings: Common) -> dict[str, Any]:
+    """The settings that decide the result, fit for JSON."""
+    values = {name: value for name, value in asdict(settings).items() if name not in INDIFFERENT}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def done_before(place: Place, command: str, result: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `result` is there already; if not, notes the settings in the folder.
+
+    Raises `DataError` if the folder's result, or its training that was stopped, has other settings.
+    """
+    note, begun = place.folder / f"{command}.json", place.folder / f"{command}.checkpoint"
+    if note.exists() and (begun.exists() or result.exists()):
+        try:
+            theirs = json.loads(note.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(f"cannot read {note}: {error}") from error
+        for name, value in settings.items():
+            if theirs.get(name) != value:
+                raise DataError(
+                    f"{place.folder} was trained with {name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}:"
+                    " take another folder, or delete this one"
+                )
+        return result.exists()
+    if place.first:
+        try:
+            place.folder.mkdir(parents=True, exist_ok=True)
+            draft = note.with_name(note.name + ".draft")
+            draft.write_text(json.dumps(settings, indent=1) + "\n")
+            draft.replace(note)
+        except OSError as error:
+            raise DataError(f"cannot write {note}: {error}") from error
+    return False

@@ -1,0 +1,31 @@
+"""Where trainings run."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pretrain.data import DataError
+
+
+def device_of(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or mps; under `torchrun` each process has a GPU of its own.
+
+    Raises `DataError` for one that is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, is_there in there.items() if is_there)
+    if not there.get(name, False):
+        raise DataError(f"this machine has no {name}: there is {', '.join(kind for kind, is_ in there.items() if is_)}")
+    if name == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
+    return torch.device(name)
+
+
+def generator_on(device: torch.device, seed: int) -> torch.Generator:
+    """A generator of random numbers there."""
+    return torch.Generator(device).manual_seed(seed)

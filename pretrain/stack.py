@@ -1,0 +1,138 @@
+"""Trained layers and nets in files: tensors beside what they are, no code."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pretrain.autoencoder import Autoencoder
+from pretrain.checkpoint import load, save
+from pretrain.data import DataError
+from pretrain.dbn import DBN
+from pretrain.greedy import Layer
+from pretrain.negative import Training
+from pretrain.rbm import RBM
+
+# the modules that a net may consist of, and the arguments that make them again
+_MODULES: dict[str, type[nn.Module]] = {
+    "Linear": nn.Linear,
+    "Sigmoid": nn.Sigmoid,
+    "Tanh": nn.Tanh,
+    "ReLU": nn.ReLU,
+    "Identity": nn.Identity,
+    "Dropout": nn.Dropout,
+}
+_CODER_SETTINGS = ("kind", "activation", "cost", "noise", "level", "contraction", "target", "sparsity")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers from the data up, and `about`, what is known of their training, fit for JSON.
+
+    `recognition` are the weights that the up-down algorithm has taken apart from those of the machines.
+    """
+
+    layers: Sequence[Layer]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    recognition: Sequence[nn.Linear] = ()
+
+    def belief_net(self) -> DBN:
+        """The layers as a deep belief net; raises `DataError` if they are none."""
+        machines = [layer for layer in self.layers if isinstance(layer, RBM)]
+        if len(machines) < len(self.layers):
+            raise DataError("autoencoders are no deep belief net: only machines (unit rbm) can dream")
+        try:
+            net = DBN(machines)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        if self.recognition:
+            net.recognition = nn.ModuleList(self.recognition)  # type: ignore[assignment]
+        return net
+
+
+def save_stack(path: Path, stack: Stack) -> None:
+    """Writes the stack to `path`, whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for number, module in enumerate([*stack.layers, *stack.recognition]):
+        tensors.update({f"{number}.{name}": value for name, value in module.state_dict().items()})  # type: ignore[attr-defined]
+    recognition = [[module.in_features, module.out_features] for module in stack.recognition]
+    facts = {"layers": [_spec(layer) for layer in stack.layers], "recognition": recognition, "about": dict(stack.about)}
+    save(path, tensors, facts)
+
+
+def load_stack(path: Path) -> Stack:
+    """The stack that `save_stack` wrote, on the CPU; raises `DataError` for a file that is damaged or none of those."""
+    if not path.exists():
+        raise DataError(f"{path.parent} holds no layers: train some with `python -m pretrain fit {path.parent}`")
+    tensors, facts = load(path)
+    if "layers" not in facts:
+        raise DataError(f"{path} holds no layers: name what `python -m pretrain fit` wrote")
+    try:
+        layers = [_made(spec) for spec in facts["layers"]]
+        recognition = [nn.Linear(inputs, outputs) for inputs, outputs in facts["recognition"]]
+        for number, module in enumerate([*layers, *recognition]):
+            _fill(module, tensors, f"{number}.")  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    return Stack(layers, facts["about"], recognition)
+
+
+def save_net(path: Path, net: nn.Sequential, about: Mapping[str, Any]) -> None:
+    """Writes a plain net to `path`, whole or not at all; raises `TypeError` for modules that it cannot hold."""
+    modules = []
+    for name, module in net.named_children():
+        kind = type(module).__name__
+        if kind not in _MODULES:
+            raise TypeError(f"{name} is a {kind}, which a file of nets cannot hold")
+        arguments: list[float] = []
+        if isinstance(module, nn.Linear):
+            arguments = [module.in_features, module.out_features]
+        elif isinstance(module, nn.Dropout):
+            arguments = [module.p]
+        modules.append([name, kind, arguments])
+    save(path, dict(net.state_dict()), {"modules": modules, "about": dict(about)})
+
+
+def load_net(path: Path) -> tuple[nn.Sequential, dict[str, Any]]:
+    """The net that `save_net` wrote, on the CPU, and what was said about it; raises `DataError` as `load_stack`."""
+    tensors, facts = load(path)
+    if "modules" not in facts:
+        raise DataError(f"{path} holds no net: name what `python -m pretrain finetune` wrote")
+    try:
+        modules = OrderedDict((name, _MODULES[kind](*arguments)) for name, kind, arguments in facts["modules"])
+        net = nn.Sequential(modules)
+        net.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    return net.eval(), facts["about"]
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    module.load_state_dict(own)
+
+
+def _spec(layer: Layer) -> dict[str, Any]:
+    sizes = {"inputs": layer.inputs, "outputs": layer.outputs}
+    if isinstance(layer, RBM):
+        units = {"visible": layer.visible, "hidden": layer.hidden, "groups": list(layer.groups)}
+        return {"layer": "rbm", **sizes, **units, "training": asdict(layer.training_method)}
+    if isinstance(layer, Autoencoder):
+        settings = {name: getattr(layer, name) for name in _CODER_SETTINGS}
+        return {"layer": "autoencoder", **sizes, **settings, "tied": layer.decoder_weight is None}
+    raise TypeError(f"a file of layers cannot hold a {type(layer).__name__}")
+
+
+def _made(spec: Mapping[str, Any]) -> Layer:
+    settings = dict(spec)
+    kind = settings.pop("layer")
+    if kind == "rbm":
+        return RBM(**settings | {"training": Training(**settings["training"])})
+    if kind == "autoencoder":
+        return Autoencoder(**settings)
+    raise ValueError(f"there is no layer called {kind!r}")
