@@ -1,0 +1,141 @@
+"""What the estimators of deep nets have in common."""
+# ruff: noqa: N803  X is scikit-learn's name for the data
+
+from __future__ import annotations
+
+from itertools import pairwise
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+from pretrain.autoencoder import Autoencoder
+from pretrain.estimators.conventions import FROM_0, FROM_1, POSITIVE, Array
+from pretrain.finetune import NetProgress, finetune
+from pretrain.greedy import Layer, LayerProgress, train_greedily
+from pretrain.rbm import RBM
+from pretrain.rows import chunks, rows_of
+
+BATCHES = 50  # an epoch has so many steps or more: so few examples need no large batches, but many steps
+
+
+class PretrainedNet(BaseEstimator):  # type: ignore[misc]
+    """What the classifier and the autoencoder have in common: settings, and how data go into a net that is trained."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", FROM_1],
+        "unit": [StrOptions({"rbm", "autoencoder", "denoising", "none"})],
+        "pretrain_epochs": [FROM_0],
+        "pretrain_learning_rate": [POSITIVE, None],
+        "learning_rate": [POSITIVE, None],
+        "epochs": [FROM_0],
+        "batch_size": [FROM_1],
+        "optimizer": [StrOptions({"adam", "sgd", "lbfgs", "cg"})],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [FROM_1],
+        "random_state": ["random_state"],
+        "device": [str, torch.device],
+        "verbose": ["verbose"],
+    }
+
+    def _fit_scale(self, X: Array) -> Array:
+        """X [n, n_features], which the net is to learn from: as it is if all of it lies in [0, 1], so that it can stand
+        for probabilities, otherwise standardised."""
+        self._bounded = bool(0 <= X.min() <= X.max() <= 1)
+        self.offset_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        if not self._bounded:
+            # in float64: the squares of large numbers would overflow float32
+            self.offset_, deviation = X.mean(0, np.float64), X.std(0, np.float64)
+            self.scale_ = np.where(deviation > 0, deviation, 1.0)
+        return self._scaled(X)
+
+    def _scaled(self, X: Array) -> Array:
+        return X if self._bounded else ((X - self.offset_) / self.scale_).astype(X.dtype)
+
+    def _pretrained(
+        self, X: Array, labels: Array | None, generator: torch.Generator, *, linear_code: bool = False
+    ) -> list[Layer]:
+        """Layers that have learnt from X [n, n_features], already scaled, and labels [n] if they are to.
+
+        Gaussian units take what was standardised. With `linear_code` an autoencoder on top has linear units.
+        """
+        sizes = np.ravel(self.hidden_layer_sizes)
+        if sizes.dtype.kind not in "iu" or sizes.min(initial=1) < 1:
+            raise ValueError(f"hidden_layer_sizes must be whole numbers from 1 up, not {self.hidden_layer_sizes}")
+        hidden = sizes.tolist()
+        layers: list[Layer] = []
+        for number, (inputs, outputs) in enumerate(pairwise([X.shape[1], *hidden]), 1):
+            probabilities = number > 1 or self._bounded  # the inputs of this layer
+            layer: RBM | Autoencoder
+            if self.unit == "rbm":
+                layer = RBM(inputs, outputs, visible="bernoulli" if probabilities else "gaussian", generator=generator)
+            else:
+                layer = Autoencoder(
+                    inputs,
+                    outputs,
+                    kind="denoising" if self.unit == "denoising" else "plain",
+                    activation="linear" if linear_code and number == len(hidden) else "sigmoid",
+                    cost="cross-entropy" if probabilities else "squared",
+                    generator=generator,
+                )
+            layers.append(layer.to(self.device, torch.float32 if X.dtype == np.float32 else torch.float64))
+        if self.unit != "none":
+            train_greedily(
+                layers,
+                X,
+                targets=labels,
+                epochs=self.pretrain_epochs,
+                batch_size=self._batch(X),
+                learning_rate=self.pretrain_learning_rate,
+                generator=generator,
+                on_epoch=self._tell_layer if self.verbose else None,
+            )
+        return layers
+
+    def _finetune(
+        self, X: Array, labels: Array | None, validation: Array | tuple[Array, Array] | None, generator: torch.Generator
+    ) -> None:
+        result = finetune(
+            self.net_,
+            X,
+            labels,
+            validation=validation,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            # a search along lines wants large batches
+            batch_size=self.batch_size if self.optimizer in ("lbfgs", "cg") else self._batch(X),
+            patience=self.patience if self.early_stopping else None,
+            generator=generator,
+            on_epoch=self._tell_net if self.verbose else None,
+        )
+        self.net_.zero_grad()  # the gradients would be copied and pickled with the net
+        self.n_iter_ = len(result.costs)
+
+    def _batch(self, X: Array) -> int:
+        return max(1, min(int(self.batch_size), len(X) // BATCHES))
+
+    def _tell_layer(self, at: LayerProgress) -> None:
+        print(
+            f"[{type(self).__name__}] Layer {at.index + 1} of {at.layers}, epoch {at.epoch + 1} of {at.epochs},"
+            f" error = {at.error:.4g}"
+        )
+
+    def _tell_net(self, at: NetProgress) -> None:
+        held_out = "" if at.error is None else f", validation error = {at.error:.4g}"
+        print(
+            f"[{type(self).__name__}] Fine-tuning, epoch {at.epoch + 1} of {at.epochs}, cost = {at.cost:.4g}{held_out}"
+        )
+
+
+@torch.no_grad()
+def run_net(net: nn.Sequential, X: Array) -> Array:
+    """What the net makes of X [n, columns], in the net's own type, part by part."""
+    weight = next(net.parameters())
+    parts = chunks(rows_of(X, weight.device, weight.dtype))
+    return torch.cat([net(part).cpu() for _, part in parts]).numpy()
