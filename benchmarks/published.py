@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from pretrain.autoencoder import Autoencoder
 from pretrain.data import Dataset, mnist
-from pretrain.finetune import finetune
+from pretrain.finetuning import finetune
 from pretrain.greedy import Layer, LayerProgress, train_greedily
 from pretrain.likelihood import annealed_log_z, log_probability
 from pretrain.negative import Training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before 
 PAGES_A_ROW = 1 << 21  # a row in a place of its own may bring in a large page, 2 MB, around it
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Examples [n, columns], read batch by batch."""
 
@@ -174,9 +175,7 @@ def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
     Raises `DataError` for anything else, and for an empty set.
     """
     rows: Rows
-    if isinstance(data, (TensorRows, Mapped, Labelled)):
-        rows = data
-    elif isinstance(data, (Tensor, np.ndarray)):
+    if isinstance(data, (Tensor, np.ndarray)):
         if data.ndim != 2:
             raise DataError(f"the data are {list(data.shape)}: give them as [n, columns]")
         if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
@@ -186,6 +185,8 @@ def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
             rows = TensorRows(there)
         else:
             rows = _ArrayRows(data, device, dtype)
+    elif isinstance(data, Rows):
+        rows = data
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         rows = _DatasetRows(cast("TorchDataset[Any]", data), device, dtype)
     else:

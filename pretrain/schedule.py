@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from torch.optim import Optimizer
 
+from pretrain.data import DataError
+
 Schedule = float | Callable[[int], float]
 """One number, or the number for each epoch, counted from 0."""
 
@@ -58,7 +60,7 @@ def for_each(value: T | Sequence[T], count: int, name: str) -> list[T]:
     if not isinstance(value, Sequence):
         return [value] * count
     if len(value) != count:
-        raise ValueError(f"there are {count} layers, but {len(value)} values of {name}")
+        raise DataError(f"there are {count} layers, but {len(value)} values of {name}")
     return list(value)
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from pretrain.commands.training import LAYERS, NET, Place, done_before, load_source, prepared, telling, told
 from pretrain.data import DataError
 from pretrain.devices import device_of, generator_on
-from pretrain.finetune import NetProgress
-from pretrain.finetune import finetune as train
+from pretrain.finetuning import NetProgress
+from pretrain.finetuning import finetune as train
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import evaluate
 from pretrain.parallel import processes

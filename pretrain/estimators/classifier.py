@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pretrain.estimators.conventions import FLOATS, Array, RandomState, generator_of
 from pretrain.estimators.pretrained_net import PretrainedNet, run_net
-from pretrain.finetune import Method
+from pretrain.finetuning import Method
 from pretrain.nets import classifier
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from pretrain.estimators.conventions import FLOATS, Array, RandomState, generator_of
 from pretrain.estimators.pretrained_net import PretrainedNet, run_net
-from pretrain.finetune import Method
+from pretrain.finetuning import Method
 from pretrain.nets import deep_autoencoder
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from pretrain.autoencoder import Autoencoder
 from pretrain.estimators.conventions import FROM_0, FROM_1, POSITIVE, Array
-from pretrain.finetune import NetProgress, finetune
+from pretrain.finetuning import NetProgress, finetune
 from pretrain.greedy import Layer, LayerProgress, train_greedily
 from pretrain.rbm import RBM
 from pretrain.rows import chunks, rows_of

@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from pretrain.autoencoder import Autoencoder
 from pretrain.conjugate import ConjugateGradients
 from pretrain.data import DataError, digits
-from pretrain.finetune import NetProgress, Result, finetune
+from pretrain.finetuning import NetProgress, Result, finetune
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import Objective, evaluate
 from tests.pretrain.layers import KillAt, Killed, denoising, stack, weights
