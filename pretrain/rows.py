@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -188,7 +188,7 @@ def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
     elif isinstance(data, Rows):
         rows = data
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        rows = _DatasetRows(cast("TorchDataset[Any]", data), device, dtype)
+        rows = _DatasetRows(data, device, dtype)
     else:
         raise DataError(f"{type(data).__name__} has no length or no numbered examples: give a map-style data set")
     if not len(rows):
