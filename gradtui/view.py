@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.runfile import Envelope, Event, Layer, Measure, Rows, Scalars, Status, is_measured
+from gradtui.runfile import Envelope, Event, Layer, Measure, Pictures, Rows, Scalars, Status, is_measured
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
 
 BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
@@ -72,6 +72,7 @@ class Snapshot:
     neurons_step: int | None
     through_time: tuple[tuple[str, tuple[float, ...]], ...]
     through_time_step: int | None
+    pictures: tuple[Pictures, ...]
     recipe: dict[str, Any] | None
     curves: Curves
     accuracy: Scalars | None

@@ -34,6 +34,7 @@ def pretrain_layers(
     Each layer's machine or autoencoder has the very weights and biases of the net's layer, so that the recorder of the
     net sees them learn; the layers that are not in training have no gradients meanwhile.
     """
+    from gradtui.lab.pictures import Gallery
     from pretrain.greedy import train_greedily
 
     linears = [module for name, module in model.named_children() if name.startswith("fc")][:-1]
@@ -44,12 +45,16 @@ def pretrain_layers(
         layer.bias = _shared(linear.bias, layer.bias)
         layers.append(layer)
 
+    names = [name for name, _ in model.named_children() if name.startswith("fc")]
+    gallery = Gallery(layers, names, tensors.images, recorder)
+
     def begin(progress: LayerProgress) -> None:
         model.zero_grad()
         recorder.follow(progress.optimizer)
         recorder.event("pretraining", f"layer {progress.index + 1} of {progress.layers}: {recipe.pretrain}")
 
     def tell(progress: LayerProgress) -> None:
+        gallery.show(progress.index, always=progress.epoch + 1 == progress.epochs)
         if progress.error is not None:
             name = "label_cost" if progress.output is not None else "reconstruction_error"
             recorder.log(epoch=0.0, **{name: progress.error})

@@ -26,7 +26,7 @@ from gradtui.record.reading import Meter, Reading, fold_readings
 from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
-from gradtui.runfile.blocks import DoubleArray, FloatArray
+from gradtui.runfile.blocks import DoubleArray, FloatArray, as_pictures
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
@@ -204,6 +204,18 @@ class Recorder:
         """Record the gradient through time of the step to come: recurrent state -> ‖∂C/∂state_t‖ [time steps]."""
         if not self._deaf and self._writer is not None:
             self._writer.through_time(self.step + 1, grad_norms)
+
+    def pictures(self, name: str, layer: str, values: FloatArray) -> None:
+        """Record small pictures [count, rows, columns] of one kind, e.g. the filters of a layer, at this step.
+
+        Values of both signs are shown around 0, others from the least to the largest; what is not finite counts as 0.
+        """
+        if self._deaf or self._writer is None:
+            return
+        try:
+            self._writer.pictures(as_pictures(self.step, name, layer, values))
+        except Exception as error:
+            self._fail(error)
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure the steps of another optimizer from here on, e.g. of one that pretrains a layer of the model.

@@ -30,7 +30,7 @@ _HOME = {
     "glance": ("RunGlance", "request"),
     "liveness": ("Status",),
     "reader": ("RunReader", "open_run"),
-    "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome"),
+    "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome", "Pictures"),
     "writer": ("RunWriter",),
 }
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Measure",
     "NeuronGrads",
     "Outcome",
+    "Pictures",
     "Rows",
     "RunGlance",
     "RunReader",

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtui.runfile.schema import Pictures
+
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 
@@ -178,3 +180,19 @@ def pad_layers(blobs: list[bytes | None], layers: int, measures: int) -> FloatAr
             values = np.frombuffer(blob[: 4 * (len(blob) // 4)], "<f4")[:width]
             row[: len(values)] = values
     return block.reshape(len(blobs), layers, measures)
+
+
+def as_pictures(step: int, name: str, layer: str, values: FloatArray) -> Pictures:
+    """Numbers [count, rows, columns] as bytes; those of both signs are stretched around 0, others from least to most.
+
+    What is not finite counts as 0. Raises `ValueError` for another shape.
+    """
+    _, rows, columns = values.shape
+    known = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    if low < 0:
+        high = max(-low, high)
+        low = -high
+    span = high - low or 1.0
+    pixels = np.round((known - low) * (255 / span)).astype(np.uint8)
+    return Pictures(step, name, layer, rows, columns, low, high, pixels.tobytes())

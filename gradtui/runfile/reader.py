@@ -23,7 +23,7 @@ from gradtui.runfile.blocks import (
     pad_layers,
 )
 from gradtui.runfile.glance import RunGlance
-from gradtui.runfile.schema import Event, Layer, Measure
+from gradtui.runfile.schema import Event, Layer, Measure, Pictures
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
 
@@ -133,6 +133,20 @@ class RunReader(RunGlance):
         if not found:
             return None
         return ThroughTime(found[0][0], {state: np.frombuffer(blob, "<f4") for _, state, blob in found})
+
+    def pictures(self, step: int, known: tuple[Pictures, ...] = ()) -> tuple[Pictures, ...]:
+        """Of each kind of pictures the newest that are not after `step`; `known` are given back if they still are."""
+        with self._reading():
+            if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'pictures'"):
+                return ()  # written before there were any
+            newest = self._all(
+                "SELECT max(step), name FROM pictures WHERE step <= ? GROUP BY name ORDER BY rowid", (step,)
+            )
+            if [(one.step, one.name) for one in known] == newest:
+                return known
+            columns = "step, name, layer, rows, columns, low, high, pixels"
+            found = [self._all(f"SELECT {columns} FROM pictures WHERE step = ? AND name = ?", key) for key in newest]
+        return tuple(Pictures(*row) for rows in found for row in rows if row[3] * row[4] > 0)
 
     def scalars(self, newer_than: int = 0) -> tuple[dict[str, Scalars], int]:
         """The metrics by name, those added after `newer_than`; and the mark to ask with the next time."""

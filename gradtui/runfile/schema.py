@@ -40,6 +40,10 @@ CREATE TABLE neurons (                -- float32[neurons]: the gradient of the m
 CREATE TABLE through_time (           -- float32[time steps]: the gradient of the mean cost by a recurrent state
     step INTEGER, state TEXT, grad_norm BLOB, PRIMARY KEY (step, state)  -- state: h1, c1 (of an LSTM), h2, …
 );
+CREATE TABLE pictures (               -- uint8[count, rows, columns], 0 for `low` and 255 for `high`
+    step INTEGER, name TEXT, layer TEXT, rows INTEGER, columns INTEGER, low REAL, high REAL, pixels BLOB,
+    PRIMARY KEY (step, name)
+);
 CREATE TABLE scalars (scalar INTEGER PRIMARY KEY, step INTEGER, epoch REAL, name TEXT, value REAL);
 CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TEXT, text TEXT);
 CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER, rows INTEGER);
@@ -72,6 +76,30 @@ class Layer:
     parameters: int
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small pictures of one kind at one step: bytes [count, rows, columns], 0 for the value `low`, 255 for `high`."""
+
+    step: int
+    name: str
+    layer: str
+    rows: int
+    columns: int
+    low: float
+    high: float
+    pixels: bytes
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.pixels) // (self.rows * self.columns)
+
+    @property
+    def signed(self) -> bool:
+        """Whether values lie on both sides of 0."""
+        return self.low < 0 < self.high
 
 
 @dataclass(frozen=True)

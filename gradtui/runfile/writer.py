@@ -24,7 +24,7 @@ from urllib.parse import quote
 import numpy as np
 
 from gradtui.runfile.blocks import FloatArray, fold, fold_losses
-from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome
+from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome, Pictures
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
@@ -34,7 +34,7 @@ QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
 SAMPLES_KEPT = 1000  # samples of neurons kept in the first stretch of a run; later ones thin out with its length
-_SAMPLED = ("neurons", "through_time")  # tables of samples that thin out
+_SAMPLED = ("neurons", "through_time", "pictures")  # tables of samples that thin out
 
 REMOVED = "{} was removed or replaced; recording stops"
 
@@ -46,6 +46,7 @@ _INSERT = {
     "events": "INSERT INTO events (time, step, kind, text) VALUES (?, ?, ?, ?)",
     "neurons": "INSERT OR REPLACE INTO neurons VALUES (?, ?, ?)",
     "through_time": "INSERT OR REPLACE INTO through_time VALUES (?, ?, ?)",
+    "pictures": "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 }
 
 
@@ -142,6 +143,11 @@ class RunWriter:
         """Queue the gradient through time of one step: recurrent state -> float32 [time steps]."""
         for state, norms in grad_norms.items():
             self._put("through_time", (step, state, np.ascontiguousarray(norms, "<f4").tobytes()))
+
+    def pictures(self, pictures: Pictures) -> None:
+        """Queue pictures of one kind."""
+        one = pictures
+        self._put("pictures", (one.step, one.name, one.layer, one.rows, one.columns, one.low, one.high, one.pixels))
 
     def scalar(self, step: int, epoch: float | None, name: str, value: float) -> None:
         """Queue one value of a metric, e.g. the validation accuracy."""

@@ -80,6 +80,7 @@ class GradtuiApp(App[str]):
         self._launch = launch
         self._comparison = comparison
         self._frames_per_second = frames_per_second
+        self.ascii_only = ascii_only
         self._ascii = [AsciiFilter()] if ascii_only else []
         self.register_theme(DARK)
         self.register_theme(LIGHT)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from gradtui.errors import GradtuiError
 
 if TYPE_CHECKING:
-    from gradtui.runfile import Rows, RunReader, Scalars, Status
+    from gradtui.runfile import Pictures, Rows, RunReader, Scalars, Status
     from gradtui.runfile.blocks import FloatArray
     from gradtui.view import Curves, History, LayerFacts, Snapshot
 
@@ -186,6 +186,7 @@ class _Follower:
         self._pace: deque[tuple[float, int]] = deque()
         self._scalars: dict[str, Scalars] = {}
         self._scalar_mark = 0
+        self._pictures: tuple[Pictures, ...] = ()
         self._curves: Curves | None = None
         self._curves_key: tuple[int, int] = (-1, -1)
         self._curves_drawn = 0.0
@@ -233,6 +234,7 @@ class _Follower:
         neurons = reader.neurons(step)
         grads = neurons.bias_grad.get(layer) if neurons else None
         states = reader.through_time(step)
+        self._pictures = reader.pictures(step, self._pictures)
         series, self._scalar_mark = reader.scalars(self._scalar_mark)
         for name, added in series.items():
             self._scalars[name] = _extend(self._scalars.get(name), added)
@@ -264,6 +266,7 @@ class _Follower:
             neurons_step=neurons.step if neurons else None,
             through_time=() if states is None else tuple((s, tuple(n.tolist())) for s, n in states.grad_norm.items()),
             through_time_step=None if states is None else states.step,
+            pictures=self._pictures,
             recipe=reader.header.recipe,
             curves=self._draw_curves(measure),
             accuracy=next((s for name, s in self._scalars.items() if "accuracy" in name), None),

@@ -67,6 +67,18 @@ def layer_colour(app: App[object], layer: int, layers: int) -> Color:
     return _blend((variables["accent"], variables["secondary"], variables["primary"]), layer, layers)
 
 
+def shade_style(app: App[object], upper: int, lower: int | None, levels: int, signed: bool) -> Style:
+    """Two shades out of `levels`, for a cell of two pixels, in the theme's colours; no lower one is the background.
+
+    Signed ones go from the primary colour over the surface to the accent, others from the surface to the foreground.
+    """
+    variables = app.theme_variables
+    surface = variables["surface"]
+    stops = (variables["primary"], surface, variables["accent"]) if signed else (surface, variables["foreground"])
+    ground = surface if lower is None else _blend(stops, lower, levels).hex
+    return _style(_blend(stops, upper, levels).hex, ground, False, 0.0)
+
+
 @lru_cache(4096)
 def _blend(stops: tuple[str, ...], position: int, count: int) -> Color:
     gradient = Gradient.from_colors(*(Color.parse(stop) for stop in stops))

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from gradtui.errors import RunFileError
 from gradtui.runfile import NOT_MEASURED, RunReader, RunWriter, is_measured, open_run, request
 from gradtui.runfile import writer as writer_module
-from gradtui.runfile.blocks import fold, pad_layers
+from gradtui.runfile.blocks import as_pictures, fold, pad_layers
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -296,3 +296,41 @@ def test_finding_the_ends_of_a_run_does_not_read_it(tmp_path: Path) -> None:
             reader.newer(steps - 1)
             work.append(len(counted))
     assert work[1] <= work[0] + 2, "SQLite's own steps must not grow with the length of the run"
+
+
+@given(
+    values=arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(1, 5)),
+        elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+    )
+)
+def test_pictures_are_bytes_between_their_least_and_their_largest_value(values: np.ndarray) -> None:
+    made = as_pictures(3, "filters", "fc1", values)
+    assert (made.count, made.rows, made.columns) == values.shape
+    known = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    if not known.size:
+        return
+    assert made.signed == bool((known < 0).any())
+    assert made.low <= known.min() and known.max() <= made.high
+    back = made.low + np.frombuffer(made.pixels, np.uint8).reshape(values.shape) / 255 * (made.high - made.low)
+    assert np.abs(back - known).max() <= (made.high - made.low) / 255 / 2 * 1.001 + 1e-12
+
+
+def test_the_newest_pictures_of_each_kind_come_back_and_older_files_have_none(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run.gradtui", header(), MEASURES)
+    writer.set_layers(layers(1))
+    made = [as_pictures(step, name, "fc1", np.full((2, 3, 3), float(step))) for step in (1, 5) for name in ("b", "a")]
+    for pictures in made:
+        writer.pictures(pictures)
+    writer.close()
+    with open_run(writer.path) as reader:
+        assert reader.pictures(0) == ()
+        assert reader.pictures(4) == tuple(made[:2])
+        assert reader.pictures(9) == tuple(made[2:])
+    connection = sqlite3.connect(writer.path)
+    connection.execute("DROP TABLE pictures")
+    connection.commit()
+    connection.close()
+    with open_run(writer.path) as reader:
+        assert reader.pictures(9) == ()

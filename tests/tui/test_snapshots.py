@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
+from gradtui.runfile.blocks import as_pictures
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.screens.run import RunScreen
 from tests.synthetic import MEASURES, header, layers, make_run, speeds
@@ -112,3 +113,16 @@ def test_through_time(snap_compare, runs_in_tmp: Path) -> None:  # type: ignore[
     writer.close()
     app = GradtuiApp(runs_in_tmp, run=writer.path)
     assert snap_compare(app, terminal_size=(100, 30), run_before=lambda pilot: drawn(pilot, "t"))
+
+
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_images(size: tuple[int, int], snap_compare, runs_in_tmp: Path) -> None:  # type: ignore[no-untyped-def]
+    writer = RunWriter(runs_in_tmp / "pretrained.gradtui", header("pretrained"), MEASURES)
+    writer.set_layers(layers(2))
+    writer.step(1, 0.1, 0.1, 0.5, 0.1, speeds(1, 2).tobytes())
+    y, x = np.mgrid[0:28, 0:28]
+    waves = np.stack([np.sin((k % 6 + 1) * x / 9) * np.cos((k // 6 + 1) * y / 9) for k in range(36)])
+    writer.pictures(as_pictures(1, "filters", "fc1", waves.astype(np.float32)))
+    writer.close()
+    app = GradtuiApp(runs_in_tmp, run=writer.path)
+    assert snap_compare(app, terminal_size=size, run_before=lambda pilot: drawn(pilot, "i"))

@@ -22,6 +22,9 @@ ends at the number of its layer, and ! marks where a value was NaN or ∞.
 Side by side, layers stand in rows counted from the output (out, −1, −2, …), all on one axis; spread is the fastest \
 layer over the slowest. Through time, there is one bar a time step: ‖∂C/∂h(t)‖.
 
+Pictures of a layer that is pretrained (i): filters are its weights, projected down to the pixels, blue for minus and \
+orange for plus; a machine dreams by Gibbs sampling.
+
 Learning speed  ‖∂C/∂b‖: the length of the gradient of the mean cost by the layer's biases
 Weight gradient ‖∂C/∂W‖: the same by its weights; gradient norm ‖∂C/∂θ‖: by both
 Parameter norm  ‖θ‖: how large the parameters are

@@ -21,6 +21,7 @@ from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
+    from gradtui.tui.screens.images import ImagesScreen
     from gradtui.tui.screens.neurons import NeuronsScreen
     from gradtui.tui.screens.through_time import ThroughTimeScreen
     from gradtui.tui.widgets.bars import Bars
@@ -56,6 +57,7 @@ class RunScreen(TrainedScreen):
         Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
         Binding("p", "plot", "plot", tooltip="a large plot over time, to zoom into"),
         Binding("t", "time", "time steps", show=False, tooltip="the gradient through time of a recurrent net"),
+        Binding("i", "images", "images", show=False, tooltip="filters and dreams of a layer that is pretrained"),
         Binding("w", "again", "again with", tooltip="the same training again with one thing changed, side by side"),
     ]
 
@@ -77,6 +79,7 @@ class RunScreen(TrainedScreen):
         self._slot = Slot()
         self._neurons_screen: NeuronsScreen | None = None
         self._time_screen: ThroughTimeScreen | None = None
+        self._images_screen: ImagesScreen | None = None
         self.feed = Feed(find, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
 
     def compose(self) -> ComposeResult:
@@ -136,7 +139,7 @@ class RunScreen(TrainedScreen):
             self._bars.focus()
         self._header.show(snapshot)
         self._body.show(snapshot)
-        for screen in (self._neurons_screen, self._time_screen):
+        for screen in (self._neurons_screen, self._time_screen, self._images_screen):
             if screen is not None:
                 screen.show(snapshot)
 
@@ -253,6 +256,22 @@ class RunScreen(TrainedScreen):
 
     def _time_closed(self, _: None) -> None:
         self._time_screen = None
+
+    def action_images(self) -> None:
+        """Open the pictures."""
+        if self.snapshot is None:
+            return
+        if not self.snapshot.pictures:
+            self.notify("No pictures yet: a net has some while its layers are pretrained (--pretrain).", markup=False)
+            return
+        from gradtui.tui.screens.images import ImagesScreen
+
+        self._images_screen = ImagesScreen(self)
+        self.app.push_screen(self._images_screen, self._images_closed)
+        self._images_screen.show(self.snapshot)
+
+    def _images_closed(self, _: None) -> None:
+        self._images_screen = None
 
     def action_again(self) -> None:
         """Train the same recipe with one thing changed."""
