@@ -14,7 +14,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
 from pretrain.conjugate import ConjugateGradients
-from pretrain.objective import Examples, Loss, Objective, seeded
+from pretrain.objective import Examples, Loss, Objective, Precision, seeded
 from pretrain.parallel import batch, current, reduce
 from pretrain.passes import Passes
 from pretrain.rows import Data
@@ -85,6 +85,7 @@ def finetune(
     batch_size: int | None = None,
     patience: int | None = None,
     max_norm: float | None = None,
+    precision: Precision = "float32",
     generator: torch.Generator | None = None,
     memory: int = GIGABYTE,
     on_step: OnProgress | None = None,
@@ -103,7 +104,8 @@ def finetune(
 
     With `patience`, training stops after so many epochs without a lower validation error, and either way the net ends
     with the weights of the best epoch. `max_norm` bounds the norm of the weights that come into a hidden unit
-    (Srivastava et al. 2014, section 5.1).
+    (Srivastava et al. 2014, section 5.1). `precision` "bfloat16" takes the matrix products in that type; the
+    weights stay in their own.
 
     All randomness is `generator`'s, dropout included; by default one seeded with 0. `memory`, `checkpoint`,
     `checkpoint_every` and `should_stop` are as in `train_greedily`. Stopped by the latter, the net has its latest
@@ -116,7 +118,7 @@ def finetune(
         raise ValueError(f"optimizer is one of {', '.join(get_args(Method))}, not {optimizer!r}")
     if patience is not None and validation is None:
         raise ValueError("early stopping goes by the validation error: give a validation set")
-    objective = Objective(model, loss, classify=targets is not None)
+    objective = Objective(model, loss, classify=targets is not None, precision=precision)
     train = objective.examples(data, targets, memory)
     held_out = None
     if validation is not None:
@@ -138,6 +140,7 @@ def finetune(
         "batch_size": size,
         "patience": patience,
         "max_norm": max_norm,
+        "precision": precision,
     }
     return _Training(
         objective,

@@ -17,6 +17,7 @@ from pretrain.rows import Data, Rows, bytes_of, check_rows, chunks, gathered, ro
 from pretrain.targets import Targets, check_labels, targets_of
 
 Loss = Literal["cross-entropy", "squared"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,17 @@ class Examples:
 class Objective:
     """The cost and the error of a net that tells labels (`classify`) or rebuilds its images.
 
-    `loss` is that of a reconstruction: cross-entropy, for a net that ends in a sigmoid, or squared. None takes what
-    fits. Raises `ValueError` for what does not go together.
+    `precision` "bfloat16" takes the products of the cost in that type. `loss` is that of a reconstruction:
+    cross-entropy, for a net that ends in a sigmoid, or squared. None takes what fits. Raises `ValueError` for what does
+    not go together.
     """
 
-    def __init__(self, model: nn.Sequential, loss: Loss | None = None, *, classify: bool) -> None:
-        self.model, self.classify = model, classify
+    def __init__(
+        self, model: nn.Sequential, loss: Loss | None = None, *, classify: bool, precision: Precision = "float32"
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
+        self.model, self.classify, self.precision = model, classify, precision
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ValueError("the net has no linear layer: make it of nn.Linear and activations")
@@ -76,12 +82,15 @@ class Objective:
 
     def cost(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """The mean over the batch x [batch, inputs], in nats (natural logarithms) or squared units."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            # from the logits: the logarithm of a saturated sigmoid would be -inf
+            answer = self._logits(x) if labels is None and self.loss == "cross-entropy" else self.model(x)
+        answer = answer.to(x.dtype)
         if labels is not None:
-            return F.cross_entropy(self.model(x), labels)
+            return F.cross_entropy(answer, labels)
         if self.loss == "squared":
-            return F.mse_loss(self.model(x), x, reduction="sum") / len(x)
-        # from the logits: the logarithm of a saturated sigmoid would be -inf
-        return F.binary_cross_entropy_with_logits(self._logits(x), x, reduction="sum") / len(x)
+            return F.mse_loss(answer, x, reduction="sum") / len(x)
+        return F.binary_cross_entropy_with_logits(answer, x, reduction="sum") / len(x)
 
     def error(self, examples: Examples) -> float:
         """The share of wrong answers, or the squared reconstruction error an image; dropout is off."""

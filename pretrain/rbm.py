@@ -241,12 +241,16 @@ class RBM(nn.Module):
             self.bias.grad.add_(pull)
             self.weight.grad.add_(torch.outer(pull, machine.scaled(x).mean(0)))
 
+    @property
+    def usual_rate(self) -> float:
+        """The learning rate of `default_optimizer`."""
+        return RATE if self.visible == "bernoulli" and self.hidden == "bernoulli" else UNBOUNDED_RATE
+
     def default_optimizer(
         self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
     ) -> torch.optim.Optimizer:
         """SGD at 0.1, or 0.001 for Gaussian or rectified units (Hinton 2010, sections 7.1 and 13.2)."""
-        bounded = self.visible == "bernoulli" and self.hidden == "bernoulli"
-        rate = (RATE if bounded else UNBOUNDED_RATE) if learning_rate is None else learning_rate
+        rate = self.usual_rate if learning_rate is None else learning_rate
         return torch.optim.SGD(parameters, lr=rate, momentum=momentum or 0.0)
 
     def default_momentum(self) -> Schedule | None:

@@ -78,6 +78,7 @@ def finetune(settings: FinetuneSettings, folder: Path) -> int:
                 batch_size=settings.batch_size or None,
                 patience=settings.patience or None,
                 max_norm=settings.max_norm or None,
+                precision=settings.precision,  # type: ignore[arg-type]
                 generator=generator,
                 memory=round(settings.memory * 1e9),
                 on_step=on_step if sys.stderr.isatty() else None,

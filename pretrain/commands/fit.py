@@ -22,9 +22,11 @@ from pretrain.parallel import processes
 from pretrain.progress import Stop
 from pretrain.rbm import RBM
 from pretrain.rows import Rows
+from pretrain.schedule import Schedule, linear
 from pretrain.settings import FitSettings
 from pretrain.stack import Stack, save_stack
 
+CODER_RATE = 0.001  # of Adam
 CODERS = {"autoencoder": "plain", "supervised": "plain", "denoising": "denoising"}
 
 
@@ -93,7 +95,7 @@ def _fit_layers(
             label_units=labels if settings.label_units else None,
             epochs=settings.epochs[0] if len(settings.epochs) == 1 else settings.epochs,
             batch_size=settings.batch_size or 100,
-            learning_rate=settings.learning_rate or None,
+            learning_rate=_rates(settings, layers, epochs),
             momentum=None if settings.momentum < 0 else settings.momentum,
             pass_on=settings.pass_on,  # type: ignore[arg-type]  # the settings know the choices
             generator=generator,
@@ -105,6 +107,14 @@ def _fit_layers(
             checkpoint=place.folder / "fit.checkpoint",
             checkpoint_every=60 * settings.checkpoint_every,
         ).finished
+
+
+def _rates(settings: FitSettings, layers: list[Layer], epochs: list[int]) -> list[Schedule | None]:
+    """The learning rate of each layer; None is the layer's own choice."""
+    if not settings.decay:
+        return [settings.learning_rate or None] * len(layers)
+    usual = [layer.usual_rate if isinstance(layer, RBM) else CODER_RATE for layer in layers]
+    return [linear(settings.learning_rate or rate, count) for rate, count in zip(usual, epochs, strict=False)]
 
 
 def _fit_up_down(
@@ -172,6 +182,9 @@ def _machines(settings: FitSettings, sizes: tuple[int, ...], classes: int, gener
         method=settings.method,  # type: ignore[arg-type]
         steps=settings.steps,
         chains=settings.chains,
+        temperatures=settings.temperatures,
+        burn_in=settings.burn_in,
+        fast_rate=settings.fast_rate,
         centred=settings.centred,
         clip=settings.clip or None,
         weight_cost=settings.weight_cost,

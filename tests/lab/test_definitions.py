@@ -128,7 +128,7 @@ def test_weights_have_the_deviation_of_the_formula(init: str) -> None:
         assert kurtosis == pytest.approx(3.0, abs=0.1), "normally distributed"
 
 
-@pytest.mark.parametrize("init", set(choices("init")) - {"chain", "identity"})
+@pytest.mark.parametrize("init", sorted(set(choices("init")) - {"chain", "identity"}))
 def test_biases_start_at_zero_but_for_the_books(init: str) -> None:
     bias = net(WIDE.but(init=init)).fc1.bias.detach().numpy()  # type: ignore[union-attr, operator]
     if init in ("normal", "scaled"):
@@ -189,7 +189,7 @@ def test_each_gate_is_initialised_as_a_matrix_of_its_own_and_the_forget_gate_ope
     assert [set(gate.tolist()) for gate in biases] == [{0.0}, {3.0}, {0.0}, {0.0}], "input, forget, cell, output"
 
 
-@pytest.mark.parametrize("init", set(choices("init")) - {"chain", "identity"})
+@pytest.mark.parametrize("init", sorted(set(choices("init")) - {"chain", "identity"}))
 def test_one_generator_decides_the_weights_and_the_global_one_is_left_alone(init: str) -> None:
     state = torch.get_rng_state()
     one, same, other = (net(NET.but(init=init), seed) for seed in (1, 1, 2))

@@ -126,7 +126,7 @@ def test_a_belief_net_learns_labels_dreams_of_them_and_is_trained_up_and_down(
         ["--visible", "gaussian", "--hidden", "rectified", "--clip", "10"],
         ["--method", "tempering", "--chains", "5", "--centred"],
         ["--method", "fast-pcd", "--pass-on", "samples", "--l1-cost", "0.001", "--sparsity-cost", "0.1"],
-        ["--precision", "bfloat16", "--momentum", "0"],
+        ["--precision", "bfloat16", "--momentum", "0", "--decay"],
     ],
 )
 def test_every_way_to_train_layers_makes_a_net(flags: list[str], tmp_path: Path) -> None:

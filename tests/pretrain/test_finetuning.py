@@ -181,6 +181,20 @@ def test_without_patience_the_last_weights_stay_and_the_errors_are_told() -> Non
     assert evaluate(model, images(), labels()) == result.errors[-1]
 
 
+def test_products_in_bfloat16_train_as_well_and_leave_the_weights_in_their_type() -> None:
+    data = digits()
+    x, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
+    errors = []
+    for precision in ("float32", "bfloat16"):
+        made = classifier([Autoencoder(64, 40, generator=seeded())], 10, seeded())
+        finetune(made, x, labels, precision=precision, epochs=4, batch_size=20)  # type: ignore[arg-type]
+        assert made.fc1.weight.dtype == torch.float32
+        errors.append(evaluate(made, torch.from_numpy(data.test.images), torch.from_numpy(data.test.labels)))
+    assert errors[0] < 0.2 and abs(errors[1] - errors[0]) < 0.05
+    with pytest.raises(ValueError, match="float32, bfloat16"):
+        finetune(made, x, labels, precision="float16")  # type: ignore[arg-type]
+
+
 def test_max_norm_bounds_what_comes_into_each_hidden_unit() -> None:
     model, _ = tuned(optimizer="sgd", learning_rate=5.0, max_norm=0.7, epochs=10)
     for linear in (model.fc1, model.fc2):
