@@ -107,6 +107,8 @@ def finetune(
     (Srivastava et al. 2014, section 5.1). `precision` "bfloat16" takes the matrix products in that type; the
     weights stay in their own.
 
+    Within `pretrain.parallel.processes` the training is data-parallel; dropout then differs from that of one process.
+
     All randomness is `generator`'s, dropout included; by default one seeded with 0. `memory`, `checkpoint`,
     `checkpoint_every` and `should_stop` are as in `train_greedily`. Stopped by the latter, the net has its latest
     weights.

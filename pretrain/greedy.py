@@ -189,6 +189,8 @@ def train_greedily(
     features that fit into `memory` bytes are read once and kept there; larger ones stream through the layers below,
     batch by batch, to the same result but for rounding. (Samples are never kept.)
 
+    Within `pretrain.parallel.processes` the training is data-parallel: each process takes its part of every batch.
+
     All randomness is `generator`'s, on the layers' device; by default one seeded with 0. With `checkpoint`, the state
     is kept in that file every `checkpoint_every` seconds, at the end of each layer, and when `should_stop`, asked after
     every step, says so. If there is such a file, training goes on from it; on a CPU it ends with the same weights, bit

@@ -182,7 +182,7 @@ def test_the_window_is_resized(runs_in_tmp: Path) -> None:
         terminal.wait_for("In words")
         for width, height, shown in ((60, 16, "fc4"), (40, 10, "needs 60×16"), (200, 60, "In words"), (80, 24, "fc4")):
             terminal.resize(width, height)
-            terminal.wait_for(shown, 10)
+            terminal.wait_for(shown, 30)
         terminal.press("q")
         assert terminal.wait_for_exit() == 0
 
