@@ -40,11 +40,9 @@ WICKED = [
 
 def text_of(screen: Screen[object]) -> str:
     """What the terminal shows, line by line."""
-    height = screen.size.height
+    # while a terminal is resized there may be fewer lines, or more, than its height
     strips = screen._compositor.render_strips()
-    lines = ["".join(segment.text for segment in strip) for strip in strips]
-    assert len(lines) == height
-    return "\n".join(lines)
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
 async def wait_for(pilot: Pilot[object], condition: Callable[[], object]) -> None:

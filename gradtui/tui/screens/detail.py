@@ -1,4 +1,4 @@
-"""What the screens that open over a run have in common: its header, one list of bars, a line below."""
+"""What the screens that open over a run have in common: its header, one list of bars or pictures, a line below."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Footer, Static
 
 from gradtui.tui.widgets.bars import Bars
@@ -27,9 +28,9 @@ class DetailScreen(Screen[None]):
         self._composed = False
 
     def compose(self) -> ComposeResult:
-        """A header, the bars, one line in words."""
+        """A header, the body, one line in words."""
         yield RunHeader(id="run-header")
-        yield Bars(id="detail-bars")
+        yield self.body()
         yield Static(id="exact", markup=False)
         yield TooSmall(id="too-small")
         yield Footer(show_command_palette=False)
@@ -37,7 +38,7 @@ class DetailScreen(Screen[None]):
     def on_mount(self) -> None:
         """Show what there is."""
         self._composed = True
-        self.query_one(Bars).focus()
+        self.query(Bars).focus()
         if self._snapshot is not None:
             self.show(self._snapshot)
 
@@ -46,14 +47,23 @@ class DetailScreen(Screen[None]):
         self._snapshot = snapshot
         if self._composed:
             self.query_one(RunHeader).show(snapshot)
-            self.draw(snapshot, self.query_one(Bars))
+            self.draw(snapshot)
 
-    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
-        """Draw the bars of a snapshot."""
+    def body(self) -> Widget:
+        """What stands in the middle."""
+        return Bars(id="detail-bars")
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """Draw a snapshot in the body."""
         raise NotImplementedError
 
+    @property
+    def bars(self) -> Bars:
+        """The body, where it is bars."""
+        return self.query_one(Bars)
+
     def say(self, text: str) -> None:
-        """Say something in the line below the bars; the same again draws nothing."""
+        """Say something in the line below the body; the same again draws nothing."""
         exact = self.query_one("#exact", Static)
         if text != exact.content:
             exact.update(text, layout=False)
@@ -68,4 +78,4 @@ class DetailScreen(Screen[None]):
 
     def action_toggle_log(self) -> None:
         """Switch the axis."""
-        self.query_one(Bars).toggle_log()
+        self.bars.toggle_log()

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widget import Widget
 
 from gradtui.tui.bars import number
+from gradtui.tui.screens.detail import DetailScreen
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.picture_grid import PictureGrid
-from gradtui.tui.widgets.run_header import RunHeader
-from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.screens.run import RunScreen
     from gradtui.view import Snapshot
 
 
-class ImagesScreen(Screen[None]):
+class ImagesScreen(DetailScreen):
     """The newest pictures at the shown step; pause and time are the run's own."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -35,60 +32,35 @@ class ImagesScreen(Screen[None]):
     ]
 
     def __init__(self, run: RunScreen) -> None:
-        super().__init__()
-        self._run = run
-        self._snapshot: Snapshot | None = None
+        super().__init__(run)
         self._kind = 0
-        self._composed = False
 
-    def compose(self) -> ComposeResult:
-        """A header, the pictures, one line in words."""
-        yield RunHeader(id="run-header")
-        yield PictureGrid(id="pictures")
-        yield Static(id="exact", markup=False)
-        yield TooSmall(id="too-small")
-        yield Footer(show_command_palette=False)
-
-    def on_mount(self) -> None:
-        """Show what there is."""
-        self._composed = True
-        if self._snapshot is not None:
-            self.call_after_refresh(self.show, self._snapshot)
+    def body(self) -> Widget:
+        """The pictures."""
+        return PictureGrid(id="pictures")
 
     def on_resize(self) -> None:
         """Say how many fit now."""
         if self._snapshot is not None:
             self.call_after_refresh(self.show, self._snapshot)
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show a snapshot, now or once the widgets are there."""
-        self._snapshot = snapshot
-        if not self._composed:
-            return
-        self.query_one(RunHeader).show(snapshot)
-        grid, exact = self.query_one(PictureGrid), self.query_one("#exact", Static)
+    def draw(self, snapshot: Snapshot) -> None:
+        """Draw the pictures of one kind."""
+        grid = self.query_one(PictureGrid)
         if not snapshot.pictures:
             grid.show(None)
-            exact.update("no pictures yet: a layer that is pretrained has some")
+            self.say("no pictures yet: a layer that is pretrained has some")
             return
-        one = snapshot.pictures[self._kind % len(snapshot.pictures)]
+        index = self._kind % len(snapshot.pictures)
+        one = snapshot.pictures[index]
         grid.show(one)
         count = f"{grid.seen} of {one.count}" if grid.seen < one.count else f"{one.count}"
-        where = f"{self._kind % len(snapshot.pictures) + 1}/{len(snapshot.pictures)}"
+        name = f"{clean(one.layer)}: {clean(one.name)} ({index + 1}/{len(snapshot.pictures)})"
         values = f"from {number(one.low)} to {number(one.high)}"
-        name = f"{clean(one.layer)}: {clean(one.name)}"
-        exact.update(f"{name} ({where})   {count} of {one.rows}×{one.columns}, {values}, at step {one.step:,}")
+        self.say(f"{name}   {count} of {one.rows}×{one.columns}, {values}, at step {one.step:,}")
 
     def action_kind(self, by: int) -> None:
         """Show another kind."""
         self._kind += by
         if self._snapshot is not None:
             self.show(self._snapshot)
-
-    def action_toggle_pause(self) -> None:
-        """Pause, follow or replay."""
-        self._run.action_toggle_pause()
-
-    def action_jump(self, direction: int) -> None:
-        """Walk through time."""
-        self._run.action_jump(direction)

@@ -41,7 +41,7 @@ class NeuronsScreen(DetailScreen):
         self._order = 0
         self._ranks: list[int] = []
 
-    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
+    def draw(self, snapshot: Snapshot) -> None:
         """Draw one bar a neuron."""
         values = snapshot.neurons or ()
         self._ranks = list(range(len(values)))
@@ -50,8 +50,8 @@ class NeuronsScreen(DetailScreen):
             self._ranks.sort(key=lambda i: sign * (math.inf if math.isnan(values[i]) else abs(values[i])))
         name = clean(snapshot.layers[snapshot.layer].name)
         title = f"Neurons of {name}  ∂C/∂b  {ORDERS[self._order]}"
-        bars.set_title(title)
-        bars.show(
+        self.bars.set_title(title)
+        self.bars.show(
             BarRows(
                 tuple(i + 1 for i in self._ranks),
                 ("",) * len(values),

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from gradtui.tui.bars import number
 from gradtui.tui.screens.detail import DetailScreen
 from gradtui.tui.text import clean
-from gradtui.tui.widgets.bars import BarRows, Bars
+from gradtui.tui.widgets.bars import BarRows
 
 if TYPE_CHECKING:
     from gradtui.tui.screens.run import RunScreen
@@ -36,15 +36,15 @@ class ThroughTimeScreen(DetailScreen):
         super().__init__(run)
         self._state = 0
 
-    def draw(self, snapshot: Snapshot, bars: Bars) -> None:
+    def draw(self, snapshot: Snapshot) -> None:
         """Draw one bar a time step."""
         if not snapshot.through_time:
             return
         index = min(self._state, len(snapshot.through_time) - 1)
         state, norms = snapshot.through_time[index]
         name, count = clean(state), len(norms)
-        bars.set_title(f"Gradient through time  ‖∂C/∂{name}(t)‖")
-        bars.show(
+        self.bars.set_title(f"Gradient through time  ‖∂C/∂{name}(t)‖")
+        self.bars.show(
             BarRows(
                 tuple(range(1, count + 1)),
                 ("",) * count,
