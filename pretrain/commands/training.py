@@ -22,7 +22,7 @@ from pretrain.settings import Common
 from pretrain.sources import Source, source
 
 LAYERS, NET = "layers.safetensors", "net.safetensors"
-# what may change from one attempt to the next without changing the result
+# what may change from one attempt to the next; the result stays the same but for rounding
 INDIFFERENT = {"checkpoint_every", "memory", "threads", "data_dir", "device"}
 
 

@@ -229,17 +229,19 @@ def as_toml(value: Any) -> str:
 
 @pytest.mark.parametrize("kind", [FitSettings, FinetuneSettings])
 @given(data=st.data())
-def test_any_settings_come_back_from_toml(kind: type[Any], data: st.DataObject) -> None:
+def test_any_settings_come_back_from_toml(
+    kind: type[Any], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     values = data.draw(told(kind))
     text = "".join(f"{name.replace('_', '-')} = {as_toml(value)}\n" for name, value in values.items())
-    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "pretrain-test-settings.toml"
+    path = tmp_path_factory.getbasetemp() / f"{kind.__name__}.toml"
     path.write_text(text, encoding="utf-8")
     assert settings_of(kind, {"config": path}) == kind(**values)
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_settings_or_one_line(text: str) -> None:
-    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / "pretrain-test-text.toml"
+@given(text=st.text(max_size=60))
+def test_any_text_is_settings_or_one_line(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "text.toml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
         settings_of(FitSettings, {"config": path})
