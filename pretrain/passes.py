@@ -22,7 +22,9 @@ class Passes:
         self.epoch = self.step = 0
         self._count, self._batch_size, self._generator = count, batch_size, generator
         self._sum = 0.0
-        self._fresh: list[tuple[Tensor, int]] = []  # errors not yet in the sum, and their examples
+        # errors not yet in the sum, on their device, and how many examples each is of
+        self._fresh: Tensor | None = None
+        self._examples: list[int] = []
         self._epoch_start = generator.get_state()
 
     @property
@@ -47,8 +49,12 @@ class Passes:
     def count_step(self, error: Tensor, examples: int) -> None:
         """A step was taken; `error` [] is the mean over its examples."""
         self.step += 1
-        self._fresh.append((error, examples))
-        if len(self._fresh) >= MOST_FRESH:
+        if self._fresh is None:
+            self._fresh = torch.empty(MOST_FRESH, dtype=error.dtype, device=error.device)
+        # copied: small tensors kept between the large ones of each step would tear holes into the memory
+        self._fresh[len(self._examples)] = error
+        self._examples.append(examples)
+        if len(self._examples) == MOST_FRESH:
             self._add_up()
 
     def end_epoch(self) -> float:
@@ -71,17 +77,17 @@ class Passes:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes what `state` gave; the generator stands where it stood."""
-        self._fresh.clear()
+        self._examples.clear()
         self.epoch, self.step, self._sum = state["epoch"], state["step"], state["sum"]
         self._epoch_start = state["epoch_start"]
         self._generator.set_state(state["generator"])
 
     def _add_up(self) -> None:
-        if self._fresh:
-            errors = torch.stack([error for error, _ in self._fresh]).tolist()  # waits for the device
-            for error, (_, examples) in zip(errors, self._fresh, strict=True):
+        if self._fresh is not None:
+            errors = self._fresh[: len(self._examples)].tolist()  # waits for the device
+            for error, examples in zip(errors, self._examples, strict=True):
                 self._sum += error * examples
-            self._fresh.clear()
+            self._examples.clear()
 
     def _draw(self) -> Tensor:
         return torch.randperm(self._count, generator=self._generator, device=self._generator.device).cpu()
