@@ -33,8 +33,8 @@ class Terminal:
         self.exit_code: int | None = None
         pid, self._fd = pty.fork()
         if pid == 0:
-            unset = ("LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "COLORTERM", "TERM")
-            # given whole: readline, which pytest loads, sets LINES and COLUMNS behind Python's back
+            # readline, which pytest loads, and the workers of its plugins set LINES and COLUMNS, which would win
+            unset = ("LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "COLORTERM", "TERM", "LINES", "COLUMNS")
             plain = {name: value for name, value in os.environ.items() if name not in unset}
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
             os.execve(GRADTUI, [GRADTUI, *words], {**plain, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
