@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -82,5 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def run() -> None:
+    """Ends the process with the status of `main`."""
+    status = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # threads of gloo may outlive the interpreter, and then abort it (pytorch issue 190489): all is written by now
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
