@@ -52,7 +52,7 @@ class Run:
         return torch.Generator().manual_seed(self.seed)
 
     def checkpoint(self, name: str) -> Path | None:
-        return None if self.keep is None else self.keep / f"{name}-{self.seed}.safetensors"
+        return None if self.keep is None else self.keep / f"{name}-{self.seed}-{self.effort:g}.safetensors"
 
     def epochs(self, count: int) -> int:
         return max(1, round(count * self.effort))
