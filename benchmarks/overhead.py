@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.rows import RowMaker
@@ -106,7 +107,8 @@ def measure(case: str, mode: str, pairs: int, folder: Path) -> dict[str, float |
         folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, prepare=rows.prepare, on_rows=rows.look
     )
     clock = OwnClock()
-    recorder = Recorder(model, watched, writer, sampling, rows, clock=clock)
+    recorder = Recorder(writer, sampling, rows, clock=clock)
+    recorder.observe(watched, ForwardTrace(model))
 
     def block(optimizer: torch.optim.Optimizer, steps: int) -> float:
         log = recorder.log if optimizer is watched else None

@@ -147,8 +147,8 @@ def deep_net(run: Run) -> Figures:
     layers = run.pretrained("500-500-2000", rbms(run.generator(), *sizes), 40)
     random = unpretrained(run.generator(), *sizes)
     return {
-        "pretrained": run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0001, 0.0003), 30),
-        "random": run.tuned(lambda: classifier(random, 10, run.generator()), (0.0003, 0.001), 30),
+        "pretrained": run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0005, 0.001), 30),
+        "random": run.tuned(lambda: classifier(random, 10, run.generator()), (0.0005, 0.001), 30),
     }
 
 
@@ -159,7 +159,7 @@ def dropout(run: Run) -> Figures:
     def make() -> nn.Sequential:
         return classifier(layers, 10, run.generator(), dropout=0.5, input_dropout=0.2)
 
-    return {"pretrained": run.tuned(make, (0.0005,), 100)}
+    return {"pretrained": run.tuned(make, (0.001,), 100)}
 
 
 def greedy(run: Run) -> Figures:
@@ -168,7 +168,7 @@ def greedy(run: Run) -> Figures:
     sizes = (784, 500, 500, 500)
 
     def tuned(layers: Sequence[Layer]) -> float:
-        return run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0002, 0.0005), 25)
+        return run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0005, 0.001), 25)
 
     machines = run.pretrained("three-rbm", rbms(run.generator(), *sizes), 20)
     coders = run.pretrained("three-autoencoder", autoencoders(run.generator(), *sizes), 15)
@@ -186,7 +186,7 @@ def denoising(run: Run) -> Figures:
     """784-1000-1000-1000-10, masking noise of 25 %. Vincent et al. 2010: 1.28 ± 0.22 %."""
     coders = autoencoders(run.generator(), 784, 1000, 1000, 1000, kind="denoising", level=0.25)
     layers = run.pretrained("denoising", coders, 20)
-    return {"pretrained": run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0002, 0.0005), 25)}
+    return {"pretrained": run.tuned(lambda: classifier(layers, 10, run.generator()), (0.0005, 0.001), 25)}
 
 
 def autoencoder(run: Run) -> Figures:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtui.record.recorder import Recorder, watch
+    from gradtui.record.recorder import Recorder
+    from gradtui.record.watching import watch
     from gradtui.runfile import RunReader, open_run
     from gradtui.runfolder import RunSummary, runs
 
@@ -18,7 +19,7 @@ __all__ = ["Recorder", "RunReader", "RunSummary", "open_run", "runs", "watch"]
 
 _HOME = {
     "Recorder": "gradtui.record.recorder",
-    "watch": "gradtui.record.recorder",
+    "watch": "gradtui.record.watching",
     "RunReader": "gradtui.runfile",
     "open_run": "gradtui.runfile",
     "RunSummary": "gradtui.runfolder",

@@ -25,7 +25,8 @@ from gradtui.lab.pretraining import pretrain_layers
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import Recurrent, build_recurrent
 from gradtui.lab.tensors import Tensors, load, sequences_of_epoch
-from gradtui.record.recorder import Recorder, watch
+from gradtui.record.recorder import Recorder
+from gradtui.record.watching import watch
 from gradtui.runfile import Outcome
 
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradtui.record.layers import Index, LayerTable, Places
+from gradtui.record.layers import Index, Places, Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 FOLDED_LATER = 4096  # elements of short gradients that a row can take along as they are
@@ -26,6 +26,7 @@ BLOCK_ROWS = 128  # steps whose short gradients share a block of memory
 FOLD_ROWS = 16  # steps folded at a time
 SHORT = 4096  # elements up to which a gradient is cheaper gathered with others than by a call of its own
 SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a time
+PLAIN_TYPES = (nn.Parameter, torch.Tensor)
 TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
 INFINITE = float("inf")
 vdot = np.vdot
@@ -59,7 +60,7 @@ class _Stack:
     """Short gradients that differ in their first dimension at most: one `torch.cat` takes them all."""
 
     shape: tuple[int, ...]
-    parameters: list[nn.Parameter]
+    parameters: list[torch.Tensor]
     start: int
     end: int
 
@@ -73,7 +74,7 @@ RawGradients = tuple["Gather", FloatArray | DoubleArray, list[float], _Block | N
 class Gather:
     """The slots of one set of parameters, sorted by how they are best reduced."""
 
-    def __init__(self, table: LayerTable, places: Places) -> None:
+    def __init__(self, table: Slots, places: Places) -> None:
         self.places = places
         chosen = [table.slots[i].parameter for i in places.active]
         small = [i for i, p in enumerate(chosen) if p.dim() > 0 and p.numel() <= SHORT and p.dtype == torch.float32]
@@ -175,7 +176,7 @@ class HostCollector:
     float32. Sums of squares that leave float32's range are taken again in float64.
     """
 
-    def __init__(self, table: LayerTable) -> None:
+    def __init__(self, table: Slots) -> None:
         self._table = table
         self._known: dict[tuple[int, ...], Gather] = {}
         self._look_again()
@@ -235,7 +236,7 @@ class HostCollector:
             self._known[active] = Gather(self._table, self._table.places(lambda p: p.grad is not None))
         self._gather: Gather = self._known[active]
         chosen = set(active)
-        self._absent: list[nn.Parameter] = [
+        self._absent: list[torch.Tensor] = [
             slot.parameter for i, slot in enumerate(self._table.slots) if i not in chosen
         ]
 
@@ -243,7 +244,7 @@ class HostCollector:
 class _HeldParameters:
     """A copy of some parameters before a step, to see afterwards what the step really was."""
 
-    def __init__(self, parameters: list[nn.Parameter], addresses: list[int], places: Places) -> None:
+    def __init__(self, parameters: list[torch.Tensor], addresses: list[int], places: Places) -> None:
         self.places = places
         self.addresses = addresses  # a parameter may move in memory, be frozen or be set free
         self._parameters = parameters
@@ -251,7 +252,7 @@ class _HeldParameters:
         self._slow: dict[int, torch.Tensor] = {}
         for parameter in parameters:
             plain = parameter.dtype in (torch.float32, torch.float64) and parameter.is_contiguous()
-            if plain and type(parameter) is nn.Parameter:
+            if plain and type(parameter) in PLAIN_TYPES:
                 view = parameter.detach().view(-1).numpy()
                 self._pairs.append((view, np.empty_like(view)))
             else:
@@ -325,8 +326,8 @@ def _square_of(flat: Any) -> float:
     return float(vdot(wide, wide))
 
 
-def _bias_slots(table: LayerTable) -> dict[int, list[nn.Parameter]]:
-    by_layer: dict[int, list[nn.Parameter]] = {}
+def _bias_slots(table: Slots) -> dict[int, list[torch.Tensor]]:
+    by_layer: dict[int, list[torch.Tensor]] = {}
     for slot in table.slots:
         if slot.is_bias:
             by_layer.setdefault(slot.layer, []).append(slot.parameter)

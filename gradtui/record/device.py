@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from gradtui.record.collect import square_sum
-from gradtui.record.layers import LayerTable, Places
+from gradtui.record.layers import Places, Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 LETTERS = 64  # copies that may be under way before rows are left out
@@ -117,12 +116,12 @@ class DeviceCollector:
     Norms are accumulated in float64, so that 1e-30 and 1e30 keep their value (float32 on MPS, which has no float64).
     """
 
-    def __init__(self, table: LayerTable, mail: Mail) -> None:
+    def __init__(self, table: Slots, mail: Mail) -> None:
         self.table = table
         self.mail = mail
         self._places: dict[tuple[int, ...], Places] = {}
         self._held: list[torch.Tensor] = []
-        self._holding: list[nn.Parameter] = []
+        self._holding: list[torch.Tensor] = []
         self._fits: bool | None = None
 
     def gradients(self, scale: torch.Tensor | None = None) -> tuple[Places, torch.Tensor]:

@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from torch.compiler import is_compiling
+
 
 def do_nothing(*_: Any) -> None:
     """What a copied or unpickled hook is: a copy of a watched model or optimizer is not watched."""
@@ -20,12 +22,12 @@ class Hook:
 
     __slots__ = ("target",)
 
-    def __init__(self, target: Callable[..., None]) -> None:
+    def __init__(self, target: Callable[..., Any]) -> None:
         self.target = target
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: Any) -> Any:
         """Pass the call on."""
-        self.target(*arguments)
+        return self.target(*arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing
@@ -35,13 +37,26 @@ class Hook:
 
 
 class StepHook(Hook):
-    """A hook on an optimizer's step, which passes on the optimizer only; it is called twice a step."""
+    """The hook after an optimizer's step, which passes on the optimizer only."""
 
     __slots__ = ()
 
     def __call__(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         """Pass the call on."""
-        self.target(optimizer)
+        if not is_compiling():
+            self.target(optimizer)
+
+
+class BeforeStepHook(Hook):
+    """The hook before an optimizer's step; its answer may replace the step's arguments."""
+
+    __slots__ = ()
+
+    def __call__(self, optimizer: Any, arguments: Any, keywords: Any) -> Any:
+        """Pass the call on."""
+        if is_compiling():
+            return None
+        return self.target(optimizer, arguments, keywords)
 
 
 class StepHooks:
@@ -51,9 +66,9 @@ class StepHooks:
     break the step. Hence two ways to end: `remove` from outside, `silence` from within.
     """
 
-    def __init__(self, optimizer: Any, before: Callable[..., None], after: Callable[..., None]) -> None:
+    def __init__(self, optimizer: Any, before: Callable[..., Any], after: Callable[..., None]) -> None:
         self._optimizer = weakref.ref(optimizer)
-        self._before, self._after = StepHook(before), StepHook(after)
+        self._before, self._after = BeforeStepHook(before), StepHook(after)
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,37 @@ Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A layer as it is found: a module that owns parameters, or a tensor that is trained without one.
+
+    `root` is what the user calls the model it belongs to; several models make it a part of the layer's name.
+    """
+
+    root: str
+    name: str
+    kind: str
+    parameters: Mapping[str, torch.Tensor]
+    module: nn.Module | None = None
+    model: nn.Module | None = None  # the outermost module that it is in
+    input_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
+
+
+class PartSource(Protocol):
+    """Knows the layers by the first step; may have hooks on the model until then."""
+
+    def parts(self) -> list[Part]:
+        """The layers in order of execution."""
+
+    def remove(self) -> None:
+        """Take the hooks off and let go of the model."""
+
+
+@dataclass(frozen=True)
 class Slot:
     """One parameter that is measured: the layer it belongs to, and whether it is a bias."""
 
-    parameter: nn.Parameter
+    parameter: torch.Tensor
     layer: int
     is_bias: bool
 
@@ -44,19 +72,33 @@ class Places:
 
 
 class ForwardTrace:
-    """Notes the order and the shapes of the first forward pass, with hooks that come off again."""
+    """Notes the order and the shapes of the first forward pass of a model, with hooks that come off again."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, root: str = "") -> None:
+        self._model, self._root = weakref.ref(model), root
         self.order: list[nn.Module] = []
         self.shapes: dict[int, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {}
         self._seen: set[int] = set()
         self._handles: list[Any] = []
-        if any(_is_compiled(module) for module in model.modules()):
+        if any(is_compiled(module) for module in model.modules()):
             return  # forward hooks break compiled graphs, and do not fire once there is one
         for module in model.modules():
             if next(module.parameters(recurse=False), None) is not None:
                 self._handles.append(module.register_forward_pre_hook(Hook(self._enter)))
                 self._handles.append(module.register_forward_hook(Hook(self._leave)))
+
+    def parts(self) -> list[Part]:
+        """The layers in order of execution; raises RuntimeError if the model is no more."""
+        model = self._model()
+        if model is None:
+            raise RuntimeError("the model was freed before the first step")
+        parts = parts_of(model, self._root, {id(module): float(rank) for rank, module in enumerate(self.order)})
+        unknown = (None, None)
+        return [
+            replace(part, input_shape=shapes[0], output_shape=shapes[1])
+            for part in parts
+            for shapes in [self.shapes.get(id(part.module), unknown)]
+        ]
 
     def remove(self) -> None:
         """Take the hooks off and let go of the model."""
@@ -75,42 +117,19 @@ class ForwardTrace:
             self.shapes[id(module)] = (_shape_without_batch(inputs), _shape_without_batch(output))
 
 
-class LayerTable:
-    """The layers of a model in order of execution, and the slots of their parameters.
+class Slots:
+    """Parameters that are measured together, ordered by layer, biases first.
 
-    A layer is a module that owns parameters directly; its biases are those of them that are named "bias" or begin so.
-    A parameter that several layers share is counted at the first of them.
+    Args:
+        slots: the parameters.
+        width: numbers in a row: layers × measures.
     """
 
-    def __init__(self, model: nn.Module, trace: ForwardTrace) -> None:
-        self.layers: list[Layer] = []
-        self.slots: list[Slot] = []
-        counted: set[int] = set()
-        for name, module in _in_order(model, trace.order):
-            own = {
-                key: parameter
-                for key, parameter in module.named_parameters(recurse=False)
-                if id(parameter) not in counted and not isinstance(parameter, nn.UninitializedParameter)
-            }
-            if not own:
-                continue
-            counted.update(id(parameter) for parameter in own.values())
-            biases = [p for key, p in own.items() if key.startswith("bias")]
-            weights = [p for key, p in own.items() if not key.startswith("bias")]
-            index = len(self.layers)
-            self.slots += [Slot(p, index, True) for p in biases if p.numel()]
-            self.slots += [Slot(p, index, False) for p in weights if p.numel()]
-            self.layers.append(
-                Layer(
-                    _clean(name) or type(module).__name__,
-                    type(module).__name__,
-                    {key: tuple(parameter.shape) for key, parameter in own.items()},
-                    sum(parameter.numel() for parameter in own.values()),
-                    *trace.shapes.get(id(module), (None, None)),
-                )
-            )
+    def __init__(self, slots: Iterable[Slot] = (), width: int = 0) -> None:
+        self.slots = sorted(slots, key=lambda slot: (slot.layer, not slot.is_bias))
+        self.width = width
 
-    def places(self, covered: Callable[[nn.Parameter], bool]) -> Places:
+    def places(self, covered: Callable[[torch.Tensor], bool]) -> Places:
         """The places of those slots whose parameter is covered."""
         active = tuple(i for i, slot in enumerate(self.slots) if covered(slot.parameter))
         chosen = [self.slots[i] for i in active]
@@ -131,7 +150,103 @@ class LayerTable:
 
     def empty_grid(self) -> FloatArray:
         """A row in which nothing is measured, float32 [layers × measures]."""
-        return np.full(len(self.layers) * len(MEASURES), NOT_MEASURED, np.float32)
+        return np.full(self.width, NOT_MEASURED, np.float32)
+
+
+class LayerTable(Slots):
+    """The layers of all models in training, and the slots of their parameters; it grows when a model joins.
+
+    A layer is a module that owns parameters directly, or a tensor trained without a module; its biases are the
+    parameters that are named "bias" or begin so, and tensors of one dimension without a module. A parameter that
+    several layers share is counted at the first of them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self.modules: dict[int, weakref.ref[nn.Module]] = {}  # by layer
+        self.models: dict[int, weakref.ref[nn.Module]] = {}  # by id
+        self._keys: list[tuple[str, str, tuple[Any, ...]]] = []  # root, name and shapes of each layer
+        self._counted: set[int] = set()
+
+    def __contains__(self, parameter: torch.Tensor) -> bool:
+        return id(parameter) in self._counted
+
+    def add(self, parts: Sequence[Part]) -> None:
+        """Add layers; one that was built again takes the place of the one before it that nobody trains any more."""
+        taken = {slot.layer for slot in self.slots}
+        for part in parts:
+            own = {
+                key: parameter
+                for key, parameter in part.parameters.items()
+                if id(parameter) not in self._counted and not isinstance(parameter, nn.UninitializedParameter)
+            }
+            if not own:
+                continue
+            self._counted.update(id(parameter) for parameter in own.values())
+            layer = self._place(part, own, taken)
+            if part.module is not None and part.model is not None:
+                self.modules[layer] = weakref.ref(part.module)
+                self.models[id(part.model)] = weakref.ref(part.model)
+            self.slots += [Slot(p, layer, _is_bias(key, p, part)) for key, p in own.items() if p.numel()]
+        self.slots.sort(key=lambda slot: (slot.layer, not slot.is_bias))
+        self.width = len(self.layers) * len(MEASURES)
+        several = len({root for root, _, _ in self._keys if root}) > 1
+        for layer, (root, name, _) in enumerate(self._keys):
+            whole = ".".join(word for word in (root, name) if word) if several else name
+            self.layers[layer] = replace(self.layers[layer], name=whole or root or self.layers[layer].kind)
+
+    def root_of(self, parameters: set[int]) -> str:
+        """What the model is called that has the first of these parameters (by id); "" if it has no name."""
+        return next((self._keys[slot.layer][0] for slot in self.slots if id(slot.parameter) in parameters), "")
+
+    def drop(self, gone: Callable[[torch.Tensor], bool]) -> None:
+        """Let go of parameters; their layers stay, unmeasured."""
+        leaving = [slot for slot in self.slots if gone(slot.parameter)]
+        self._counted.difference_update(id(slot.parameter) for slot in leaving)
+        self.slots = [slot for slot in self.slots if not gone(slot.parameter)]
+
+    def release(self) -> None:
+        """Let go of all parameters."""
+        self.slots.clear()
+        self._counted.clear()
+        self.modules.clear()
+        self.models.clear()
+
+    def part(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
+        """Those slots whose parameter is chosen, in rows as wide as the table's."""
+        return Slots((slot for slot in self.slots if chosen(slot.parameter)), self.width)
+
+    def _place(self, part: Part, own: Mapping[str, torch.Tensor], taken: set[int]) -> int:
+        shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
+        key = (part.root, part.name, tuple(shapes.items()))
+        for layer, known in enumerate(self._keys):
+            if known == key and layer not in taken:
+                taken.add(layer)
+                return layer
+        self._keys.append(key)
+        size = sum(parameter.numel() for parameter in own.values())
+        self.layers.append(Layer(part.name, part.kind, shapes, size, part.input_shape, part.output_shape))
+        return len(self.layers) - 1
+
+
+def parts_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[Part]:
+    """The layers of a model by `rank`, id of a module -> when it runs.
+
+    A module that has none follows the one defined before it.
+    """
+    last = -1.0
+    keyed = []
+    for place, (name, module) in enumerate(model.named_modules()):
+        last = rank.get(id(module), last)
+        own = dict(module.named_parameters(recurse=False))
+        if own:
+            keyed.append((last, place, Part(root, _clean(name), type(module).__name__, own, module, model)))
+    return [part for _, _, part in sorted(keyed, key=lambda entry: entry[:2])]
+
+
+def _is_bias(key: str, parameter: torch.Tensor, part: Part) -> bool:
+    return key.startswith("bias") or (part.module is None and parameter.dim() == 1)
 
 
 def fill_gradients(grid: FloatArray, places: Places, squares: DoubleArray) -> None:
@@ -155,18 +270,8 @@ def fill_updates(grid: FloatArray, places: Places, parameters: DoubleArray, upda
         grid[places.layer[some] + UPDATE_RATIO] = np.sqrt(steps[some] / of_layers[some])
 
 
-def _in_order(model: nn.Module, executed: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Modules in order of execution; one that was not seen to run follows the one defined before it."""
-    rank = {id(module): position for position, module in enumerate(executed)}
-    last = -1
-    keyed = []
-    for place, (name, module) in enumerate(model.named_modules()):
-        last = rank.get(id(module), last)
-        keyed.append(((last, place), name, module))
-    return [(name, module) for _, name, module in sorted(keyed, key=lambda entry: entry[0])]
-
-
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """True if `torch.compile` was called on the module itself."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 

@@ -1,11 +1,10 @@
-"""The end of a recording that nobody closed: the interpreter exits, the process forks, the optimizer is freed."""
+"""The end of a recording that nobody closed: the interpreter exits, the process forks."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import sys
-import weakref
 from typing import Protocol
 
 from gradtui.runfile import Outcome
@@ -25,16 +24,14 @@ _live: list[Recording] = []
 _installed: list[bool] = []
 
 
-def look_after(recording: Recording, optimizer: object) -> None:
-    """Close `recording` when the interpreter exits or `optimizer` is freed, and silence it in forked children."""
+def look_after(recording: Recording) -> None:
+    """Close `recording` when the interpreter exits, and silence it in forked children."""
     if not _installed:
         _installed.append(True)
         atexit.register(_at_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_in_child)
     _live.append(recording)
-    # the finalizer keeps the recording alive, and the recording must not keep the optimizer
-    weakref.finalize(optimizer, recording.close).atexit = False
 
 
 def let_go(recording: Recording) -> None:

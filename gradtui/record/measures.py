@@ -30,6 +30,31 @@ MEASURES: tuple[Measure, ...] = (
         "1",
         "update ratio: L2 norm of the step the optimizer really took, over that of the parameters before it",
     ),
+    Measure("activation_mean", "mean a", "1", "mean of the layer's output, after its activation function"),
+    Measure("activation_std", "std a", "1", "standard deviation of the layer's output, after its activation function"),
+    Measure(
+        "saturated",
+        "saturated",
+        "share of the outputs",
+        "saturated fraction: share of the outputs of a sigmoid, tanh or their like where its derivative is under "
+        "5 % of its maximum",
+    ),
+    Measure(
+        "dead",
+        "dead",
+        "share of the units",
+        "dead fraction: share of the units after a ReLU or its like that are zero on the whole batch",
+    ),
 )
 
-BIAS_GRAD_NORM, WEIGHT_GRAD_NORM, GRAD_NORM, PARAM_NORM, UPDATE_RATIO = range(len(MEASURES))
+(
+    BIAS_GRAD_NORM,
+    WEIGHT_GRAD_NORM,
+    GRAD_NORM,
+    PARAM_NORM,
+    UPDATE_RATIO,
+    ACTIVATION_MEAN,
+    ACTIVATION_STD,
+    SATURATED,
+    DEAD,
+) = range(len(MEASURES))

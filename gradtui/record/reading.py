@@ -6,15 +6,16 @@ thread, which does many at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from gradtui.record.activations import Activations
 from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
 from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
-from gradtui.record.layers import LayerTable, fill_gradients, fill_updates
+from gradtui.record.layers import Slots, fill_gradients, fill_updates
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
@@ -28,9 +29,11 @@ class Reading(Protocol):
     `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
     `neurons` are the gradients by each bias, if they were asked for and are known.
     `skipped` is True if a loss scaler skipped the step.
+    `activations` are what the layers put out, if they were sampled.
     """
 
     at_hand: bool
+    activations: Activations | None
     cost: float
     update_cost: float
     neurons: Neurons
@@ -50,7 +53,19 @@ class HostReading:
     """One step of a model in host memory."""
 
     at_hand = True
-    __slots__ = ("_clock", "_collector", "cost", "held", "moved", "neurons", "raw", "scale", "skipped", "update_cost")
+    __slots__ = (
+        "_clock",
+        "_collector",
+        "activations",
+        "cost",
+        "held",
+        "moved",
+        "neurons",
+        "raw",
+        "scale",
+        "skipped",
+        "update_cost",
+    )
 
     def __init__(
         self,
@@ -69,6 +84,7 @@ class HostReading:
         self.scale = 1.0 if scale is None else float(scale)
         self.skipped = found_inf is not None and bool(found_inf)
         self.raw: RawGradients | None = None if self.skipped else collector.gradients()
+        self.activations: Activations | None = None
         self.neurons = collector.neurons(scale) if neurons and not self.skipped else {}
         self.held: Sample | None = None
         self.moved: DoubleArray | None = None
@@ -122,6 +138,7 @@ class DeviceReading:
         self._watch.stop()
         self.neurons: Neurons = {}
         self.skipped = False
+        self.activations: Activations | None = None
         self.grid: FloatArray | None = None
         self.cost = clock() - begin
         self.update_cost = self.cost if update else 0.0
@@ -145,6 +162,8 @@ class DeviceReading:
             parts.append(self._biases[1])
         if self._found_inf is not None:
             parts.append(self._found_inf)
+        if self.activations is not None and isinstance(self.activations.values, torch.Tensor):
+            parts.append(self.activations.values)
         return parts
 
     def arrived(self, values: DoubleArray) -> None:
@@ -161,21 +180,53 @@ class DeviceReading:
                 fill_updates(grid, self._held[0], next(pieces), next(pieces))
             neurons = split_neurons(self._biases[0], next(pieces)) if self._biases is not None else {}
             self.skipped = self._found_inf is not None and bool(next(pieces).any())
+            if self.activations is not None:
+                outputs = self.activations.values
+                grid[self.activations.places] = next(pieces) if isinstance(outputs, torch.Tensor) else outputs
             if not self.skipped:
                 fill_gradients(grid, self._gradients[0], squares)
                 self.neurons = neurons
         self.grid = grid
 
 
+class JointReading:
+    """One step that many optimizers took, each inside the backward that made its gradient; in host memory."""
+
+    at_hand = True
+
+    def __init__(self) -> None:
+        self.readings: list[Reading] = []
+        self.activations: Activations | None = None
+        self.cost = self.update_cost = 0.0
+        self.neurons: Neurons = {}
+        self.skipped = False
+
+    def after(self) -> None:
+        """Take the step of the newest."""
+        newest = self.readings[-1]
+        newest.after()
+        self.cost += newest.cost
+        self.update_cost += newest.update_cost
+        self.neurons |= newest.neurons
+        self.skipped |= newest.skipped
+
+    def parts(self) -> Sequence[torch.Tensor]:
+        """Nothing to send."""
+        return ()
+
+    def arrived(self, values: DoubleArray) -> None:
+        """Nothing to take."""
+
+
 class Meter:
     """Makes readings of one model.
 
     Args:
-        table: its layers.
+        table: its parameters.
         clock: seconds.
     """
 
-    def __init__(self, table: LayerTable, clock: Clock) -> None:
+    def __init__(self, table: Slots, clock: Clock) -> None:
         self._clock = clock
         on_device = [slot.parameter.device for slot in table.slots if slot.parameter.device.type != "cpu"]
         self.mail: Mail | None = mail_for(on_device[0]) if on_device else None
@@ -206,23 +257,36 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
     `blank` is a row [layers × measures] in which nothing is measured.
     """
     grids = np.tile(blank, (len(readings), 1))
-    by_gather: dict[Gather, list[int]] = {}
+    by_gather: dict[Gather, list[tuple[int, HostReading]]] = {}
     with np.errstate(all="ignore"):  # NaN and infinity are values here
-        for i, reading in enumerate(readings):
+        for i, reading in _each(readings):
             if isinstance(reading, HostReading):
                 if reading.raw is not None:
-                    by_gather.setdefault(reading.raw[0], []).append(i)
+                    by_gather.setdefault(reading.raw[0], []).append((i, reading))
                 if reading.held is not None and reading.moved is not None:
                     fill_updates(grids[i], reading.held.places, reading.held.squares, reading.moved)
+                if reading.activations is not None:
+                    grids[i, reading.activations.places] = reading.activations.values
             elif isinstance(reading, DeviceReading) and reading.grid is not None:
-                grids[i] = reading.grid
+                grids[i, : len(reading.grid)] = reading.grid
         for gather, members in by_gather.items():
-            squares = gather.squares([readings[i].raw for i in members])
-            scales = np.array([readings[i].scale for i in members])
-            rows = grids[members]
+            squares = gather.squares([reading.raw for _, reading in members if reading.raw is not None])
+            scales = np.array([reading.scale for _, reading in members])
+            places = [i for i, _ in members]
+            rows = grids[places]
             fill_gradients(rows, gather.places, squares / np.square(scales)[:, None])
-            grids[members] = rows
+            grids[places] = rows
     return [
-        row.tobytes() if isinstance(reading, (HostReading, DeviceReading)) else reading
+        row.tobytes() if isinstance(reading, (HostReading, DeviceReading, JointReading)) else reading
         for reading, row in zip(readings, grids, strict=True)
     ]
+
+
+def _each(readings: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """The readings with the row of each; a joint one is all of its own."""
+    for i, reading in enumerate(readings):
+        if isinstance(reading, JointReading):
+            for one in reading.readings:
+                yield i, one
+        else:
+            yield i, reading

@@ -1,115 +1,50 @@
-"""Records a training: hooks on a model and its optimizer, one row of the run file a measured step."""
+"""Records a training: hooks on its optimizers, one row of the run file a measured step."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
 
-from gradtui.record.device import Letter, Mail, mail_for
-from gradtui.record.header import make_header, script_name
+from gradtui.record.activations import ActivationSampler
+from gradtui.record.backward import backwards
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import ForwardTrace, LayerTable
+from gradtui.record.layers import LayerTable, PartSource
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
-from gradtui.record.measures import MEASURES
-from gradtui.record.reading import Meter, Reading, fold_readings
+from gradtui.record.origin import broken_layers, where_it_broke
+from gradtui.record.outbox import DISTURBANCE, Outbox, Row
+from gradtui.record.reading import JointReading, Meter, Reading
 from gradtui.record.rows import RowMaker, in_words
+from gradtui.record.scaler import scalers
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
-from gradtui.runfile.blocks import DoubleArray, FloatArray, as_pictures
+from gradtui.runfile.blocks import FloatArray, as_pictures
 from gradtui.runfile.writer import say_on_stderr
-from gradtui.runfolder import new_run_path, runs_folder
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
-DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
-MOST_UNFOLDED = 4000  # rows that may wait for the writer's thread to fold them, up to 20 kB each
-ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
+MOST_SKIPS_TOLD = 20  # events about steps that a loss scaler skipped
 
 
-@dataclass(slots=True)
-class _Row:
-    step: int
-    seconds: float
-    learning_rate: float | None
-    reading: Reading | None
-    epoch: float | None = None
-    loss: float | torch.Tensor | None = None
+class _Watched:
+    """One optimizer: the hooks on its steps, and the meter of its parameters once they are known."""
 
+    def __init__(self, optimizer: Any, hooks: StepHooks | None) -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.hooks = hooks
+        self.meter: Meter | None = None
 
-def watch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    every: int | None = None,
-    budget: float = 0.01,
-    name: str | None = None,
-    folder: str | Path | None = None,
-    path: Path | None = None,
-    recipe: dict[str, Any] | None = None,
-    command: list[str] | None = None,
-    total_steps: int | None = None,
-    total_epochs: float | None = None,
-    update_every: int | None = None,
-    log_file: str | None = None,
-    takes_commands: Sequence[str] = (),
-) -> Recorder:
-    """Record the training of `model` by `optimizer` from here on.
-
-    A run file that cannot be made is told on stderr, and the training goes on unrecorded (`Recorder.path` is None).
-    In distributed training only the process of rank 0 records.
-
-    Args:
-        model: the model; its layers are the modules that own parameters directly.
-        optimizer: the optimizer whose steps are measured.
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost: all of it if `every` is None, else ‖θ‖ and the
-            update ratio, which cost four to five times as much as the gradient norms.
-        name: what the run is called; the script's name by default.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
-        path: the run file itself, instead of a new one in `folder`.
-        recipe: everything that defines a built-in training, for the run's header.
-        command: the command line that is shown; the process's own by default.
-        total_steps: how many steps the training will take, if known.
-        total_epochs: how many epochs it will take, if known.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        log_file: where the training's own output goes, if it is a file.
-        takes_commands: what a viewer may ask, e.g. `["stop"]`, if the training looks at `stop_requested`.
-
-    Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
-    """
-    sampling = Sampling(every, budget, update_every)
-    rows = RowMaker()
-    writer = None
-    try:
-        if _is_first_rank():
-            name = name or script_name(sys.argv)
-            header = make_header(
-                name,
-                str(sampling),
-                command=command,
-                recipe=recipe,
-                total_steps=total_steps,
-                total_epochs=total_epochs,
-                takes_commands=takes_commands,
-                log_file=log_file,
-            )
-            where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
-            writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
-    except Exception as error:
-        say_on_stderr(f"no run file ({in_words(error)}); training goes on unrecorded")
-    return Recorder(model, optimizer, writer, sampling, rows)
+    def parameters(self) -> set[int]:
+        """The ids of what it steps."""
+        optimizer = self.optimizer()
+        groups = () if optimizer is None else optimizer.param_groups
+        return {id(parameter) for group in groups for parameter in group["params"]}
 
 
 class Recorder:
@@ -119,13 +54,11 @@ class Recorder:
 
     Attributes:
         path: the run file; None if the training is not recorded.
-        step: the optimizer's steps seen so far.
+        step: the optimizers' steps seen so far.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
         writer: RunWriter | None,
         sampling: Sampling,
         rows: RowMaker,
@@ -140,30 +73,62 @@ class Recorder:
         self._rows = rows
         self._clock, self._say = clock, say
         self._begin = clock()
-        self._model = weakref.ref(model)
-        self._meter: Meter | None = None
-        self._mails: dict[torch.device, Mail] = {}
-        self._letters: deque[tuple[Letter, Callable[[Any], None]]] = deque()
+        self._table = LayerTable()
+        self._sources: list[PartSource] = []
+        self._watched: dict[int, _Watched] = {}  # by id of the optimizer
+        self._sampler = ActivationSampler(self._table, clock)
         self._epoch: float | None = None
         self._loss: float | torch.Tensor | None = None
         self._loss_comes_first: bool | None = None
-        self._row: _Row | None = None
+        self._logs_loss = False
+        self._row: Row | None = None
         self._measuring = False
+        self._joint: JointReading | None = None  # of the steps inside one backward
+        self._in_backward = False
+        self._arm_next = False
         self._next_loss_at = self._last_neurons_at = -math.inf
         self._last_row_step = 0
-        self._written = 0
-        self._told: set[str] = set()
+        self._skips = 0
+        self._broke = False
         self._deaf = writer is None
         self._closed = False
-        self._hooks: StepHooks | None = None
-        self._trace: ForwardTrace | None = None
+        self._out: Outbox | None = None
         if writer is not None:
+            self._out = Outbox(writer, rows, sampling, clock)
             try:
-                self._trace = ForwardTrace(model)
-                self._hooks = StepHooks(optimizer, self._before, self._after)
-                look_after(self, optimizer)
+                look_after(self)
+                backwards.listen(self)
+                scalers.listen(self)
             except Exception as error:
                 self._fail(error)
+
+    def observe(self, optimizer: Any, *sources: PartSource, hooks: bool = True) -> None:
+        """Measure the steps of an optimizer from here on; `sources` tell the layers that are new with it.
+
+        Without `hooks` the caller tells of each step by `before_step` and `after_step`. Not from within a step.
+        """
+        if self._deaf:
+            for source in sources:
+                source.remove()
+            return
+        try:
+            self._sources += sources
+            for watched in self._watched.values():
+                watched.meter = None  # what it covers may change
+            taps = StepHooks(optimizer, self.before_step, self.after_step) if hooks else None
+            self._watched[id(optimizer)] = _Watched(optimizer, taps)
+            weakref.finalize(optimizer, self._forget_optimizer, id(optimizer)).atexit = False
+        except Exception as error:
+            self._fail(error)
+
+    def knows(self, parameter: torch.Tensor) -> bool:
+        """True if the parameter is in a layer of the run."""
+        return parameter in self._table
+
+    def observes(self, optimizer: Any) -> bool:
+        """True if the steps of this optimizer are measured."""
+        watched = self._watched.get(id(optimizer))
+        return watched is not None and watched.optimizer() is optimizer
 
     def __enter__(self) -> Recorder:
         return self
@@ -183,7 +148,7 @@ class Recorder:
 
         Values are numbers or tensors of one element; one that is on a device is fetched without waiting. Whether the
         loss belongs to the step before or to the one to come is told by the first call that has one: before the
-        first step it is the latter, from then on.
+        first step it is the latter, from then on. Without any, the loss is what `backward` is called on.
         """
         if self._deaf:
             return
@@ -218,19 +183,21 @@ class Recorder:
             self._fail(error)
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the steps of another optimizer from here on, e.g. of one that pretrains a layer of the model.
+        """Measure the steps of another optimizer instead, e.g. of one that pretrains a layer of the model.
 
         Not from within a step. Steps go on being counted; gradients that are `None` count as not measured.
         """
-        if self._deaf or self._hooks is None:
+        if self._deaf:
             return
         try:
-            if self._row is not None:
-                self._emit(self._row)
-            self._hooks.remove()
-            self._hooks = StepHooks(optimizer, self._before, self._after)
+            self._send_row()
+            for watched in self._watched.values():
+                if watched.hooks is not None:
+                    watched.hooks.remove()
+            self._watched.clear()
         except Exception as error:
             self._fail(error)
+        self.observe(optimizer)
 
     def event(self, kind: str, text: str) -> None:
         """Note in the run that something happened, in words."""
@@ -246,10 +213,9 @@ class Recorder:
             return
         self._closed = True
         try:
-            if not self._deaf:
-                if self._row is not None:
-                    self._emit(self._row)
-                self._read_letters(all_of_them=True)
+            if not self._deaf and self._out is not None:
+                self._send_row()
+                self._out.read_letters(all_of_them=True)
         except Exception as error:
             self._fail(error)
         self._take_off()
@@ -263,45 +229,48 @@ class Recorder:
     def forget(self) -> None:
         """Stop recording without a word, in a forked child of the training; the parent goes on."""
         self._deaf = self._closed = True
-        if self._hooks is not None:
-            self._hooks.silence()
+        for watched in self._watched.values():
+            if watched.hooks is not None:
+                watched.hooks.silence()
 
     # -- the optimizer's step ---------------------------------------------------------------------------------
 
-    def _before(self, optimizer: Any) -> None:
+    def before_step(self, optimizer: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        """A step begins; may give back the step's arguments with a closure of our own around theirs."""
         try:
+            if backwards.active:
+                self._join(optimizer)
+                return None
             if self._row is not None:
-                self._emit(self._row)
-            if self._letters:
-                self._read_letters()
+                self._send_row()
+            if self._out is not None and self._out.letters:
+                self._out.read_letters()
             every = self._sampling.every
             if every is None:
-                if self._clock() >= self._sampling.rows.next_at:
-                    self._measure(optimizer)
-            elif self.step % every == 0:
-                self._measure(optimizer)
+                now = self._clock()
+                if not self._sampler.armed:
+                    if now < self._sampling.rows.next_at:
+                        return None
+                    if now >= self._sampling.activations.next_at and self._table.layers:
+                        self._arm_next = True  # measure the next step instead, with its activations
+                        return None
+            elif self.step % every != 0:
+                return None
+            if len(arguments) > 1 or keywords:
+                return self._measure_within(optimizer, arguments, keywords)
+            self._measure(optimizer)
         except Exception as error:
             self._fail(error, inside_a_step=True)
+        return None
 
-    def _measure(self, optimizer: Any) -> None:
-        if self._meter is None:
-            self._meter = self._set_up()
-        if self._meter.busy:
-            self._tell("busy", "the device is far behind the host: some steps are not recorded")
-            return
-        step, now = self.step + 1, self._clock()
-        neurons = now - self._last_neurons_at >= NEURONS_EVERY
-        if neurons:
-            self._last_neurons_at = now
-        update = self._sampling.update_due(step, now)
-        timed = self._sampling.every is None
-        reading = self._meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
-        self._row = _Row(step, 0.0, _learning_rate(optimizer), reading)
-        self._measuring = True
-
-    def _after(self, optimizer: Any) -> None:
-        self.step += 1
+    def after_step(self, optimizer: Any) -> None:
+        """The step has been taken."""
         try:
+            if backwards.active:
+                if self._joint is not None:
+                    self._joint.after()
+                return
+            self.step += 1
             if self._measuring:
                 self._measuring = False
                 row = self._row
@@ -310,23 +279,140 @@ class Recorder:
                 row.seconds = self._clock() - self._begin
                 if self._loss_comes_first:
                     row.loss, self._loss = self._loss, None
-                    self._emit(row)
+                if not self._logs_loss:
+                    self._add_found_loss(optimizer)
+                elif self._loss_comes_first:
+                    self._send_row()
             elif self._loss is not None:
                 loss, self._loss = self._loss, None
                 self._keep_loss(loss, optimizer)
+            elif not self._logs_loss:
+                self._keep_found_loss(optimizer)
+            every = self._sampling.every
+            if self._arm_next or (every is not None and self.step % every == 0):
+                self._arm()
         except Exception as error:
             self._fail(error, inside_a_step=True)
 
-    def _set_up(self) -> Meter:
-        model, trace, writer = self._model(), self._trace, self._writer
-        if model is None or trace is None or writer is None:
-            raise RuntimeError("the model was freed before the first step")
-        table = LayerTable(model, trace)
-        trace.remove()
-        self._trace = None
-        self._rows.know(table)
-        writer.set_layers(table.layers)
-        return Meter(table, self._clock)
+    def _measure(self, optimizer: Any) -> None:
+        reading = self._read(optimizer)
+        if reading is not None:
+            self._row = Row(self.step + 1, 0.0, _learning_rate(optimizer), reading)
+            self._measuring = True
+
+    def _measure_within(self, optimizer: Any, arguments: Any, keywords: Any) -> Any:
+        """Measure after the first evaluation of the step's closure, which makes the gradients."""
+        closure = (keywords or {}).get("closure", arguments[1] if len(arguments) > 1 else None)
+        if not callable(closure):
+            self._measure(optimizer)
+            return None
+        first = [True]
+
+        def evaluate(*positional: Any, **named: Any) -> Any:
+            result = closure(*positional, **named)
+            if first and not self._deaf:
+                first.clear()
+                try:
+                    self._measure(optimizer)
+                    if self._row is not None and not self._logs_loss:
+                        self._row.loss = backwards.take()
+                except Exception as error:
+                    self._fail(error, inside_a_step=True)
+            return result
+
+        if "closure" in (keywords or {}):
+            return arguments, {**keywords, "closure": evaluate}
+        return (arguments[0], evaluate, *arguments[2:]), keywords or {}
+
+    def _read(self, optimizer: Any) -> Reading | None:
+        """Take what must be known before the step; None if the device is too far behind."""
+        watched = self._watched[id(optimizer)]
+        if watched.meter is None or self._sources:
+            watched.meter = self._set_up(watched)
+        if watched.meter.busy:
+            self._tell("busy", "the device is far behind the host: some steps are not recorded")
+            return None
+        step, now = self.step + 1, self._clock()
+        neurons = now - self._last_neurons_at >= NEURONS_EVERY
+        if neurons:
+            self._last_neurons_at = now
+        update = self._sampling.update_due(step, now)
+        timed = self._sampling.every is None
+        reading = watched.meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
+        if self._sampler.armed:
+            reading.activations = self._sampler.disarm()
+            self._sampling.activations.spent(self._sampler.cost * DISTURBANCE, self._clock())
+        return reading
+
+    def _set_up(self, watched: _Watched) -> Meter:
+        writer = self._writer
+        if writer is None:
+            raise RuntimeError("there is no run file")
+        for source in self._sources:
+            self._table.add(source.parts())
+            source.remove()
+        self._sources.clear()
+        self._rows.know(self._table)
+        writer.set_layers(self._table.layers)
+        mine = watched.parameters()
+        others = set[int]().union(*(other.parameters() for other in self._watched.values() if other is not watched))
+        inside = backwards.active  # there its neighbours step on their own, each when its gradient is made
+        meter = Meter(
+            self._table.part(lambda parameter: id(parameter) in mine or not (inside or id(parameter) in others)),
+            self._clock,
+        )
+        if meter.mail is not None and self._out is not None:
+            self._out.share(meter.mail)
+        return meter
+
+    def _arm(self) -> None:
+        """Sample the activations of the next step, which will be measured, if the budget allows."""
+        self._arm_next = False
+        if self._clock() >= self._sampling.activations.next_at and not self._sampler.armed:
+            self._sampler.arm()
+            if not self._sampler.armed:
+                self._sampling.activations.next_at = math.inf  # there is nothing that could be sampled
+
+    def _forget_optimizer(self, key: int) -> None:
+        """An optimizer was freed: let go of the parameters that nobody else trains."""
+        self._watched.pop(key, None)
+        kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
+        self._table.drop(lambda parameter: id(parameter) not in kept)
+        for watched in self._watched.values():
+            watched.meter = None
+
+    # -- steps inside a backward ------------------------------------------------------------------------------
+
+    def _join(self, optimizer: Any) -> None:
+        """An optimizer steps as soon as its gradient is made: all steps of one backward are one row."""
+        if not self._in_backward:
+            self._in_backward = True
+            self._send_row()
+            every = self._sampling.every
+            due = self._clock() >= self._sampling.rows.next_at if every is None else self.step % every == 0
+            self._joint = JointReading() if due else None
+        if self._joint is not None:
+            reading = self._read(optimizer)
+            if reading is not None:
+                self._joint.readings.append(reading)
+
+    def backward_begins(self, loss: torch.Tensor | None) -> None:
+        """A backward begins in this process."""
+
+    def backward_ended(self) -> None:
+        """It is over, and so is the row of the steps inside it."""
+        if not self._in_backward:
+            return
+        self._in_backward = False
+        self.step += 1
+        joint, self._joint = self._joint, None
+        try:
+            if joint is not None and joint.readings:
+                self._row = Row(self.step, self._clock() - self._begin, None, joint)
+                if not self._logs_loss:
+                    self._row.loss = backwards.take()
+        except Exception as error:
+            self._fail(error)
 
     # -- losses and metrics -----------------------------------------------------------------------------------
 
@@ -337,11 +423,12 @@ class Recorder:
     def _take_loss(self, value: Any) -> None:
         if self._loss_comes_first is None:
             self._loss_comes_first = self.step == 0
+            self._logs_loss = True
         if self._loss_comes_first:
             self._loss = self._number("loss", value)
         elif self._row is not None:
             self._row.loss = self._number("loss", value)
-            self._emit(self._row)
+            self._send_row()
         else:
             self._keep_loss(value, None)
 
@@ -350,18 +437,38 @@ class Recorder:
         now = self._clock()
         if now >= self._next_loss_at and self.step > self._last_row_step:
             rate = None if optimizer is None else _learning_rate(optimizer)
-            self._emit(_Row(self.step, now - self._begin, rate, None, loss=self._number("loss", value)))
+            self._send(Row(self.step, now - self._begin, rate, None, loss=self._number("loss", value)))
+
+    def _add_found_loss(self, optimizer: Any) -> None:
+        """Give the measured row the loss that `backward` was called on, and send it."""
+        found, row = backwards.take(), self._row
+        if row is None:
+            return
+        if row.loss is None:
+            row.loss = found
+        name = self._group(optimizer)
+        if name is not None and row.loss is not None and self._out is not None:
+            loss, row.loss = row.loss, None
+            self._out.scalar(row.step, self._epoch, f"loss {name}", loss)
+
+    def _keep_found_loss(self, optimizer: Any) -> None:
+        found = backwards.take()
+        if found is not None and self._clock() >= self._next_loss_at and self._group(optimizer) is None:
+            self._keep_loss(found, optimizer)
+
+    def _group(self, optimizer: Any) -> str | None:
+        """What the model of an optimizer is called, if it is not the first one; its loss is a metric then."""
+        if len(self._watched) < 2:
+            return None
+        mine = self._watched[id(optimizer)]
+        if mine is next(iter(self._watched.values())):
+            return None
+        return self._table.root_of(mine.parameters()) or "2"
 
     def _take_metric(self, name: str, value: Any) -> None:
-        writer, step, epoch = self._writer, self.step, self._epoch
         number = self._number(name, value)
-        if writer is None or number is None:
-            return
-        if isinstance(number, torch.Tensor):
-            letter = self._mail(number.device).send([number])
-            self._letters.append((letter, lambda values: writer.scalar(step, epoch, name, float(values[0]))))
-        else:
-            writer.scalar(step, epoch, name, number)
+        if number is not None and self._out is not None:
+            self._out.scalar(self.step, self._epoch, name, number)
 
     def _number(self, name: str, value: Any) -> float | torch.Tensor | None:
         """A float; or the tensor itself if it is on a device, where asking would wait."""
@@ -379,78 +486,58 @@ class Recorder:
 
     # -- rows on their way to the file ------------------------------------------------------------------------
 
-    def _emit(self, row: _Row) -> None:
-        """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
-        self._row = None
+    def _send_row(self) -> None:
+        row, self._row = self._row, None
+        if row is not None:
+            self._send(row)
+
+    def _send(self, row: Row) -> None:
         row.epoch = self._epoch
         self._next_loss_at, self._last_row_step = self._begin + row.seconds + LOSS_EVERY, row.step
-        reading, loss = row.reading, row.loss
-        if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
-            self._write(row, loss)
-            return
-        begin = self._clock()
-        parts = reading.parts() if reading is not None else ()
-        if isinstance(loss, torch.Tensor):
-            parts = [*parts, loss.reshape(1)]
-        letter = self._mail(parts[0].device).send(parts)
-        self._letters.append((letter, lambda values: self._deliver(row, values)))
-        if reading is not None:
-            # what it costs on the device is known when it arrives: until then no other is due
-            reading.cost += self._clock() - begin
-            self._sampling.rows.next_at = math.inf
-            if reading.update_cost:
-                self._sampling.updates.next_at = math.inf
-
-    def _deliver(self, row: _Row, values: DoubleArray) -> None:
-        loss = row.loss
-        if isinstance(loss, torch.Tensor):
-            loss, values = float(values[-1]), values[:-1]
-        if row.reading is not None:
-            row.reading.arrived(values)
-        self._write(row, loss)
-
-    def _write(self, row: _Row, loss: float | None) -> None:
-        writer, reading = self._writer, row.reading
-        assert writer is not None
-        measures: Any = reading
-        self._written += 1
-        if self._written - self._rows.prepared > MOST_UNFOLDED:
-            # the disk is far behind: a folded row takes less memory while it waits
-            measures = fold_readings([reading], self._rows.blank)[0]
-        writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)
-        if reading is None:
-            return
-        if reading.neurons:
-            writer.neurons(row.step, reading.neurons)
-        if reading.skipped:
-            self._tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed")
-        if self._sampling.every is None:
-            self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
-        elif reading.update_cost:
-            self._sampling.updates.spent(reading.update_cost * DISTURBANCE, self._clock())
-
-    def _mail(self, device: torch.device) -> Mail:
-        own = None if self._meter is None else self._meter.mail
-        if own is not None and own.device == device:
-            return own
-        if device not in self._mails:
-            self._mails[device] = mail_for(device)
-        return self._mails[device]
-
-    def _read_letters(self, all_of_them: bool = False) -> None:
-        while self._letters and (all_of_them or self._letters[0][0].arrived()):
-            letter, deliver = self._letters.popleft()
-            deliver(letter.read())
+        if self._out is not None:
+            self._out.send(row)
 
     # -- trouble ----------------------------------------------------------------------------------------------
 
+    def loss_broke(self, loss: torch.Tensor) -> None:
+        """The loss is NaN or infinite: say once where that began, in which step and layer."""
+        if self._broke or self._deaf or self._writer is None:
+            return
+        self._broke = True
+        try:
+            broken = broken_layers(self._table)
+            if broken:
+                # backpropagation runs from the output to the input: the last layer met it first
+                self._writer.origin(max(1, self.step), "backward", broken[-1], "its gradient was NaN or infinite")
+            else:
+                self._writer.origin(self.step + 1, "forward", *where_it_broke(loss, self._table))
+        except Exception as error:
+            self._tell("origin", f"the loss is NaN or infinite; where that began is not known ({in_words(error)})")
+
+    def step_skipped(self, optimizer: Any) -> None:
+        """A loss scaler left a step out because scaled gradients overflowed; they are still there."""
+        if self._deaf:
+            return
+        try:
+            self.step += 1
+            backwards.take()
+            self._skips += 1
+            if self._skips <= MOST_SKIPS_TOLD:
+                mine = self._watched[id(optimizer)].parameters()
+                layers = broken_layers(self._table, lambda p: p.grad if id(p) in mine else None)
+                names = ", ".join(self._table.layers[layer].name for layer in layers) or "unknown layers"
+                self.event("skipped", f"the loss scaler skipped the step: the gradient overflowed in {names}")
+        except Exception as error:
+            self._fail(error)
+
     def _tell(self, kind: str, text: str) -> None:
-        if kind not in self._told and self._writer is not None:
-            self._told.add(kind)
-            self._writer.event("note", text, self.step)
+        if self._out is not None:
+            self._out.tell(kind, text, self.step)
 
     def _fail(self, error: Exception, inside_a_step: bool = False) -> None:
         """Tell it once and stop recording; the training goes on."""
+        if self._deaf:
+            return
         self._deaf = True
         self._row = None
         self._measuring = False
@@ -461,22 +548,26 @@ class Recorder:
         self._take_off(inside_a_step)
 
     def _take_off(self, inside_a_step: bool = False) -> None:
-        if self._hooks is not None:
-            if inside_a_step:
-                self._hooks.silence()
-            else:
-                self._hooks.remove()
-        if self._trace is not None:
-            self._trace.remove()
-        if self._meter is not None:
-            self._meter.release()
-        self._row = self._trace = self._meter = self._loss = None
-        self._letters.clear()
-
-
-def _is_first_rank() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
+        backwards.ignore(self)
+        scalers.ignore(self)
+        self._sampler.disarm()
+        for watched in self._watched.values():
+            if watched.hooks is not None:
+                if inside_a_step:
+                    watched.hooks.silence()
+                else:
+                    watched.hooks.remove()
+            if watched.meter is not None:
+                watched.meter.release()
+        for source in self._sources:
+            source.remove()
+        if not inside_a_step:
+            self._watched.clear()
+        self._sources.clear()
+        self._table.release()
+        self._row = self._loss = self._joint = None
+        if self._out is not None:
+            self._out.letters.clear()
 
 
 def _learning_rate(optimizer: Any) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+ACTIVATIONS_SHARE = 0.25  # of the budget that sampled activations may cost
+
 
 class Budget:
     """Keeps a cost below a share of the time: what cost c seconds is not done again for c/share seconds."""
@@ -14,7 +16,9 @@ class Budget:
 
     def spent(self, cost: float, now: float) -> None:
         """Note that something cost `cost` seconds and ended at `now`."""
-        self.next_at = now + cost / self.share
+        # what was spent before its time was up is still owed
+        owed_until = self.next_at if now < self.next_at < math.inf else now
+        self.next_at = owed_until + cost / self.share
 
 
 class Sampling:
@@ -35,8 +39,10 @@ class Sampling:
             raise ValueError(f"budget is {budget}: give a share of the time, e.g. 0.01")
         self.every = every
         self.update_every = update_every
-        self.rows = Budget(budget)
+        self.budget = budget
+        self.rows = Budget(budget * (1.0 - ACTIVATIONS_SHARE) if every is None else budget)
         self.updates = Budget(budget)
+        self.activations = Budget(budget * ACTIVATIONS_SHARE)
         self._last_update = -math.inf
 
     def due(self, step: int, now: float) -> bool:
@@ -56,7 +62,7 @@ class Sampling:
         return taken
 
     def __str__(self) -> str:
-        percent = f"within {100 * self.rows.share:g} % of the step time"
+        percent = f"within {100 * self.budget:g} % of the step time"
         if self.every is None:
             often = f"; update ratio every {self.update_every} steps" if self.update_every else ""
             return percent + often

@@ -46,6 +46,9 @@ CREATE TABLE pictures (               -- uint8[count, rows, columns], 0 for `low
 );
 CREATE TABLE scalars (scalar INTEGER PRIMARY KEY, step INTEGER, epoch REAL, name TEXT, value REAL);
 CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TEXT, text TEXT);
+CREATE TABLE origins (                -- where the first NaN or infinity came from
+    step INTEGER, phase TEXT, layer INTEGER, what TEXT  -- phase: forward or backward; layer NULL: before the first
+);
 CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER, rows INTEGER);
 CREATE TABLE ending (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, outcome TEXT, detail TEXT);
 CREATE TABLE commands (command INTEGER PRIMARY KEY, time REAL, name TEXT, taken INTEGER DEFAULT 0);

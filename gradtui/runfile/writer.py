@@ -43,6 +43,7 @@ NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs"
 _INSERT = {
     "steps": "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
     "scalars": "INSERT INTO scalars (step, epoch, name, value) VALUES (?, ?, ?, ?)",
+    "origins": "INSERT INTO origins VALUES (?, ?, ?, ?)",
     "events": "INSERT INTO events (time, step, kind, text) VALUES (?, ?, ?, ?)",
     "neurons": "INSERT OR REPLACE INTO neurons VALUES (?, ?, ?)",
     "through_time": "INSERT OR REPLACE INTO through_time VALUES (?, ?, ?)",
@@ -156,6 +157,10 @@ class RunWriter:
     def event(self, kind: str, text: str, step: int | None = None) -> None:
         """Queue something that happened, in words."""
         self._put("events", (self._clock() - self._started, step, kind, text))
+
+    def origin(self, step: int, phase: str, layer: int | None, what: str) -> None:
+        """Queue where the first NaN or ∞ came from: "forward" or "backward", after which layer; None is before all."""
+        self._put("origins", (step, phase, layer, what))
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
@@ -306,6 +311,7 @@ class RunWriter:
         connection.executemany(_INSERT["scalars"], [_with_nan_as_text(row, (3,)) for row in by_table["scalars"]])
         for table in _SAMPLED:
             connection.executemany(_INSERT[table], by_table[table])
+        connection.executemany(_INSERT["origins"], by_table["origins"])
         connection.executemany(_INSERT["events"], by_table["events"])
         if heartbeat:
             self._beat(connection)

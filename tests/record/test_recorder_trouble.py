@@ -59,7 +59,7 @@ def boom(*_, **__):
     [
         (reading.HostReading, "__init__"),
         (reading.HostReading, "after"),
-        (Recorder, "_emit"),
+        (Recorder, "_send"),
         (Recorder, "_take_loss"),
         (Recorder, "_set_up"),
         (Recorder, "_measure"),

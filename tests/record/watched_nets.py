@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.rows import RowMaker
@@ -58,4 +59,6 @@ def recorder_with(
 ) -> Recorder:
     rows = RowMaker()
     writer = RunWriter(path, Header(name="test"), MEASURES, prepare=rows.prepare, on_rows=rows.look)
-    return Recorder(model, optimizer, writer, sampling, rows, clock=clock, **more)
+    recorder = Recorder(writer, sampling, rows, clock=clock, **more)
+    recorder.observe(optimizer, ForwardTrace(model))
+    return recorder

@@ -1,0 +1,131 @@
+"""Rows and metrics on their way to the run file, some of them by way of a device's mail."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradtui.record.device import Letter, Mail, mail_for
+from gradtui.record.reading import Reading, fold_readings
+from gradtui.record.rows import RowMaker
+from gradtui.record.schedule import Sampling
+from gradtui.runfile import RunWriter
+from gradtui.runfile.blocks import DoubleArray
+
+DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
+MOST_UNFOLDED = 4000  # rows that may wait for the writer's thread to fold them, up to 20 kB each
+ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
+
+
+@dataclass(slots=True)
+class Row:
+    """One recorded step."""
+
+    step: int
+    seconds: float
+    learning_rate: float | None
+    reading: Reading | None
+    epoch: float | None = None
+    loss: float | torch.Tensor | None = None
+
+
+class Outbox:
+    """Sends rows and metrics to the writer; what is on a device is fetched without waiting.
+
+    Args:
+        writer: writes the run file.
+        rows: folds readings in the writer's thread.
+        sampling: is told what measuring cost.
+        clock: seconds.
+
+    Attributes:
+        letters: numbers on their way from a device, and what is to be done with them.
+    """
+
+    def __init__(self, writer: RunWriter, rows: RowMaker, sampling: Sampling, clock: Callable[[], float]) -> None:
+        self.letters: deque[tuple[Letter, Callable[[Any], None]]] = deque()
+        self._writer, self._rows, self._sampling, self._clock = writer, rows, sampling, clock
+        self._mails: dict[torch.device, Mail] = {}
+        self._written = 0
+        self._told: set[str] = set()
+
+    def send(self, row: Row) -> None:
+        """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
+        reading, loss = row.reading, row.loss
+        if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
+            self._write(row, loss)
+            return
+        begin = self._clock()
+        parts = list(reading.parts()) if reading is not None else []
+        if isinstance(loss, torch.Tensor):
+            parts.append(loss.reshape(1))
+        letter = self._mail(parts[0].device).send(parts)
+        self.letters.append((letter, lambda values: self._deliver(row, values)))
+        if reading is not None and not reading.at_hand:
+            # what it costs on the device is known when it arrives: until then no other is due
+            reading.cost += self._clock() - begin
+            self._sampling.rows.next_at = math.inf
+            if reading.update_cost:
+                self._sampling.updates.next_at = math.inf
+
+    def scalar(self, step: int, epoch: float | None, name: str, value: float | torch.Tensor) -> None:
+        """Send one value of a metric."""
+        writer = self._writer
+        if isinstance(value, torch.Tensor):
+            letter = self._mail(value.device).send([value])
+            self.letters.append((letter, lambda values: writer.scalar(step, epoch, name, float(values[0]))))
+        else:
+            writer.scalar(step, epoch, name, value)
+
+    def tell(self, kind: str, text: str, step: int) -> None:
+        """Note something in the run, once for each kind."""
+        if kind not in self._told:
+            self._told.add(kind)
+            self._writer.event("note", text, step)
+
+    def read_letters(self, all_of_them: bool = False) -> None:
+        """Pass on what has arrived; all of them waits for the rest."""
+        while self.letters and (all_of_them or self.letters[0][0].arrived()):
+            letter, deliver = self.letters.popleft()
+            deliver(letter.read())
+
+    def share(self, mail: Mail) -> None:
+        """Use the mail of a meter for everything from its device."""
+        self._mails[mail.device] = mail
+
+    def _mail(self, device: torch.device) -> Mail:
+        if device not in self._mails:
+            self._mails[device] = mail_for(device)
+        return self._mails[device]
+
+    def _deliver(self, row: Row, values: DoubleArray) -> None:
+        loss = row.loss
+        if isinstance(loss, torch.Tensor):
+            loss, values = float(values[-1]), values[:-1]
+        if row.reading is not None and not row.reading.at_hand:
+            row.reading.arrived(values)
+        self._write(row, loss)
+
+    def _write(self, row: Row, loss: float | None) -> None:
+        reading = row.reading
+        measures: Any = reading
+        self._written += 1
+        if self._written - self._rows.prepared > MOST_UNFOLDED:
+            # the disk is far behind: a folded row takes less memory while it waits
+            measures = fold_readings([reading], self._rows.blank)[0]
+        self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)
+        if reading is None:
+            return
+        if reading.neurons:
+            self._writer.neurons(row.step, reading.neurons)
+        if reading.skipped:
+            self.tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed", row.step)
+        if self._sampling.every is None:
+            self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
+        elif reading.update_cost:
+            self._sampling.updates.spent(reading.update_cost * DISTURBANCE, self._clock())

@@ -1,0 +1,76 @@
+"""Sees the steps that a `GradScaler` takes or skips, and the losses that it scales.
+
+A skipped step calls no hook of the optimizer, so the scaler's own methods are wrapped, from the first recorder to the
+end of the last.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol
+
+from torch.amp import GradScaler
+
+from gradtui.record.backward import backwards
+
+
+class Listener(Protocol):
+    """A recorder, as a scaler's wrapper sees it."""
+
+    step: int
+
+    def observes(self, optimizer: Any) -> bool:
+        """True if it measures the steps of this optimizer."""
+
+    def step_skipped(self, optimizer: Any) -> None:
+        """The scaler left a step out; must not raise."""
+
+
+class Scalers:
+    """All gradient scalers of the process. There is one, `scalers`."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._originals: dict[str, Any] = {}
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of each skipped step; wraps `GradScaler` for the first."""
+        if not self._originals:
+            self._originals = {"scale": GradScaler.scale, "step": GradScaler.step}
+            GradScaler.scale = self._wrap_scale(GradScaler.scale)  # type: ignore[method-assign]
+            GradScaler.step = self._wrap_step(GradScaler.step)  # type: ignore[method-assign]
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        """Tell it no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+        if not self._listeners:
+            for name, original in self._originals.items():
+                if getattr(getattr(GradScaler, name), "__wrapped__", None) is original:
+                    setattr(GradScaler, name, original)
+            self._originals = {}
+
+    def _wrap_scale(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def scale(scaler: GradScaler, outputs: Any) -> Any:
+            scaled = original(scaler, outputs)
+            backwards.scaled(outputs, scaled)
+            return scaled
+
+        return scale
+
+    def _wrap_step(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def step(scaler: GradScaler, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            before = [(listener, listener.step) for listener in self._listeners if listener.observes(optimizer)]
+            result = original(scaler, optimizer, *args, **kwargs)
+            for listener, steps in before:
+                if listener.step == steps:
+                    listener.step_skipped(optimizer)
+            return result
+
+        return step
+
+
+scalers = Scalers()
