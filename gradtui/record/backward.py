@@ -37,7 +37,7 @@ class Backwards:
     """
 
     def __init__(self) -> None:
-        self.active = False
+        self.active = self._inside = False
         self.calls = 0
         self._listeners: list[Listener] = []
         self._total = 0.0
@@ -83,22 +83,26 @@ class Backwards:
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
-            if self.active or not self._listeners or torch.compiler.is_compiling():
+            if self._inside or not self._listeners or torch.compiler.is_compiling():
                 return original(tensors, grad_tensors, *args, **kwargs)
-            self.active = True
+            self._inside = True
             try:
                 self._begin(tensors, grad_tensors)
-                return original(tensors, grad_tensors, *args, **kwargs)
-            finally:
+                self.active = True
+                original(tensors, grad_tensors, *args, **kwargs)
                 self.active = False
                 self.calls += 1
                 for listener in self._listeners:
                     listener.backward_ended()
+            finally:
+                self._inside = self.active = False
 
         return backward
 
     def _begin(self, tensors: Any, grad_tensors: Any) -> None:
         loss = _scalar(tensors, grad_tensors)
+        for listener in self._listeners:
+            listener.backward_begins(loss)
         if loss is not None:
             if self._scaled is not None:
                 (result, unscaled), self._scaled = self._scaled, None
@@ -114,8 +118,6 @@ class Backwards:
                 self._on_devices.append(loss.detach())
                 if len(self._on_devices) > 64:
                     self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
-        for listener in self._listeners:
-            listener.backward_begins(loss)
 
 
 def _scalar(tensors: Any, grad_tensors: Any) -> Tensor | None:

@@ -1,0 +1,91 @@
+"""Trainings without an optimizer, such as `p.data.add_(p.grad, alpha=-lr)`: seen by parameters that change.
+
+The gradients are measured when `backward` has ended, the step that was taken is known when the next one begins.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gradtui.record.discover import leaves_of
+
+if TYPE_CHECKING:
+    from gradtui.record.layers import PartSource
+    from gradtui.record.recorder import Recorder
+
+SAMPLED = 64  # elements of a parameter by which a change is noticed
+PATIENCE = 1000  # calls of backward after which nobody expects a change any more
+
+
+class Suspicion:
+    """Watches the leaves of the first losses for changes that no optimizer made.
+
+    Args:
+        loss: the first one.
+    """
+
+    def __init__(self, loss: Tensor) -> None:
+        self._leaves: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+        self._looks = 0
+        self._look_at(loss)
+
+    @property
+    def over(self) -> bool:
+        """True once it is no longer worth looking."""
+        return self._looks >= PATIENCE
+
+    def confirmed(self) -> bool:
+        """True once a parameter has changed."""
+        self._looks += 1
+        return bool(self._changed())
+
+    def parameters(self) -> list[Tensor]:
+        """What is trained: the leaves that changed, and the others that are parameters of modules."""
+        changed = {id(leaf) for leaf in self._changed()}
+        leaves = [leaf for leaf in (ref() for ref, _ in self._leaves.values()) if leaf is not None]
+        return [leaf for leaf in leaves if id(leaf) in changed or isinstance(leaf, nn.Parameter)]
+
+    def _look_at(self, loss: Tensor) -> None:
+        for leaf in leaves_of(loss):
+            self._leaves[id(leaf)] = (weakref.ref(leaf), _sample(leaf))
+
+    def _changed(self) -> list[Tensor]:
+        pairs = [(ref(), sample) for ref, sample in self._leaves.values()]
+        return [leaf for leaf, sample in pairs if leaf is not None and not torch.equal(_sample(leaf), sample)]
+
+
+class ByHand:
+    """Measures a training without an optimizer; stands in for one with the recorder.
+
+    Args:
+        recorder: what records.
+        parameters: what is trained.
+        source: their layers.
+    """
+
+    def __init__(self, recorder: Recorder, parameters: list[Tensor], source: PartSource) -> None:
+        self._recorder = recorder
+        self.param_groups: list[dict[str, Any]] = [{"params": parameters}]
+        self._stepping = False
+        recorder.observe(self, source, hooks=False)
+        recorder.step = 1  # the step by which it was noticed
+
+    def backward_begins(self) -> None:
+        """The step after the last backward has been taken by now."""
+        if self._stepping:
+            self._stepping = False
+            self._recorder.after_step(self)
+
+    def backward_ended(self) -> None:
+        """The gradients are there, and will be gone soon."""
+        self._stepping = True
+        self._recorder.before_step(self)
+
+
+def _sample(leaf: Tensor) -> Tensor:
+    flat = leaf.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLED)].clone()

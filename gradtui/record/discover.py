@@ -1,0 +1,169 @@
+"""Finds the models behind parameters that somebody trains: which modules own them, and what the user calls those.
+
+One walk over everything that Python's garbage collector knows finds the modules; the frames of the running program
+have the variables that hold them.
+"""
+
+from __future__ import annotations
+
+import gc
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradtui.record.layers import Part, parts_of
+
+MOST_NODES = 100_000  # of a graph that are walked for the order of the layers
+MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
+
+
+class Discovered:
+    """The layers behind some parameters, as a source for `Recorder.observe`."""
+
+    def __init__(self, parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> None:
+        self._parts = find_parts(parameters, ranks)
+
+    def parts(self) -> list[Part]:
+        """The layers in order of execution."""
+        return self._parts
+
+    def remove(self) -> None:
+        """Let go of them."""
+        self._parts = []
+
+
+def find_parts(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[Part]:
+    """The layers of all models that own any of `parameters`, and a layer for each parameter that no model owns.
+
+    Args:
+        parameters: what an optimizer steps, or has a gradient.
+        ranks: id of a parameter -> when the forward pass first used it, as far as that is known.
+    """
+    wanted = {id(parameter) for parameter in parameters}
+    frames = _user_frames()
+    parts: list[Part] = []
+    for model in _models_with(wanted):
+        root = _called(model, frames) or type(model).__name__.lower()
+        first_use = {
+            id(module): float(min(used))
+            for module in model.modules()
+            if (used := [ranks[id(p)] for p in module.parameters(recurse=False) if id(p) in ranks])
+        }
+        parts += parts_of(model, root, first_use)
+        wanted -= {id(parameter) for parameter in model.parameters()}
+    loose = sorted((p for p in parameters if id(p) in wanted), key=lambda p: ranks.get(id(p), sys.maxsize))
+    for number, parameter in enumerate(loose, 1):
+        name = _called(parameter, frames) or f"tensor {number}"
+        parts.append(Part("", name, type(parameter).__name__, {name: parameter}))
+    return parts
+
+
+def order_of_use(loss: Tensor) -> dict[int, int]:
+    """Id of a leaf tensor -> the number of the first operation that used it, from a loss's autograd graph."""
+    first: dict[int, int] = {}
+    seen: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting and len(seen) < MOST_NODES:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        number = node._sequence_nr()
+        for following, _ in node.next_functions:
+            leaf = getattr(following, "variable", None)
+            if leaf is None:
+                waiting.append(following)
+            else:
+                first[id(leaf)] = min(number, first.get(id(leaf), number))
+    return first
+
+
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The leaf tensors behind a loss that need a gradient, in the order in which they were used."""
+    numbers = order_of_use(loss)
+    found: dict[int, Tensor] = {}
+    seen: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting and len(seen) < MOST_NODES:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found[id(leaf)] = leaf
+        waiting += [following for following, _ in node.next_functions]
+    return sorted(found.values(), key=lambda leaf: numbers.get(id(leaf), sys.maxsize))
+
+
+def _models_with(wanted: set[int]) -> list[nn.Module]:
+    """The outermost modules that own any of the parameters: as few as will do, those with most of them first."""
+    modules = [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]
+    inside = {id(child) for module in modules for child in _children(module)}
+    covered: list[tuple[nn.Module, set[int], int]] = []
+    for module in modules:
+        if id(module) not in inside:
+            own = {id(parameter) for parameter in module.parameters()}
+            if own & wanted:
+                covered.append((module, own, sum(1 for _ in module.modules())))
+    chosen = []
+    for module, own, _ in sorted(covered, key=lambda entry: (-len(entry[1] & wanted), entry[2])):
+        if own & wanted:
+            chosen.append(module)
+            wanted = wanted - own
+    return chosen
+
+
+def _children(module: nn.Module) -> Iterator[nn.Module]:
+    # the state of a module that is being built, or was taken apart, may be missing
+    return (child for child in module.__dict__.get("_modules", {}).values() if child is not None)
+
+
+def _user_frames() -> list[FrameType]:
+    """The frames of the running program, innermost first; the user's own before those of installed packages."""
+    frames: list[FrameType] = []
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    installed = tuple({*site.getsitepackages(), sysconfig.get_paths()["stdlib"], str(torch.__path__[0])})
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith((*installed, "<frozen"))]
+    return [frame for frame in own if not frame.f_globals.get("__name__", "").startswith("gradtui.record")]
+
+
+def _called(wanted: object, frames: Sequence[FrameType]) -> str | None:
+    """The variable, attribute or entry that holds an object, as the user's code has it; None if nobody does."""
+    scopes: list[Mapping[str, Any]] = []
+    for frame in frames:
+        scopes += [frame.f_locals, frame.f_globals]
+    main = sys.modules.get("__main__")
+    scopes.append(vars(main) if main is not None else {})
+    for scope in scopes:
+        for name, value in list(scope.items()):
+            if value is wanted and not name.startswith("__"):
+                return name
+    for scope in scopes:
+        for name, value in list(scope.items()):
+            found = _within(wanted, name, value)
+            if found is not None:
+                return found
+    return None
+
+
+def _within(wanted: object, name: str, value: Any) -> str | None:
+    """The name of an object that `value` has as an attribute or an entry."""
+    if type(value) in (list, tuple) and len(value) <= MOST_ITEMS:
+        return next((f"{name}[{i}]" for i, entry in enumerate(value) if entry is wanted), None)
+    if type(value) is dict and len(value) <= MOST_ITEMS:
+        found = next((key for key, entry in value.items() if entry is wanted), None)
+        return found if isinstance(found, str) else None if found is None else f"{name}[{found!r}]"
+    attributes = getattr(value, "__dict__", None) if not isinstance(value, (type, nn.Module)) else None
+    if type(attributes) is dict:
+        return next((key for key, entry in list(attributes.items()) if entry is wanted), None)
+    return None

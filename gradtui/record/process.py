@@ -1,0 +1,176 @@
+"""Records whatever this process trains, under `gradtui run`: begun when torch has been imported.
+
+A global hook on the steps of all optimizers tells of each new one; the models behind its parameters are found once, at
+its first step. Trainings without an optimizer show by parameters that change between two calls of `backward`.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from gradtui.record.backward import backwards
+from gradtui.record.orders import Orders
+
+if TYPE_CHECKING:
+    from gradtui.record.by_hand import ByHand
+    from gradtui.record.recorder import Recorder
+
+TRACED = 4  # first calls of backward whose graph tells the order of the layers
+
+
+class ProcessWatch:
+    """Meets each optimizer of the process at its first step, and has it recorded.
+
+    Args:
+        orders: how to record, and where.
+    """
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._known: set[int] = set()  # ids of optimizers
+        self._waited: set[int] = set()  # ids of those whose first step was let pass
+        self._ranks: dict[int, int] = {}
+        self._traced = TRACED
+        self._recorder: Recorder | None = None
+        self._by_hand: ByHand | None = None
+        self._looks_for_hands = True
+        self._pid = os.getpid()
+
+    def begin(self) -> None:
+        """Put the hooks on."""
+        register_optimizer_step_pre_hook(self.before_any_step)
+        backwards.listen(self)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def before_any_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
+        """The global hook; costs a look into a set for an optimizer that is known."""
+        if torch.compiler.is_compiling() or id(optimizer) in self._known:
+            return
+        self._safely(lambda: self._meet(optimizer))
+
+    def backward_begins(self, loss: Tensor | None) -> None:
+        """Learn the order of the layers from the first graphs."""
+        if loss is None:
+            return
+        if self._traced:
+            self._traced -= 1
+            self._safely(lambda: self._trace(loss))
+        if self._by_hand is not None:
+            self._by_hand.backward_begins()
+        elif self._looks_for_hands:
+            self._safely(lambda: self._look_for_hands(loss))
+
+    def backward_ended(self) -> None:
+        """A training without an optimizer is measured here."""
+        if self._by_hand is not None and self._recorder is not None:
+            self._by_hand.backward_ended()
+
+    def loss_broke(self, loss: Tensor) -> None:
+        """The recorder itself looks into it."""
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _meet(self, optimizer: Any) -> None:
+        from gradtui.record.discover import Discovered
+        from gradtui.record.hooks import BeforeStepHook
+        from gradtui.record.watching import is_first_rank
+
+        self._looks_for_hands, self._by_hand = False, None
+        self._known.add(id(optimizer))
+        weakref.finalize(optimizer, self._known.discard, id(optimizer)).atexit = False
+        if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
+            return  # the script has `gradtui.watch` on it
+        if not is_first_rank():
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        recorder = self._recorder
+        new = recorder is None or not all(recorder.knows(parameter) for parameter in parameters)
+        if new and self._is_out_of_order(optimizer, parameters):
+            return
+        recorder = self._recorder = recorder or self._new_recorder()
+        recorder.observe(optimizer, *([self._source(Discovered(parameters, self._ranks))] if new else []))
+
+    def _is_out_of_order(self, optimizer: Any, parameters: list[Tensor]) -> bool:
+        """True if the order of the layers will be known one step later: a model that came after the first ones."""
+        if (
+            backwards.active
+            or id(optimizer) in self._waited
+            or not backwards.calls
+            or any(id(parameter) in self._ranks for parameter in parameters)
+        ):
+            return False
+        self._waited.add(id(optimizer))
+        self._known.discard(id(optimizer))
+        self._traced = TRACED
+        return True
+
+    def _trace(self, loss: Tensor) -> None:
+        from gradtui.record.discover import order_of_use
+
+        self._ranks.update(order_of_use(loss))
+
+    def _look_for_hands(self, loss: Tensor) -> None:
+        from gradtui.record.by_hand import Suspicion
+
+        if not hasattr(self, "_suspicion"):
+            self._suspicion: Suspicion = Suspicion(loss)
+            return
+        if not self._suspicion.confirmed():
+            self._looks_for_hands = not self._suspicion.over
+            return
+        self._looks_for_hands = False
+        from gradtui.record.by_hand import ByHand
+        from gradtui.record.discover import Discovered
+        from gradtui.record.watching import is_first_rank
+
+        if is_first_rank():
+            parameters = self._suspicion.parameters()
+            self._recorder = self._recorder or self._new_recorder()
+            self._by_hand = ByHand(self._recorder, parameters, self._source(Discovered(parameters, self._ranks)))
+
+    def _source(self, source: Any) -> Any:
+        from gradtui.record.watching import Filtered
+
+        return Filtered(source, self._orders.layers)
+
+    def _new_recorder(self) -> Recorder:
+        from gradtui.record.schedule import Sampling
+        from gradtui.record.watching import new_recorder
+
+        orders = self._orders
+        recorder = new_recorder(
+            Sampling(orders.every, orders.budget), orders.name, orders.folder, orders.claim_path(), recipe=None
+        )
+        if recorder.path is not None:
+            orders.enter(recorder.path)
+        return recorder
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            from gradtui.record.rows import in_words
+            from gradtui.runfile.writer import say_on_stderr
+
+            self._traced, self._looks_for_hands = 0, False
+            say_on_stderr(f"an optimizer is not recorded ({in_words(error)}); training goes on")
+
+    def _forget(self) -> None:
+        """In a forked child: what it trains by itself is a run of its own."""
+        self._recorder = self._by_hand = None
+        self._looks_for_hands = True
+
+
+def begin() -> None:
+    """Begin to look at what this process trains, if `gradtui run` asked for it."""
+    orders = Orders.given()
+    if orders is not None:
+        ProcessWatch(orders).begin()
