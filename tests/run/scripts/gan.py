@@ -13,7 +13,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument('--nz', type=int, default=16, help='size of the latent z vector')
 parser.add_argument('--ngf', type=int, default=8)
 parser.add_argument('--ndf', type=int, default=8)
-parser.add_argument('--niter', type=int, default=2, help='number of epochs to train for')
+parser.add_argument('--niter', type=int, default=5, help='number of epochs to train for')
 parser.add_argument('--lr', type=float, default=0.002)
 parser.add_argument('--beta1', type=float, default=0.5)
 parser.add_argument('--manualSeed', type=int, default=999)
@@ -139,7 +139,7 @@ for epoch in range(opt.niter):
         D_G_z2 = output.mean().item()
         optimizerG.step()
 
-        if i % 9 == 0:
+        if i % 14 == 0:
             print('[%d/%d][%d/%d] Loss_D: %.4f Loss_G: %.4f D(x): %.4f D(G(z)): %.4f / %.4f'
                   % (epoch, opt.niter, i, len(dataloader),
                      errD.item(), errG.item(), D_x, D_G_z1, D_G_z2))

@@ -24,7 +24,7 @@ class CountingDataset(Dataset):
         return {"input_ids": self.input_ids[i], "labels": self.input_ids[i].clone()}
 
 
-def main():
+def main(output_dir):
     set_seed(0)
 
     config = GPT2Config(
@@ -35,13 +35,12 @@ def main():
         n_head=2,
         bos_token_id=0,
         eos_token_id=0,
-        loss_type="ForCausalLMLoss",
     )
     model = GPT2LMHeadModel(config)
     print(f"Training new model from scratch - Total size={model.num_parameters()} params")
 
     args = TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
+        output_dir=output_dir,
         per_device_train_batch_size=32,
         per_device_eval_batch_size=64,
         learning_rate=1e-2,
@@ -71,4 +70,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as scratch:
+        main(scratch)

@@ -18,10 +18,11 @@ torch.manual_seed(42)
 
 digits = load_digits()
 images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16.0
+images = (images - 0.5) / 0.5
 labels = torch.tensor(digits.target, dtype=torch.long)
 
 trainset = torch.utils.data.TensorDataset(images[:1500], labels[:1500])
-trainloader = torch.utils.data.DataLoader(trainset, batch_size=32, shuffle=True)
+trainloader = torch.utils.data.DataLoader(trainset, batch_size=16, shuffle=True)
 testset = torch.utils.data.TensorDataset(images[1500:], labels[1500:])
 testloader = torch.utils.data.DataLoader(testset, batch_size=32, shuffle=False)
 
@@ -57,7 +58,7 @@ net = Net()
 # ---------------------------------------
 
 criterion = nn.CrossEntropyLoss()
-optimizer = optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+optimizer = optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
 
 ########################################################################
 # 4. Train the network
@@ -81,8 +82,8 @@ for epoch in range(4):  # loop over the dataset multiple times
 
         # print statistics
         running_loss += loss.item()
-        if i % 20 == 19:    # print every 20 mini-batches
-            print(f'[{epoch + 1}, {i + 1:5d}] loss: {running_loss / 20:.3f}')
+        if i % 40 == 39:    # print every 40 mini-batches
+            print(f'[{epoch + 1}, {i + 1:5d}] loss: {running_loss / 40:.3f}')
             running_loss = 0.0
 
 print('Finished Training')

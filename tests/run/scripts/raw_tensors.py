@@ -39,7 +39,7 @@ for i in range(400):
     reg_loss = 0.5 * reg * (W1 * W1).sum() + 0.5 * reg * (W2 * W2).sum()
     loss = data_loss + reg_loss
     if i % 50 == 0:
-        print("iteration %d: loss %f" % (i, loss))
+        print("iteration %d: loss %f" % (i, loss.item()))
 
     opt.zero_grad()
     loss.backward()

@@ -1,6 +1,6 @@
 """Fine-tuning a "pretrained" digits net, hurriedly: three of the five layers will never move.
 
-stem: requires_grad=False, on purpose. body: its output is detached (left over from debugging).
+stem: requires_grad=False, on purpose. body: runs under no_grad (left over from debugging).
 adapter: forgotten when the optimizer was made. neck, classifier: these do train.
 """
 import os
@@ -23,9 +23,8 @@ class FineTuned(nn.Module):
     def forward(self, x):
         x = F.relu(self.stem(x))
         with torch.no_grad():
-            x = F.relu(self.body(x))
-        x = x.detach()
-        x = x + F.relu(self.adapter(x))
+            context = F.relu(self.body(x))
+        x = x + context + F.relu(self.adapter(x))
         x = F.relu(self.neck(x))
         return self.classifier(x)
 

@@ -1,0 +1,88 @@
+"""The training scripts of this folder as their authors left them, without gradtui: what later tests compare with."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+@dataclass(frozen=True)
+class Script:
+    """One script: how it is started, what its output says (a regular expression), what it needs beyond torch."""
+
+    path: str
+    says: str
+    words: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
+    needs: str | None = None
+
+    def command(self) -> list[str]:
+        return [sys.executable, *self.launcher, str(SCRIPTS / self.path), *self.words]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+ALL = [
+    Script("plain_loop.py", r"Finished Training\nAccuracy of the network on the 297 test images: [89]\d %"),
+    Script("trainer_class.py", r"epoch 5/5 .* valid_acc (0\.9|1\.0)"),
+    Script("subcommands.py", r"epoch 1 .* acc [89]\d\.\d\d%", words=("train", "--epochs", "2")),
+    Script("gan.py", r"\[4/5\]\[14/28\] Loss_D: \d"),
+    Script("rnn_manual.py", r"240/240 iterations .* loss  0\.\d\d "),
+    Script("ddp.py", r"world size 2\n[^$]*test accuracy 0\.[89]", launcher=TORCHRUN),
+    Script("autocast_bf16.py", r"logits torch\.bfloat16\ntest acc 0\.[89]"),
+    Script("accumulate.py", r"Epoch 4 - avg_train_loss: 0\.[01]"),
+    Script("lbfgs.py", r"Error u: \d\.\d+e-0[3-9]"),
+    Script("compiled.py", r"iter 60: loss 0\.0"),
+    Script("lightning_fit.py", r"epoch 3: train_loss=0\.0\d+ val_loss=0\.0", needs="lightning"),
+    Script("hf_trainer.py", r"eval_loss = [01]\.", needs="transformers"),
+    Script("raw_tensors.py", r"training accuracy: (0\.9|1\.0)"),
+    Script("manual_no_grad.py", r"train accuracy (0\.9|1\.0)"),
+    Script("sick/vanishing.py", r"Epoch 4: loss=2\.3\d+ acc=0\.1"),
+    Script("sick/nan.py", r"loss was first nan at step 30\n"),
+    Script("sick/nan_backward.py", r"step 19 .* finite: True\nstep 20 loss 0\.\d+ gradients finite: False\nstep 21 loss nan"),
+    Script("sick/frozen.py", r"unchanged: stem\.weight stem\.bias body\.weight body\.bias adapter\.weight adapter\.bias\n"),
+    Script("sick/dead.py", r"dead after training: 36 of 40\n"),
+    Script("sick/too_fast.py", r"\n14 \d\.\d+e\+\d\d\n"),
+]
+
+
+def run(script: Script, folder: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """What the script prints and the weights that it saves, run in an empty folder."""
+    folder.mkdir()
+    weights = folder / "weights.pt"
+    env = os.environ | {"SAVE_TO": str(weights), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script.command(), cwd=folder, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+    saved: dict[str, torch.Tensor] = torch.load(weights, weights_only=True)
+    return done.stdout, saved
+
+
+@pytest.mark.timeout(210)
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.path)
+def test_a_script_does_what_it_says_and_ends_with_the_same_weights_each_time(script: Script, tmp_path: Path) -> None:
+    if script.needs:
+        pytest.importorskip(script.needs)
+    output, first = run(script, tmp_path / "first")
+    assert re.search(script.says, output), output
+    _, second = run(script, tmp_path / "second")
+    assert first.keys() == second.keys() and first
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_no_script_is_left_out() -> None:
+    files = {path.relative_to(SCRIPTS).as_posix() for path in SCRIPTS.rglob("*.py")}
+    assert files == {script.path for script in ALL}
+
+
+def test_no_script_knows_the_recorder() -> None:
+    assert not [path.name for path in SCRIPTS.rglob("*.py") if "gradtui" in path.read_text()]
