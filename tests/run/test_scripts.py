@@ -35,9 +35,9 @@ ALL = [
     Script("plain_loop.py", r"Finished Training\nAccuracy of the network on the 297 test images: [89]\d %"),
     Script("trainer_class.py", r"epoch 5/5 .* valid_acc (0\.9|1\.0)"),
     Script("subcommands.py", r"epoch 1 .* acc [89]\d\.\d\d%", words=("train", "--epochs", "2")),
-    Script("gan.py", r"\[4/5\]\[14/28\] Loss_D: \d"),
+    Script("gan.py", r"\[2/3\]\[14/28\] Loss_D: \d"),
     Script("rnn_manual.py", r"240/240 iterations .* loss  0\.\d\d "),
-    Script("ddp.py", r"world size 2\n[^$]*test accuracy 0\.[89]", launcher=TORCHRUN),
+    Script("ddp.py", r"(?s)world size 2\n.*test accuracy 0\.[89]", launcher=TORCHRUN),
     Script("autocast_bf16.py", r"logits torch\.bfloat16\ntest acc 0\.[89]"),
     Script("accumulate.py", r"Epoch 4 - avg_train_loss: 0\.[01]"),
     Script("lbfgs.py", r"Error u: \d\.\d+e-0[3-9]"),
@@ -48,8 +48,13 @@ ALL = [
     Script("manual_no_grad.py", r"train accuracy (0\.9|1\.0)"),
     Script("sick/vanishing.py", r"Epoch 4: loss=2\.3\d+ acc=0\.1"),
     Script("sick/nan.py", r"loss was first nan at step 30\n"),
-    Script("sick/nan_backward.py", r"step 19 .* finite: True\nstep 20 loss 0\.\d+ gradients finite: False\nstep 21 loss nan"),
-    Script("sick/frozen.py", r"unchanged: stem\.weight stem\.bias body\.weight body\.bias adapter\.weight adapter\.bias\n"),
+    Script(
+        "sick/nan_backward.py",
+        r"step 19 .* finite: True\nstep 20 loss 0\.\d+ gradients finite: False\nstep 21 loss nan",
+    ),
+    Script(
+        "sick/frozen.py", r"unchanged: stem\.weight stem\.bias body\.weight body\.bias adapter\.weight adapter\.bias\n"
+    ),
     Script("sick/dead.py", r"dead after training: 36 of 40\n"),
     Script("sick/too_fast.py", r"\n14 \d\.\d+e\+\d\d\n"),
 ]
@@ -74,9 +79,8 @@ def test_a_script_does_what_it_says_and_ends_with_the_same_weights_each_time(scr
     output, first = run(script, tmp_path / "first")
     assert re.search(script.says, output), output
     _, second = run(script, tmp_path / "second")
-    assert first.keys() == second.keys() and first
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}")
+    assert first
+    torch.testing.assert_close(second, first, rtol=0, atol=0, equal_nan=True)
 
 
 def test_no_script_is_left_out() -> None:
