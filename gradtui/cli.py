@@ -21,11 +21,12 @@ See how fast every layer of a neural network learns, live in the terminal.
   gradtui                     experiments and runs, to pick from
   gradtui train               train a deep net, and watch its layers
   gradtui compare remedies    train the same net with one remedy at a time, and say which one helped
+  gradtui run python …        record the training in any command of yours, unmodified
   gradtui attach              watch the newest run that is training, from any terminal
 """
 EPILOG = """\
 Runs live in $GRADTUI_DIR, or in your data folder; --dir names another place.
-To record a training of your own, add to your script:  recorder = gradtui.watch(model, optimizer)
+From a script of your own, without gradtui run:  recorder = gradtui.watch(model, optimizer)
 """
 FOLDER_HELP = "where runs live (default: $GRADTUI_DIR or your data folder)"
 
@@ -63,6 +64,7 @@ def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser.set_defaults(run=_home)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_train(commands, with_flags="train" in given)
+    _add_run(commands)
     _add_compare(commands, with_flags="compare" in given)
     _add_remedies(commands)
     _add_attach(commands)
@@ -138,6 +140,53 @@ def _add_compare(commands: Any, *, with_flags: bool) -> None:
     _add_viewer_flags(compare)
 
 
+RUN_DESCRIPTION = """\
+Record the trainings in any command that you have, unmodified:
+
+  gradtui run python train.py --epochs 90
+  gradtui run torchrun --nproc-per-node 8 train.py
+  gradtui run --watch python -m my_project.train       # with the viewer beside it
+  gradtui run --fail-on nan,exploding python train.py  # exit code 10 if the training falls ill
+
+Every Python process of the command is looked into when it imports torch; its optimizers, or the changes of its
+parameters, show what it trains. Exit code, signals and streams stay the command's own.
+"""
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="record the training in any command, unmodified: gradtui run python train.py",
+        description=RUN_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="gradtui run [options] COMMAND …",
+    )
+    run.add_argument("--every", type=int, metavar="K", help="measure each K-th step (default: as the budget allows)")
+    run.add_argument(
+        "--budget",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="of the time that measuring may cost (default: 0.01)",
+    )
+    run.add_argument(
+        "--layers",
+        action="append",
+        metavar="PATTERN",
+        help="record these layers only, e.g. 'encoder.*'; '!head*' leaves some out; may be given again",
+    )
+    run.add_argument("--name", help="what the run is called (default: the script's name)")
+    run.add_argument("--watch", action="store_true", help="open the viewer: in a pane beside it under tmux, else here")
+    run.add_argument(
+        "--fail-on",
+        metavar="FINDINGS",
+        help="end with exit code 10 if the run has one of these findings, e.g. nan,exploding; or any",
+    )
+    run.add_argument("--dir", metavar="FOLDER", default=argparse.SUPPRESS, help=FOLDER_HELP)
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, as you would type it")
+    run.set_defaults(run=_run)
+
+
 def _add_remedies(commands: Any) -> None:
     remedies = commands.add_parser(
         "remedies",
@@ -162,6 +211,7 @@ def _add_attach(commands: Any) -> None:
         help="an id from `gradtui runs`, the start of one, or a file; several are shown side by side, as is a "
         "comparison (NAME.compare)",
     )
+    attach.add_argument("--wait", action="store_true", help="wait for a run file that is not there yet")
     _add_viewer_flags(attach)
     attach.set_defaults(run=_attach)
 
@@ -213,6 +263,11 @@ def _attach(options: argparse.Namespace) -> int:
         return _view(options, newest=True)
     if len(options.names) == 1 and options.names[0].rstrip("/").endswith(".compare"):
         return _view(options, comparison=_comparison(options.names[0].rstrip("/"), folder))
+    if options.wait and len(options.names) == 1 and not Path(options.names[0]).exists():
+        from gradtui.launch import Awaited
+
+        path = Path(options.names[0]).absolute()
+        return _view(options, run=path, launch=Awaited(path))
     from gradtui.runfile.glance import RunGlance
 
     found = [find_run(name, folder) for name in options.names]
@@ -251,6 +306,12 @@ def _train(options: argparse.Namespace) -> int:
         print(launch.path.stem)
         return 0
     return _view(options, run=launch.path, launch=launch)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from gradtui.run_command import run_command
+
+    return run_command(options, _runs_folder(options), lambda **what: _view(options, **what))
 
 
 def _compare(options: argparse.Namespace) -> int:

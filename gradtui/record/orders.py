@@ -16,12 +16,12 @@ class Orders:
     """How to record, and where.
 
     `path` is the run file of the first process that trains; `ledger` a file to which each recording process adds the
-    path of its run, a line each.
+    path of its run, a line each, if anybody wants to know.
     """
 
     folder: str
     path: str
-    ledger: str
+    ledger: str | None = None
     every: int | None = None
     budget: float = 0.01
     layers: tuple[str, ...] = ("*",)
@@ -42,20 +42,34 @@ class Orders:
 
     def claim_path(self) -> Path | None:
         """The run file that was promised, for the first process to ask; None for the others, which take their own."""
+        path = Path(self.path)
         try:
-            os.close(os.open(f"{self.ledger}.claimed", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except OSError:
             return None
-        return Path(self.path)
+        if path.exists():
+            self._claim.unlink()
+            return None
+        return path
 
     def enter(self, path: Path) -> None:
-        """Add a run to the ledger."""
-        with Path(self.ledger).open("a", encoding="utf-8") as ledger:
-            ledger.write(f"{path}\n")
+        """Add a run to the ledger; it has its file now, so that nobody else will claim it."""
+        if path == Path(self.path):
+            self._claim.unlink(missing_ok=True)
+        if self.ledger is not None:
+            with Path(self.ledger).open("a", encoding="utf-8") as ledger:
+                ledger.write(f"{path}\n")
 
     def runs(self) -> list[Path]:
         """The runs in the ledger so far."""
+        if self.ledger is None:
+            return []
         try:
             return [Path(line) for line in Path(self.ledger).read_text(encoding="utf-8").splitlines()]
         except OSError:
             return []
+
+    @property
+    def _claim(self) -> Path:
+        return Path(f"{self.path}-claim")

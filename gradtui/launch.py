@@ -1,0 +1,145 @@
+"""`gradtui run`: starts somebody's command so that the trainings in it are recorded, and stays out of its way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradtui.errors import UsageError
+from gradtui.record.orders import Orders
+
+STARTUP = Path(__file__).parent / "record" / "startup"
+COMMAND_NOT_FOUND = 127  # as shells have it
+LAUNCHERS = (
+    "torchrun",
+    "accelerate",
+    "python",
+    "python3",
+    "uv",
+    "poetry",
+    "pipenv",
+    "env",
+    "nice",
+    "time",
+    "launch",
+    "run",
+)
+PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGWINCH")  # a terminal sends the others itself
+
+
+class CommandNotFoundError(UsageError):
+    """There is no such command."""
+
+    exit_code = COMMAND_NOT_FOUND
+
+
+@dataclass
+class Command:
+    """A command, and the environment in which the trainings in it are recorded."""
+
+    words: list[str]
+    orders: Orders
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """The run that its first training will write."""
+        return Path(self.orders.path).stem
+
+    def replace_this_process(self) -> None:
+        """Become the command: its exit code, signals and streams are its own. Does not return."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execvpe(self.words[0], self.words, self.environment)
+
+    def start(self, **streams: int) -> subprocess.Popen[bytes]:
+        """Start it as a child."""
+        return subprocess.Popen(self.words, env=self.environment, **streams)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run that somebody else's training will write; stands in for a training that was launched from here."""
+
+    path: Path
+
+    def trouble(self) -> str | None:
+        """Nobody here knows of any."""
+        return None
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Nor what it prints."""
+        return ()
+
+    def stop(self) -> None:
+        """It is not ours to stop."""
+
+
+def prepare(words: Sequence[str], folder: Path, *, name: str | None = None, every: int | None = None,
+            budget: float = 0.01, layers: Sequence[str] = ("*",), ledger: bool = False) -> Command:  # fmt: skip
+    """The command with what has to be said to its Python processes; a `ledger` will say which runs they made.
+
+    Raises:
+        UsageError: there is no command, or it cannot be found.
+    """
+    from gradtui.runfolder import new_run_path
+
+    if not words:
+        raise UsageError("give the command that trains: gradtui run python train.py")
+    words = list(words)
+    if shutil.which(words[0]) is None:
+        if not (words[0].endswith(".py") and Path(words[0]).is_file()):
+            raise CommandNotFoundError(f"there is no command {words[0]!r}: give it as you would without gradtui run")
+        words.insert(0, sys.executable)
+    orders = Orders(
+        folder=str(folder.absolute()),
+        path=str(new_run_path(name or name_of(words), folder).absolute()),
+        ledger=str(Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs") if ledger else None,
+        every=every,
+        budget=budget,
+        layers=tuple(layers),
+        name=name,
+    )
+    environment = {**os.environ, **orders.environment()}
+    before = os.environ.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *([before] if before else [])])
+    return Command(words, orders, environment)
+
+
+def name_of(words: Sequence[str]) -> str:
+    """What a run is called: the script or the module of the command, e.g. `train` of `torchrun --nnodes 1 train.py`."""
+    script = next((word for word in words if word.endswith(".py") and not word.startswith("-")), None)
+    if script is not None:
+        return Path(script).stem
+    if "-m" in words and words.index("-m") + 1 < len(words):
+        return words[words.index("-m") + 1].rpartition(".")[2]
+    plain = [Path(word).stem for word in words if not word.startswith("-") and "=" not in word]
+    return next((word for word in plain if word not in LAUNCHERS), "training")
+
+
+def wait_for(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the command, passing on signals; its exit code as a shell gives it."""
+    for number in (getattr(signal, name) for name in PASSED_ON if hasattr(signal, name)):
+        signal.signal(number, lambda signum, _: child.send_signal(signum))
+    # these come from the terminal to both: the command decides what they mean
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def end_as(code: int) -> int:
+    """End as the command did: killed by the same signal, if it was."""
+    if code > 128 and code - 128 in {int(number) for number in signal.valid_signals()}:
+        number = code - 128
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return code

@@ -1,0 +1,131 @@
+"""`gradtui run`: what is said before and after somebody's command, and where its viewer opens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gradtui.errors import GradtuiError, UsageError
+from gradtui.launch import Command, end_as, prepare, wait_for
+
+ILL = 10  # exit code if a run has a finding that --fail-on names
+NOTHING_RECORDED = 11  # exit code if there was nothing that --fail-on could look at
+
+View = Callable[..., int]
+
+
+def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
+    """Run the command; does not return where nothing is left to do after it."""
+    kinds = _kinds(options.fail_on)
+    if options.every is not None and options.every < 1:
+        raise UsageError(f"--every {options.every}: give a number of steps, 1 or more")
+    if not 0 < options.budget <= 1:
+        raise UsageError(f"--budget {options.budget:g}: give a share of the time, e.g. 0.01")
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    command = prepare(
+        words,
+        folder,
+        name=options.name,
+        every=options.every,
+        budget=options.budget,
+        layers=options.layers or ["*"],
+        ledger=bool(kinds),
+    )
+    if options.watch and "TMUX" not in os.environ:
+        code = _run_behind_viewer(command, view)
+    else:
+        if options.watch:
+            _open_pane(command)
+        _say(f"recording {command.run_id} from the first step on; `gradtui attach {_attach(command)}` shows it")
+        if not kinds:
+            command.replace_this_process()
+        code = wait_for(command.start())
+    if kinds and code == 0:
+        return _verdict(command.orders.runs(), kinds)
+    return end_as(code)
+
+
+def _kinds(text: str | None) -> frozenset[str]:
+    if text is None:
+        return frozenset()
+    from gradtui.diagnosis import KINDS
+
+    named = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in named if word not in KINDS and word != "any"]
+    if unknown or not named:
+        raise UsageError(f"--fail-on {text}: the findings are {', '.join(KINDS)}; or any")
+    return frozenset(KINDS if "any" in named else named)
+
+
+def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
+    """Look at the runs that were recorded; the exit code."""
+    from gradtui.diagnosis import diagnose_run
+
+    if not runs:
+        _say("nothing was recorded, so --fail-on had nothing to look at")
+        return NOTHING_RECORDED
+    code = 0
+    for path in runs:
+        for finding in diagnose_run(path):
+            if finding.kind in kinds:
+                code = ILL
+                _say(f"{path.stem}: {finding}")
+    return code
+
+
+def _open_pane(command: Command) -> None:
+    """The viewer in a pane of its own beside the command."""
+    viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", command.orders.path]
+    done = subprocess.run(["tmux", "split-window", "-h", "-d", *viewer], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GradtuiError(f"tmux opened no pane for the viewer: {done.stderr.strip()}; leave --watch out")
+
+
+def _run_behind_viewer(command: Command, view: View) -> int:
+    """The viewer here and the command behind it; its output goes to a log, and follows when the viewer is left."""
+    from gradtui.lab.launch import Launch
+    from gradtui.tui.terminal import check_terminal
+
+    check_terminal()
+    path = Path(command.orders.path)
+    log = path.with_suffix(".log")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        child = command.start(stdin=subprocess.DEVNULL, stdout=output.fileno(), stderr=output.fileno())
+    view(run=path, launch=Launch(path, log, child))
+    if child.poll() is None:
+        _say(f"{command.run_id} goes on; this is its output, which is also in {log}")
+    _follow(log, child)
+    return wait_for(child)
+
+
+def _follow(log: Path, child: subprocess.Popen[bytes]) -> None:
+    """Copy the command's output until it has ended."""
+    with log.open("rb") as output:
+        while True:
+            ended = child.poll() is not None
+            piece = output.read()
+            if piece:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            elif ended:
+                return
+            else:
+                time.sleep(0.1)
+
+
+def _attach(command: Command) -> str:
+    """What `gradtui attach` needs to find the run: its id where it looks by itself, else the file."""
+    from gradtui.runfolder import runs_folder
+
+    path = Path(command.orders.path)
+    return path.stem if path.parent == runs_folder().absolute() else str(path)
+
+
+def _say(text: str) -> None:
+    print(f"gradtui: {text}", file=sys.stderr, flush=True)
