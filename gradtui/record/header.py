@@ -31,12 +31,12 @@ def make_header(
     name: str,
     sampling: str,
     *,
-    command: Sequence[str] | None,
-    recipe: dict[str, Any] | None,
-    total_steps: int | None,
-    total_epochs: float | None,
-    takes_commands: Sequence[str],
-    log_file: str | None,
+    command: Sequence[str] | None = None,
+    recipe: dict[str, Any] | None = None,
+    total_steps: int | None = None,
+    total_epochs: float | None = None,
+    takes_commands: Sequence[str] = (),
+    log_file: str | None = None,
 ) -> Header:
     """The header of a run that starts now, in this process."""
     from gradtui import __version__

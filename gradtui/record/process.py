@@ -146,9 +146,7 @@ class ProcessWatch:
         from gradtui.record.watching import new_recorder
 
         orders = self._orders
-        recorder = new_recorder(
-            Sampling(orders.every, orders.budget), orders.name, orders.folder, orders.claim_path(), recipe=None
-        )
+        recorder = new_recorder(Sampling(orders.every, orders.budget), orders.name, orders.folder, orders.claim_path())
         if recorder.path is not None:
             orders.enter(recorder.path)
         return recorder
