@@ -31,3 +31,12 @@ class TerminalError(GradtuiError):
     """The viewer cannot draw where it was started."""
 
     exit_code = 5
+
+
+class ExtraMissingError(GradtuiError, ImportError):
+    """A library that an extra of gradtui installs is not there, or cannot be imported."""
+
+    exit_code = 6
+
+    def __init__(self, library: str, extra: str, cause: ImportError) -> None:
+        super().__init__(f"{library} cannot be imported ({cause}): pip install 'gradtui[{extra}]' installs it")

@@ -1,0 +1,252 @@
+"""What every callback does underneath: one recorder a fit, which ends with it, and never troubles it."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from gradtui.record.lifetime import how_it_ended
+from gradtui.record.recorder import Recorder, watch
+from gradtui.record.rows import in_words
+from gradtui.record.schedule import Sampling
+from gradtui.runfile import Outcome
+from gradtui.runfile.writer import say_on_stderr
+
+LEFT = "left before its end"  # the framework told of a begin, and never of an end
+ASKED = "asked to stop by a viewer"
+
+_open: list[FitRecording] = []
+_installed: list[bool] = []
+
+
+class FitRecording:
+    """Records one fit after another, a run each.
+
+    Whatever fails in here is told once, on stderr; the training does not notice. A copy, deep or pickled, has the
+    same options, and records nothing until its own fit begins.
+
+    Args:
+        options: `every`, `budget`, `update_every`, `name` and `folder`, as `gradtui.watch` has them.
+
+    Raises:
+        ValueError: `every`, `update_every` or `budget` is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int | None = None,
+        budget: float = 0.01,
+        update_every: int | None = None,
+        name: str | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        Sampling(every, budget, update_every)  # refused here, and not when a fit has loaded its data
+        self._options: dict[str, Any] = {
+            "every": every,
+            "budget": budget,
+            "update_every": update_every,
+            "name": name,
+            "folder": folder,
+        }
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._options
+
+    def __setstate__(self, options: dict[str, Any]) -> None:
+        self._options = dict(options)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.recorder: Recorder | None = None
+        self._if_freed: weakref.finalize[..., Any] | None = None
+        self._told = False
+        self._step = self._batches = 0
+        self._loss: Any = 0.0
+
+    @property
+    def stop_requested(self) -> bool:
+        """True once a viewer has asked this fit to stop."""
+        return self.recorder is not None and self.recorder.stop_requested
+
+    def begin(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Any],
+        *,
+        takes_commands: Sequence[str] = (),
+        total_steps: float | None = None,
+        total_epochs: float | None = None,
+    ) -> None:
+        """Record the fit that begins now; one that is still open ends."""
+        self.end("stopped", LEFT)
+        self._forget()
+        try:
+            if not optimizers:
+                say_on_stderr("the training has no optimizer: it is not recorded")
+                return
+            optimizer = plain_optimizer(optimizers[0])
+            recorder = watch(
+                plain_model(model),
+                optimizer,
+                **self._options,
+                takes_commands=takes_commands,
+                total_steps=_whole(total_steps),
+                total_epochs=_known(total_epochs),
+            )
+            self.recorder = recorder
+            if len(optimizers) > 1:
+                others = ", ".join(type(plain_optimizer(one)).__name__ for one in optimizers[1:])
+                recorder.event(
+                    "note", f"measured at the steps of the first optimizer, {type(optimizer).__name__}, not of {others}"
+                )
+            # of two finalizers the younger is called first: before the recorder's own, which would say "finished"
+            self._if_freed = weakref.finalize(optimizer, recorder.close, "stopped", LEFT)
+            self._if_freed.atexit = False
+            _look_after(self)
+        except Exception as error:
+            self._trouble(error)
+
+    def take_loss(self, loss: Any, epoch: float | None = None) -> None:
+        """Record the mean loss of a batch just processed, a number or a tensor, which is not waited for.
+
+        Losses of batches without a step of their own, of which the gradients accumulate, are averaged into the step
+        that ends them.
+        """
+        recorder = self.recorder
+        if recorder is None:
+            return
+        try:
+            if epoch is not None:
+                recorder.log(epoch=epoch)
+            if loss is None:
+                return
+            if recorder.step == self._step:
+                # a copy, for compiled training may use the memory again
+                self._loss = self._loss + (loss.detach().clone() if isinstance(loss, torch.Tensor) else loss)
+                self._batches += 1
+                return
+            self._step = recorder.step
+            if self._batches:
+                loss = (self._loss + loss) / (self._batches + 1)
+                self._loss, self._batches = 0.0, 0
+            recorder.log(loss=loss)
+        except Exception as error:
+            self._trouble(error)
+
+    def log(self, metrics: Mapping[str, Any], epoch: float | None = None) -> None:
+        """Record metrics under their own names; `loss` is that of the last step."""
+        if self.recorder is None:
+            return
+        try:
+            values: dict[str, Any] = {_parameter(name): value for name, value in metrics.items()}
+            if epoch is not None:
+                values["epoch"] = epoch
+            if values:
+                self.recorder.log(**values)
+        except Exception as error:
+            self._trouble(error)
+
+    def event(self, text: str) -> None:
+        """Note something in the run, in words."""
+        if self.recorder is not None:
+            self.recorder.event("note", text)
+
+    def end(self, outcome: Outcome | None = None, detail: str = "") -> None:
+        """End the run, if one is open; without an outcome it finished, or stopped if a viewer asked for that."""
+        recorder, self.recorder = self.recorder, None
+        if recorder is None:
+            return
+        if self._if_freed is not None:
+            self._if_freed.detach()
+        if self in _open:
+            _open.remove(self)
+        if outcome is None:
+            outcome, detail = ("stopped", ASKED) if recorder.stop_requested else ("finished", detail)
+        recorder.close(outcome, detail)
+
+    def end_by(self, error: BaseException | None) -> None:
+        """End the run, if one is open, as what `error` says."""
+        if error is None:
+            self.end("stopped", LEFT)
+        elif type(error).__name__ == "SIGTERMException":  # Lightning's; a SystemExit without a code
+            self.end("stopped", "terminated")
+        else:
+            self.end(*how_it_ended(error))
+
+    def _trouble(self, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            say_on_stderr(f"not all of this training is recorded: {in_words(error)}")
+
+
+Self = TypeVar("Self", bound="EndsWithBlock")
+
+
+class EndsWithBlock:
+    """For frameworks that tell no callback of an exception: `with` around the fit notes how it ended, at once.
+
+    Without it, the run ends when the process does, the next fit begins, or the optimizer is freed.
+    """
+
+    _recording: FitRecording
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._recording.end_by(error)
+
+
+def plain_optimizer(optimizer: Any) -> Any:
+    """The optimizer of PyTorch inside a framework's wrapper, whose `step` calls its hooks."""
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """The model inside what makes it data-parallel, so that its layers keep their names."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
+
+
+def _known(number: float | None) -> float | None:
+    return number if number is not None and 0 < number < float("inf") else None
+
+
+def _whole(number: float | None) -> int | None:
+    known = _known(number)
+    return None if known is None else int(known)
+
+
+def _parameter(name: Any) -> str:
+    # `Recorder.log` takes metrics as keywords, beside itself
+    return "self_" if name == "self" else str(name)
+
+
+def _look_after(recording: FitRecording) -> None:
+    _open.append(recording)
+    if not _installed:
+        _installed.append(True)
+        # registered after the recorder's own, and so called before it
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    if getattr(sys, "last_exc", None) or getattr(sys, "last_value", None):
+        return  # the recorder says how that ended it
+    for recording in list(_open):
+        recording.end("stopped", LEFT)

@@ -1,0 +1,114 @@
+"""Records what skorch fits: `NeuralNetClassifier(…, callbacks=[GradtuiCallback()])`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gradtui.callbacks.recording import EndsWithBlock, FitRecording
+from gradtui.errors import ExtraMissingError
+
+try:
+    from skorch.callbacks import Callback
+except ImportError as cause:
+    raise ExtraMissingError("skorch", "skorch", cause) from cause
+
+
+class GradtuiCallback(EndsWithBlock, Callback):
+    """Records each fit of a net as a run: losses, epochs, and the scores of the net's history, under their names.
+
+    A viewer's wish to stop raises `KeyboardInterrupt` at the end of a batch, after which skorch ends the fit in order.
+    skorch tells no callback of other exceptions: `with GradtuiCallback() as callback:` around `fit` notes them at once;
+    without that, the run ends when the process does, the next fit begins, or the net is freed. Clones, as of a grid
+    search, record runs of their own.
+
+    Args:
+        every: measure each so many steps; None measures as often as `budget` allows.
+        budget: the share of the time that measuring may cost.
+        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
+        name: what the runs are called; the script's name by default.
+        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: int | None = None,
+        budget: float = 0.01,
+        update_every: int | None = None,
+        name: str | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        # nothing but parameters ends without an underscore, and none is changed here: so a clone is equal
+        self.every = every
+        self.budget = budget
+        self.update_every = update_every
+        self.name = name
+        self.folder = folder
+
+    def initialize(self) -> GradtuiCallback:
+        """Take the parameters as they are now; raises `ValueError` if one is out of range."""
+        if hasattr(self, "recording_"):
+            self.recording_.end_by(None)
+        self.recording_: FitRecording = FitRecording(**self.get_params())
+        self._logged_ = 0
+        return self
+
+    @property
+    def _recording(self) -> FitRecording:  # type: ignore[override]
+        if not hasattr(self, "recording_"):
+            self.initialize()
+        return self.recording_
+
+    @property
+    def recorder(self) -> Any:
+        """The recorder of the fit that runs; None outside of one."""
+        return self._recording.recorder
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:  # noqa: N803
+        """Begin a run."""
+        before = len(net.history)  # epochs of earlier calls of `partial_fit`
+        self._logged_, self._validates_ = before, False
+        self._recording.begin(
+            net.module_,
+            [getattr(net, f"{name}_") for name in net._optimizers],
+            takes_commands=["stop"],
+            total_epochs=before + net.max_epochs,
+        )
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
+        """Log the epoch before, whose scores are complete now; the net's history has a new one already."""
+        self._validates_ = dataset_valid is not None
+        self._log_epochs(net, len(net.history) - 1)
+        self._recording.log({}, len(net.history) - 1)
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
+        """Take the loss of a step, and stop if a viewer asked for it."""
+        if not training:
+            return
+        self._recording.take_loss(kwargs.get("loss"))
+        if self._recording.stop_requested:
+            raise KeyboardInterrupt
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:  # noqa: N803
+        """End the run. skorch swallows a Ctrl-C before: the last epoch is incomplete then."""
+        complete = not len(net.history) or self._is_complete(net.history[-1])
+        self._log_epochs(net, len(net.history) if complete else len(net.history) - 1)
+        if complete or self._recording.stop_requested:
+            self._recording.end()
+        else:
+            self._recording.end("stopped", "interrupted")
+
+    def _is_complete(self, epoch: Any) -> bool:
+        return "train_batch_count" in epoch and (not self._validates_ or "valid_batch_count" in epoch)
+
+    def _log_epochs(self, net: Any, until: int) -> None:
+        for index in range(self._logged_, until):
+            scores = {name: value for name, value in net.history[index].items() if _is_score(name, value)}
+            self._recording.log(scores, index + 1)
+        self._logged_ = max(self._logged_, until)
+
+
+def _is_score(name: str, value: Any) -> bool:
+    """True for the numbers of an epoch's history, and not for counts, whether a score is the best, and events."""
+    return isinstance(value, float) and name != "dur" and not name.startswith("event_")
