@@ -62,6 +62,33 @@ def test_the_recorder_draws_nothing() -> None:
     assert not loaded & {"textual", "rich", "plotext"}
 
 
+FRAMEWORKS = ["lightning", "transformers", "accelerate", "skorch"]
+
+
+def test_naming_the_callbacks_loads_no_framework() -> None:
+    loaded = loaded_after("import gradtui.callbacks")
+    assert not loaded & (HEAVY | {*FRAMEWORKS, "pytorch_lightning"})
+
+
+def test_a_missing_framework_is_told_in_one_line() -> None:
+    code = f"""
+import sys
+frameworks = {FRAMEWORKS}
+sys.modules.update(dict.fromkeys([*frameworks, "pytorch_lightning"]))  # None: cannot be imported
+import gradtui.callbacks
+from gradtui.errors import GradtuiError
+for framework in frameworks:
+    try:
+        getattr(gradtui.callbacks, framework)
+    except GradtuiError as error:
+        assert isinstance(error, ImportError) and len(str(error).splitlines()) == 1
+        assert f"pip install 'gradtui[{{framework}}]'" in str(error), error
+    else:
+        raise AssertionError(framework)
+"""
+    loaded_after(code)
+
+
 def test_pretrain_stands_alone() -> None:
     assert not loaded_after(import_all("pretrain")) & {"gradtui", "textual"}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
-import warnings
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +15,31 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from tests.callbacks.nets import (
     ask_to_stop,
     ending,
-    images_and_labels,
     only_run,
     runs_of,
     same,
-    small_net,
     weights_of,
 )
 
-pl = pytest.importorskip("lightning.pytorch", reason="needs Lightning: pip install 'gradtui[lightning]'")
-
-from lightning.pytorch.utilities.exceptions import SIGTERMException  # noqa: E402
-
-from gradtui.callbacks.lightning import GradtuiCallback  # noqa: E402
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.usefixtures("quiet"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def quiet() -> None:
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+@pytest.fixture(scope="module")
+def kit() -> Any:
+    pytest.importorskip("lightning.pytorch", reason="needs Lightning: pip install 'gradtui[lightning]'")
+    from tests.callbacks import lightning_kit
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return lightning_kit
 
 
-class Classifier(pl.LightningModule):  # type: ignore[misc]
-    def __init__(self, fails_at: int | None = None, error: type[BaseException] = ValueError) -> None:
-        super().__init__()
-        self.net = small_net()
-        self.fails_at, self.error = fails_at, error
-        self.losses: list[float] = []
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.fails_at is not None and self.global_step == self.fails_at:
-            raise self.error("a bad batch")
-        loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-        self.losses.append(loss.item())
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-
-
-def loader() -> DataLoader[Any]:
-    return DataLoader(TensorDataset(*images_and_labels()), batch_size=8)
-
-
-def trainer_with(callback: Any, folder: Path, **more: Any) -> Any:
-    settings: dict[str, Any] = {
-        "max_epochs": 2,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
-    }
-    return pl.Trainer(callbacks=[callback] if callback else [], **{**settings, **more})
-
-
-def fit(model: Any, callback: Any, folder: Path, **more: Any) -> Any:
-    trainer = trainer_with(callback, folder, **more)
-    trainer.fit(model, loader(), loader())
-    return trainer
-
-
-def test_a_fit_is_a_run_with_layers_losses_epochs_and_metrics(runs_in_tmp, tmp_path):
-    model = Classifier()
-    trainer = fit(model, GradtuiCallback(every=1, name="digits"), tmp_path)
+def test_a_fit_is_a_run_with_layers_losses_epochs_and_metrics(kit, runs_in_tmp, tmp_path):
+    model = kit.Classifier()
+    trainer = kit.fit(model, kit.GradtuiCallback(every=1, name="digits"), tmp_path)
     run = only_run(runs_in_tmp)
     assert ending(run) == ("finished", "")
     assert (run.header.name, run.header.total_epochs, run.header.total_steps) == ("digits", 2, 6)
@@ -112,13 +59,13 @@ def test_a_fit_is_a_run_with_layers_losses_epochs_and_metrics(runs_in_tmp, tmp_p
 @pytest.mark.xfail(
     strict=False, reason="Lightning's closure computes the gradients after the optimizer's pre-step hook"
 )
-def test_gradients_are_those_of_autograd(runs_in_tmp, tmp_path):
-    class WithNorms(Classifier):
+def test_gradients_are_those_of_autograd(kit, runs_in_tmp, tmp_path):
+    class WithNorms(kit.Classifier):
         def on_after_backward(self) -> None:
             norms.append(float(self.net[0].bias.grad.norm()))
 
     norms: list[float] = []
-    fit(WithNorms(), GradtuiCallback(every=1), tmp_path)
+    kit.fit(WithNorms(), kit.GradtuiCallback(every=1), tmp_path)
     run = only_run(runs_in_tmp)
     column = [measure.name for measure in run.measures].index("bias_grad_norm")
     np.testing.assert_allclose(run.last(99).measures[:, 0, column], norms, rtol=1e-5)
@@ -126,16 +73,16 @@ def test_gradients_are_those_of_autograd(runs_in_tmp, tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"every": 1, "update_every": 1}])
 @pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}])
-def test_weights_are_the_same_with_and_without(options, settings, tmp_path):
-    plain, watched = Classifier(), Classifier()
-    fit(plain, None, tmp_path, **settings)
-    fit(watched, GradtuiCallback(**options), tmp_path, **settings)
+def test_weights_are_the_same_with_and_without(kit, options, settings, tmp_path):
+    plain, watched = kit.Classifier(), kit.Classifier()
+    kit.fit(plain, None, tmp_path, **settings)
+    kit.fit(watched, kit.GradtuiCallback(**options), tmp_path, **settings)
     assert same(weights_of(plain), weights_of(watched))
 
 
-def test_losses_of_accumulated_batches_are_averaged(runs_in_tmp, tmp_path):
-    model = Classifier()
-    fit(model, GradtuiCallback(every=1), tmp_path, accumulate_grad_batches=3)
+def test_losses_of_accumulated_batches_are_averaged(kit, runs_in_tmp, tmp_path):
+    model = kit.Classifier()
+    kit.fit(model, kit.GradtuiCallback(every=1), tmp_path, accumulate_grad_batches=3)
     rows = only_run(runs_in_tmp).last(99)
     np.testing.assert_allclose(rows.loss, np.mean(np.reshape(model.losses, (2, 3)), axis=1), rtol=1e-6)
 
@@ -145,36 +92,38 @@ def test_losses_of_accumulated_batches_are_averaged(runs_in_tmp, tmp_path):
     [
         (ValueError, ValueError, ("failed", "ValueError: a bad batch")),
         (KeyboardInterrupt, SystemExit, ("stopped", "interrupted")),
-        (SIGTERMException, SIGTERMException, ("stopped", "terminated")),
+        ("SIGTERMException", "SIGTERMException", ("stopped", "terminated")),
     ],
 )
-def test_an_exception_ends_the_run_as_what_it_is(error, left_by, expected, runs_in_tmp, tmp_path, monkeypatch):
+def test_an_exception_ends_the_run_as_what_it_is(kit, error, left_by, expected, runs_in_tmp, tmp_path, monkeypatch):
     monkeypatch.setattr("signal.signal", lambda *_: None)  # after Ctrl-C Lightning ignores any further one
+    if error == "SIGTERMException":
+        error = left_by = kit.SIGTERMException
     with pytest.raises(left_by):
-        fit(Classifier(fails_at=2, error=error), GradtuiCallback(every=1), tmp_path)
+        kit.fit(kit.Classifier(fails_at=2, error=error), kit.GradtuiCallback(every=1), tmp_path)
     run = only_run(runs_in_tmp)
     assert ending(run) == expected and run.last(99).step.tolist()[:2] == [1, 2]
 
 
-def test_two_fits_are_two_runs(runs_in_tmp, tmp_path):
-    callback = GradtuiCallback(every=1)
-    trainer = trainer_with(callback, tmp_path)
-    model = Classifier()
-    trainer.fit(model, loader())
+def test_two_fits_are_two_runs(kit, runs_in_tmp, tmp_path):
+    callback = kit.GradtuiCallback(every=1)
+    trainer = kit.trainer_with(callback, tmp_path)
+    model = kit.Classifier()
+    trainer.fit(model, kit.loader())
     trainer.fit_loop.max_epochs = 4
-    trainer.fit(model, loader())
+    trainer.fit(model, kit.loader())
     first, second = runs_of(runs_in_tmp)
     assert ending(first) == ending(second) == ("finished", "")
     assert first.span() == second.span() == (1, 6)
     assert second.last(1).epoch[0] == pytest.approx(3 + 2 / 3)
 
 
-def test_a_resumed_fit_goes_on_with_its_epochs(runs_in_tmp, tmp_path):
-    fit(Classifier(), GradtuiCallback(every=1), tmp_path).save_checkpoint(tmp_path / "half.ckpt")
-    whole, resumed = Classifier(), Classifier()
-    fit(whole, None, tmp_path, max_epochs=4)
-    trainer = trainer_with(GradtuiCallback(every=1), tmp_path, max_epochs=4)
-    trainer.fit(resumed, loader(), loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+def test_a_resumed_fit_goes_on_with_its_epochs(kit, runs_in_tmp, tmp_path):
+    kit.fit(kit.Classifier(), kit.GradtuiCallback(every=1), tmp_path).save_checkpoint(tmp_path / "half.ckpt")
+    whole, resumed = kit.Classifier(), kit.Classifier()
+    kit.fit(whole, None, tmp_path, max_epochs=4)
+    trainer = kit.trainer_with(kit.GradtuiCallback(every=1), tmp_path, max_epochs=4)
+    trainer.fit(resumed, kit.loader(), kit.loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
     assert same(weights_of(whole), weights_of(resumed))
     run = runs_of(runs_in_tmp)[1]
     assert (run.header.total_steps, run.header.total_epochs) == (6, 4)
@@ -182,23 +131,23 @@ def test_a_resumed_fit_goes_on_with_its_epochs(runs_in_tmp, tmp_path):
     assert rows.epoch.min() == 2 and rows.step.tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_viewer_can_stop_the_fit(runs_in_tmp, tmp_path):
-    class Asks(pl.Callback):
+def test_a_viewer_can_stop_the_fit(kit, runs_in_tmp, tmp_path):
+    class Asks(kit.pl.Callback):
         def on_train_batch_start(self, trainer, *_):
             if trainer.global_step == 4:
                 ask_to_stop(callback.recorder)
 
-    callback = GradtuiCallback(every=1)
-    trainer = trainer_with(callback, tmp_path, max_epochs=50)
+    callback = kit.GradtuiCallback(every=1)
+    trainer = kit.trainer_with(callback, tmp_path, max_epochs=50)
     trainer.callbacks.append(Asks())
-    trainer.fit(Classifier(), loader())
+    trainer.fit(kit.Classifier(), kit.loader())
     run = only_run(runs_in_tmp)
     assert ending(run)[0] == "stopped" and "viewer" in ending(run)[1]
     assert run.span() == (1, 5) and run.header.takes_commands == ["stop"]
 
 
-def test_of_several_optimizers_the_first_is_measured_and_the_others_are_named(runs_in_tmp, tmp_path):
-    class TwoOptimizers(Classifier):
+def test_of_several_optimizers_the_first_is_measured_and_the_others_are_named(kit, runs_in_tmp, tmp_path):
+    class TwoOptimizers(kit.Classifier):
         automatic_optimization = False
 
         def training_step(self, batch, batch_idx):
@@ -214,54 +163,66 @@ def test_of_several_optimizers_the_first_is_measured_and_the_others_are_named(ru
 
     model = TwoOptimizers()
     model.automatic_optimization = False
-    fit(model, GradtuiCallback(every=1), tmp_path)
+    kit.fit(model, kit.GradtuiCallback(every=1), tmp_path)
     run = only_run(runs_in_tmp)
     assert run.span() == (1, 6) and np.isfinite(run.last(9).loss).all()
     assert any("SGD" in event.text and "Adam" in event.text for event in run.events())
 
 
-def test_other_stages_record_nothing(runs_in_tmp, tmp_path):
-    trainer = trainer_with(GradtuiCallback(), tmp_path)
-    trainer.validate(Classifier(), loader(), verbose=False)
+def test_other_stages_record_nothing(kit, runs_in_tmp, tmp_path):
+    trainer = kit.trainer_with(kit.GradtuiCallback(), tmp_path)
+    trainer.validate(kit.Classifier(), kit.loader(), verbose=False)
     assert not runs_of(runs_in_tmp)
 
 
-def test_copies_and_pickles_have_the_options_and_no_recorder(runs_in_tmp, tmp_path):
-    class Copies(pl.Callback):
+def test_copies_and_pickles_have_the_options_and_no_recorder(kit, runs_in_tmp, tmp_path):
+    class Copies(kit.pl.Callback):
         def on_train_batch_end(self, *_):
             copies.append(copy.deepcopy(callback))
             copies.append(pickle.loads(pickle.dumps(callback)))
 
     copies: list[Any] = []
-    callback = GradtuiCallback(every=1, name="first")
-    trainer = trainer_with(callback, tmp_path, max_epochs=1)
+    callback = kit.GradtuiCallback(every=1, name="first")
+    trainer = kit.trainer_with(callback, tmp_path, max_epochs=1)
     trainer.callbacks.append(Copies())
-    trainer.fit(Classifier(), loader())
+    trainer.fit(kit.Classifier(), kit.loader())
     assert all(one.recorder is None for one in copies)
-    fit(Classifier(), copies[-1], tmp_path, max_epochs=1)
+    kit.fit(kit.Classifier(), copies[-1], tmp_path, max_epochs=1)
     assert [run.header.name for run in runs_of(runs_in_tmp)] == ["first", "first"]
 
 
-def test_a_run_that_cannot_be_made_changes_nothing(tmp_path, capsys):
+def test_a_run_that_cannot_be_made_changes_nothing(kit, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
-    plain, watched = Classifier(), Classifier()
-    fit(plain, None, tmp_path)
-    fit(watched, GradtuiCallback(folder=tmp_path / "file"), tmp_path)
+    plain, watched = kit.Classifier(), kit.Classifier()
+    kit.fit(plain, None, tmp_path)
+    kit.fit(watched, kit.GradtuiCallback(folder=tmp_path / "file"), tmp_path)
     assert same(weights_of(plain), weights_of(watched))
     assert capsys.readouterr().err.count("gradtui:") == 1
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"budget": 2.0}])
-def test_options_out_of_range_are_refused_at_once(wrong):
+def test_options_out_of_range_are_refused_at_once(kit, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        GradtuiCallback(**wrong)
+        kit.GradtuiCallback(**wrong)
 
 
-def test_pytorch_lightning_is_served_too(tmp_path):
+def test_the_callback_is_of_the_lightning_in_use(kit, monkeypatch):
+    from gradtui.callbacks.lightning import _base
+
+    class Callback:
+        pass
+
+    assert issubclass(kit.GradtuiCallback, kit.pl.Callback)
+    module = types.ModuleType("pytorch_lightning")
+    module.Callback = Callback
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", module)
+    monkeypatch.delitem(sys.modules, "lightning.pytorch")
+    assert _base() is Callback
+
+
+@pytest.mark.slow
+def test_pytorch_lightning_is_served_too():
     pytest.importorskip("pytorch_lightning", reason="needs the package pytorch_lightning")
-    import subprocess
-    import sys
-
     script = """
 import sys
 import pytorch_lightning

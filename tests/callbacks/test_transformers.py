@@ -9,20 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from tests.callbacks.nets import (
     ask_to_stop,
     ending,
-    images_and_labels,
     metrics_of,
     only_run,
     runs_of,
     same,
-    small_net,
     weights_of,
 )
+from tests.callbacks.transformers_kit import Classifier, examples
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'gradtui[transformers]'")
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate: pip install 'gradtui[transformers]'")
@@ -30,25 +27,6 @@ pytest.importorskip("accelerate", reason="the Trainer needs accelerate: pip inst
 from gradtui.callbacks.transformers import GradtuiCallback  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Classifier(nn.Module):
-    def __init__(self, fails_at: int | None = None, error: type[BaseException] = ValueError) -> None:
-        super().__init__()
-        self.net = small_net()
-        self.fails_at, self.error, self.calls = fails_at, error, 0
-
-    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.training:
-            self.calls += 1
-            if self.calls == self.fails_at:
-                raise self.error("a bad batch")
-        logits = self.net(x)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-def examples() -> list[dict[str, torch.Tensor]]:
-    return [{"x": image, "labels": label} for image, label in zip(*images_and_labels(), strict=True)]
 
 
 def trainer_with(callbacks: list[Any], folder: Path, model: Any = None, **more: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gradtui import runs
 from gradtui.lab.plan import Plan
 from gradtui.lab.recipe import Recipe
 from tests.end_to_end.terminal import Terminal
@@ -28,7 +29,7 @@ EXAMPLES = [block for language, block in BLOCKS if language == "python"]
 
 
 def test_the_readme_holds_what_these_tests_look_for() -> None:
-    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 3
+    assert len(COMMANDS) >= 8 and len(EXAMPLES) == 4
 
 
 def check_comparison(words: list[str], folder: Path) -> None:
@@ -90,7 +91,7 @@ def test_command(
 def test_recording_ones_own_training(runs_in_tmp: Path) -> None:
     import torch
 
-    from gradtui import open_run, runs
+    from gradtui import open_run
 
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     names = {
@@ -106,12 +107,25 @@ def test_recording_ones_own_training(runs_in_tmp: Path) -> None:
         assert len(reader.newer(0)) >= 1
 
 
+@pytest.mark.parametrize("line", [line for line in EXAMPLES[1].splitlines() if " = " in line])
+def test_recording_with_a_framework(line: str, runs_in_tmp: Path, tmp_path: Path) -> None:
+    from tests.callbacks import as_in_readme
+
+    (framework,) = re.findall(r"gradtui\.callbacks\.(\w+)\.", line)
+    pytest.importorskip(framework, reason=f"needs pip install 'gradtui[{framework}]'")
+    names = as_in_readme.before(framework, tmp_path)
+    exec(EXAMPLES[1].splitlines()[0] + "\n" + line, names)
+    as_in_readme.after(framework, names)
+    (run,) = runs(runs_in_tmp)
+    assert run.status is not None and run.status.state == "finished" and run.layers == 2
+
+
 def test_pretraining_in_a_script() -> None:
     import torch
 
     names: dict[str, object] = {}
     torch.manual_seed(0)
-    exec(EXAMPLES[1], names)
+    exec(EXAMPLES[2], names)
     net, data = names["net"], names["data"]
     with torch.no_grad():
         guessed = net(torch.from_numpy(data.test.images)).argmax(dim=1)  # type: ignore[operator, attr-defined]
@@ -120,8 +134,8 @@ def test_pretraining_in_a_script() -> None:
 
 def test_reading_a_run_without_gradtui(runs_in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(runs_in_tmp / "one.gradtui", steps=3).path
-    assert "gradtui" not in EXAMPLES[2]
-    exec(EXAMPLES[2], {"path": path})
+    assert "gradtui" not in EXAMPLES[3]
+    exec(EXAMPLES[3], {"path": path})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[2].startswith("3 ")
     assert repr(speeds(3, 4)[0, 0]) in lines[2]
