@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.callbacks.nets import (
     ask_to_stop,
@@ -157,3 +158,18 @@ def test_the_class_itself_can_be_given(runs_in_tmp, tmp_path):
 def test_an_evaluation_alone_records_nothing(runs_in_tmp, tmp_path):
     trainer_with([GradtuiCallback()], tmp_path).evaluate()
     assert not runs_of(runs_in_tmp)
+
+
+def test_in_several_processes_the_first_records_and_takes_no_commands(runs_in_tmp, tmp_path):
+    from types import SimpleNamespace
+
+    model = Classifier()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    arguments = SimpleNamespace(world_size=2, max_steps=5, num_train_epochs=1)
+    for is_first in (False, True):
+        callback = GradtuiCallback()
+        state = transformers.TrainerState(is_world_process_zero=is_first, max_steps=5)
+        callback.on_train_begin(arguments, state, None, model=model, optimizer=optimizer)
+        assert (callback.recorder is not None) == is_first
+        callback.on_train_end(arguments, state, None)
+    assert only_run(runs_in_tmp).header.takes_commands == []
