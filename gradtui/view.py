@@ -92,26 +92,26 @@ class History:
     def __init__(self, layers: int, measures: int, buckets: int = BUCKETS) -> None:
         self._limit = buckets
         self._stride = 1
-        step, number = np.empty(0, np.int64), np.empty(0)
+        count, number = np.empty(0, np.int64), np.empty(0)
         measured = np.empty((0, layers, measures), np.float32)
-        self._parts = Envelope(step, step, *(number,) * 5, *(measured,) * 3)
+        self._parts = Envelope(*(count,) * 3, *(number,) * 5, *(measured,) * 3)
         self._rest = self._parts
 
     def add_rows(self, rows: Rows) -> None:
         """Take newer recorded steps."""
         if len(rows):
-            self.add(Envelope.of_rows(rows), 1)
+            self.add(Envelope.of_rows(rows))
 
-    def add(self, envelope: Envelope, rows_each: int) -> None:
-        """Take newer stretches that cover `rows_each` recorded steps each."""
-        if not len(self._parts):
-            self._stride = max(self._stride, rows_each)
+    def add(self, envelope: Envelope) -> None:
+        """Take newer stretches; a wide one may fill more than a bucket by itself."""
+        if not len(self._parts) and len(envelope):
+            self._stride = max(self._stride, int(envelope.rows.max()))
         waiting = Envelope.join([self._rest, envelope])
-        while len(waiting) >= (group := max(1, self._stride // rows_each)):
+        while ends := _full(waiting.rows, self._stride):
             # filled to the brim exactly, so that an even number is there to be merged in pairs
-            take = group * min(len(waiting) // group, self._limit - len(self._parts))
-            self._parts = Envelope.join([self._parts, waiting.part(0, take).merged(group)])
-            waiting = waiting.part(take, len(waiting))
+            ends = ends[: self._limit - len(self._parts)]
+            self._parts = Envelope.join([self._parts, waiting.part(0, ends[-1]).grouped(ends)])
+            waiting = waiting.part(ends[-1], len(waiting))
             if len(self._parts) == self._limit:
                 self._parts = self._parts.merged(2)
                 self._stride *= 2
@@ -130,6 +130,13 @@ class History:
             parts.loss_mean,
             np.isinf(parts.loss_maximum),
         )
+
+
+def _full(rows: npt.NDArray[np.int64], stride: int) -> list[int]:
+    """Where buckets of `stride` recorded steps end, among stretches that hold so many `rows`."""
+    filled = rows.cumsum() // stride
+    ends: list[int] = (np.flatnonzero(np.diff(filled, prepend=0)) + 1).tolist()
+    return ends
 
 
 def known(values: FloatArray) -> tuple[float | None, ...]:

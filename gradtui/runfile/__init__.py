@@ -1,13 +1,15 @@
 """The run file: one SQLite database a run, one writer, any number of readers.
 
-| module     | what it holds                                                          |
-| ---------- | ---------------------------------------------------------------------- |
-| `schema`   | the tables, and the records that need no numpy                         |
-| `blocks`   | the measures as numpy arrays                                           |
-| `writer`   | `RunWriter`, used by the recorder inside the training process          |
-| `glance`   | `RunGlance`: what a list of runs shows; `request`: asking a training   |
-| `reader`   | `RunReader`, used by viewers: newer rows, a thinned overview, a window |
-| `liveness` | whether a run is live, done or died                                    |
+| module      | what it holds                                                          |
+| ----------- | ---------------------------------------------------------------------- |
+| `schema`    | the tables, and the records that need no numpy                         |
+| `blocks`    | the measures as numpy arrays                                           |
+| `writer`    | `RunWriter`, used by the recorder inside the training process          |
+| `thinning`  | what is kept of a run, so that its file stays small however long it is |
+| `stretches` | the overview: steps folded, by twos and twos, while they are written   |
+| `glance`    | `RunGlance`: what a list of runs shows; `request`: asking a training   |
+| `reader`    | `RunReader`, used by viewers: newer rows, a thinned overview, a window |
+| `liveness`  | whether a run is live, done or died                                    |
 
 Only numpy and the standard library are needed, here and to read a run file without gradtui. Each name is loaded when
 it is first used, so that a list of runs loads no numpy, a viewer no writer, and a training no reader.
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
     from gradtui.runfile.reader import RunReader, open_run
     from gradtui.runfile.schema import SCHEMA_VERSION, Event, Header, Layer, Measure, Outcome
+    from gradtui.runfile.thinning import Limits
     from gradtui.runfile.writer import RunWriter
 
 _HOME = {
@@ -31,6 +34,7 @@ _HOME = {
     "liveness": ("Status",),
     "reader": ("RunReader", "open_run"),
     "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome", "Pictures"),
+    "thinning": ("Limits",),
     "writer": ("RunWriter",),
 }
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "Event",
     "Header",
     "Layer",
+    "Limits",
     "Measure",
     "NeuronGrads",
     "Outcome",

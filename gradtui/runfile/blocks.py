@@ -45,13 +45,14 @@ class Rows:
 class Envelope:
     """Stretches of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
 
-    A stretch with a NaN has NaN as its largest value and as its mean, so that no spike is lost by thinning. `minimum`,
-    `maximum` and `mean` are [stretches, layers, measures], the rest is [stretches]. A loss is NaN where none is known;
-    `loss_maximum` is infinite where one was NaN.
+    `rows` says how many recorded steps each of them holds. A stretch with a NaN has NaN as its largest value and as its
+    mean, so that no spike is lost by thinning. `minimum`, `maximum` and `mean` are [stretches, layers, measures], the
+    rest is [stretches]. A loss is NaN where none is known; `loss_maximum` is infinite where one was NaN.
     """
 
     first_step: npt.NDArray[np.int64]
     last_step: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
     epoch: DoubleArray
     time: DoubleArray
     loss_minimum: DoubleArray
@@ -69,7 +70,8 @@ class Envelope:
         """Each recorded step a stretch of its own."""
         loss, measures = rows.loss, rows.measures
         largest = np.where(rows.loss_known & np.isnan(loss), np.inf, loss)
-        return cls(rows.step, rows.step, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
+        ones = np.ones(len(rows), np.int64)
+        return cls(rows.step, rows.step, ones, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
 
     @classmethod
     def join(cls, parts: Sequence[Envelope]) -> Envelope:
@@ -98,6 +100,7 @@ class Envelope:
         return Envelope(
             self.first_step[::group],
             self.last_step[last],
+            self.rows.reshape(-1, group).sum(axis=1),
             self.epoch[last],
             self.time[last],
             loss_low,
@@ -106,6 +109,16 @@ class Envelope:
             low,
             high,
             mean,
+        )
+
+    def grouped(self, ends: Sequence[int]) -> Envelope:
+        """Neighbours as one stretch, each group up to before one of `ends`; at least one group."""
+        starts = [0, *ends[:-1]]
+        sizes = {end - start for start, end in zip(starts, ends, strict=True)}
+        if len(sizes) == 1:
+            return self.merged(sizes.pop())
+        return Envelope.join(
+            [self.part(start, end).merged(end - start) for start, end in zip(starts, ends, strict=True)]
         )
 
 
@@ -180,6 +193,11 @@ def pad_layers(blobs: list[bytes | None], layers: int, measures: int) -> FloatAr
             values = np.frombuffer(blob[: 4 * (len(blob) // 4)], "<f4")[:width]
             row[: len(values)] = values
     return block.reshape(len(blobs), layers, measures)
+
+
+def block_of(blobs: Sequence[bytes], measures: int) -> FloatArray:
+    """BLOBs of one length as [rows, layers, measures]."""
+    return np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), -1, measures)
 
 
 def as_pictures(step: int, name: str, layer: str, values: FloatArray) -> Pictures:

@@ -18,6 +18,7 @@ from gradtui.runfile.liveness import Status, judge
 from gradtui.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, Header
 
 SQLITE_MAGIC = b"SQLite format 3\0"
+LOSS_WITHIN = 4096  # recorded steps in which the last loss is sought: a run without any need not be read whole
 Self = TypeVar("Self", bound="RunGlance")
 
 
@@ -33,7 +34,7 @@ class RunGlance:
         self._connection = _connect(path)
         try:
             with self._reading():
-                self._check_identity()
+                self.version = self._check_identity()
                 self.header = _header(dict(self._all("SELECT key, value FROM header")))
         except RunFileError:
             self._connection.close()
@@ -90,9 +91,10 @@ class RunGlance:
         return None if first is None else (int(first), int(last))
 
     def last_loss(self) -> float | None:
-        """The loss of the newest step that has one."""
+        """The loss of the newest step that has one; None if it is long ago."""
+        newest = f"SELECT loss FROM steps ORDER BY step DESC LIMIT {LOSS_WITHIN}"
         with self._reading():
-            found = self._one("SELECT loss FROM steps WHERE loss IS NOT NULL ORDER BY step DESC LIMIT 1")
+            found = self._one(f"SELECT loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT 1")
         return None if found is None else float(found[0])
 
     def last_accuracy(self) -> float | None:
@@ -107,7 +109,7 @@ class RunGlance:
             found = self._one("SELECT count(*) FROM layers")
         return int(found[0]) if found else 0
 
-    def _check_identity(self) -> None:
+    def _check_identity(self) -> int:
         (application,) = self._one("PRAGMA application_id") or (0,)
         if application != APPLICATION_ID:
             raise RunFileError(f"{self.path} is an SQLite database but not a gradtui run")
@@ -117,6 +119,7 @@ class RunGlance:
                 f"{self.path} was written by a newer gradtui"
                 f" (schema {version}, this one reads {SCHEMA_VERSION}): upgrade gradtui"
             )
+        return int(version)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

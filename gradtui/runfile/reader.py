@@ -77,14 +77,20 @@ class RunReader(RunGlance):
         """The oldest recorded step after `step` that has measures (one row, or none)."""
         return self._rows("WHERE step > ? AND measures IS NOT NULL ORDER BY step LIMIT 1", (step,))
 
-    def stretches(self) -> tuple[Envelope, int]:
-        """The run in stretches that were folded while it was written, and how many recorded steps each holds.
+    def stretches(self) -> Envelope:
+        """The run in stretches that were folded while it was written; `rows` says how many steps each holds.
 
         The newest steps are in no stretch yet: `newer` gives them.
         """
+        return self._thinned(0, 2**62)
+
+    def is_whole(self, after_step: int) -> bool:
+        """True if all recorded steps after this one are there: of older ones the file keeps fewer and fewer."""
+        if self.version < 2:
+            return True
         with self._reading():
-            rows = self._one("SELECT rows FROM envelope LIMIT 1")
-        return self._thinned(0, 2**62), int(rows[0]) if rows else 1
+            found = self._one("SELECT whole_after FROM heartbeat")
+        return found is None or found[0] is None or after_step >= found[0]
 
     def overview(self) -> Envelope:
         """The whole run, thinned to smallest and largest values; a short run as it is."""
@@ -94,9 +100,12 @@ class RunReader(RunGlance):
         return self.window(*span)
 
     def window(self, first: int, last: int) -> Envelope:
-        """The steps from `first` to `last`: in full if they are few, thinned otherwise."""
+        """The steps from `first` to `last`: in full if they are few and all there, in stretches otherwise.
+
+        Where less than a stretch is asked for, of steps that are thinned: those that are left.
+        """
         rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, WHOLE_UP_TO + 1))
-        if len(rows) <= WHOLE_UP_TO:
+        if len(rows) <= WHOLE_UP_TO and self.is_whole(first - 1):
             return Envelope.of_rows(rows)
         thinned = self._thinned(first, last)
         if not len(thinned):
@@ -191,25 +200,18 @@ class RunReader(RunGlance):
         )
 
     def _thinned(self, first: int, last: int) -> Envelope:
-        columns = "first_step, last_step, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
+        columns = (
+            "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
+        )
         with self._reading():
             found = self._all(
                 f"SELECT {columns} FROM envelope WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
                 (first, last),
             )
-        epoch, seconds, *losses = (_floats([row[column] for row in found]) for column in (2, 3, 4, 5, 6))
-        return Envelope(
-            np.array([row[0] for row in found], np.int64),
-            np.array([row[1] for row in found], np.int64),
-            epoch,
-            seconds,
-            losses[0],
-            losses[1],
-            losses[2],
-            self._decode([row[7] for row in found]),
-            self._decode([row[8] for row in found]),
-            self._decode([row[9] for row in found]),
-        )
+        first_step, last_step, rows = (np.array([row[column] for row in found], np.int64) for column in (0, 1, 2))
+        epoch, seconds, low, high, mean = (_floats([row[column] for row in found]) for column in (3, 4, 5, 6, 7))
+        blocks = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
+        return Envelope(first_step, last_step, rows, epoch, seconds, low, high, mean, *blocks)
 
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:
         layers = self._layers or self.layers()

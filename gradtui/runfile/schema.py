@@ -6,11 +6,12 @@ The measures of one recorded step are one little-endian float32 BLOB of shape [l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 APPLICATION_ID = 0x67726164  # "grad", so that `file` and other tools can tell a run from any SQLite database
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: no row is thinned, every stretch of the envelope holds as many rows
 
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -24,13 +25,15 @@ CREATE TABLE layers (
     parameters INTEGER,
     input_shape TEXT, output_shape TEXT  -- JSON, without the batch dimension; NULL if never seen
 );
-CREATE TABLE steps (
+CREATE TABLE steps (                  -- the newest stay whole, older ones get ever sparser
     step INTEGER PRIMARY KEY, epoch REAL,
     time REAL,                        -- seconds since the start
     loss REAL, learning_rate REAL,    -- NaN stands as the text 'nan', because SQLite turns a NaN into NULL
-    measures BLOB                     -- float32[layers, measures], little-endian; NULL if only the loss is known
+    measures BLOB,                    -- float32[layers, measures], little-endian; NULL if only the loss is known
+    measured INTEGER, place INTEGER   -- how many measures it holds, and its number among the rows that hold as many
 );
-CREATE TABLE envelope (               -- the same, folded: smallest, largest and mean of some hundred rows
+CREATE INDEX steps_place ON steps (measured, place);
+CREATE TABLE envelope (               -- all recorded steps, folded: smallest, largest and mean of so many rows each
     first_step INTEGER PRIMARY KEY, last_step INTEGER, rows INTEGER, epoch REAL, time REAL,
     loss_minimum REAL, loss_maximum REAL, loss_mean REAL, minimum BLOB, maximum BLOB, mean BLOB
 );
@@ -44,12 +47,20 @@ CREATE TABLE pictures (               -- uint8[count, rows, columns], 0 for `low
     step INTEGER, name TEXT, layer TEXT, rows INTEGER, columns INTEGER, low REAL, high REAL, pixels BLOB,
     PRIMARY KEY (step, name)
 );
-CREATE TABLE scalars (scalar INTEGER PRIMARY KEY, step INTEGER, epoch REAL, name TEXT, value REAL);
+CREATE TABLE scalars (                -- older values of a metric get ever sparser too
+    scalar INTEGER PRIMARY KEY, step INTEGER, epoch REAL, name TEXT, value REAL,
+    place INTEGER                     -- its number among the values of its metric
+);
+CREATE INDEX scalars_place ON scalars (name, place);
 CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TEXT, text TEXT);
 CREATE TABLE origins (                -- where the first NaN or infinity came from
     step INTEGER, phase TEXT, layer INTEGER, what TEXT  -- phase: forward or backward; layer NULL: before the first
 );
-CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER, rows INTEGER);
+CREATE TABLE heartbeat (
+    one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER,
+    rows INTEGER,                     -- how many steps were recorded, those that are thinned away since among them
+    whole_after INTEGER               -- the newest step that is thinned away; NULL if none is
+);
 CREATE TABLE ending (one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, outcome TEXT, detail TEXT);
 CREATE TABLE commands (command INTEGER PRIMARY KEY, time REAL, name TEXT, taken INTEGER DEFAULT 0);
 """
@@ -133,3 +144,10 @@ class Event:
     step: int | None
     kind: str
     text: str
+
+
+def nan_as_text(row: tuple[Any, ...], columns: Sequence[int]) -> tuple[Any, ...]:
+    """A row as SQLite can keep it: NaN in these columns stands as the text 'nan'."""
+    if all(row[i] is None or row[i] == row[i] for i in columns):
+        return row
+    return tuple("nan" if i in columns and value != value else value for i, value in enumerate(row))

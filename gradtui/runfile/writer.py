@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import sqlite3
 import sys
@@ -23,32 +22,21 @@ from urllib.parse import quote
 
 import numpy as np
 
-from gradtui.runfile.blocks import FloatArray, fold, fold_losses
+from gradtui.runfile.blocks import FloatArray, block_of
 from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome, Pictures
+from gradtui.runfile.thinning import SAMPLED, Limits, ThinTables
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
 RETRY_EVERY = 2.0  # s between tries while the disk is full or the file is locked
-ENVELOPE_ROWS = 512  # steps folded into one row of the overview: 2,000 rows for a million steps
 QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
-SAMPLES_KEPT = 1000  # samples of neurons kept in the first stretch of a run; later ones thin out with its length
-_SAMPLED = ("neurons", "through_time", "pictures")  # tables of samples that thin out
 
+DEFAULT_LIMITS = Limits()
 REMOVED = "{} was removed or replaced; recording stops"
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs", "beegfs", "gpfs", "ceph")
-
-_INSERT = {
-    "steps": "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
-    "scalars": "INSERT INTO scalars (step, epoch, name, value) VALUES (?, ?, ?, ?)",
-    "origins": "INSERT INTO origins VALUES (?, ?, ?, ?)",
-    "events": "INSERT INTO events (time, step, kind, text) VALUES (?, ?, ?, ?)",
-    "neurons": "INSERT OR REPLACE INTO neurons VALUES (?, ?, ?)",
-    "through_time": "INSERT OR REPLACE INTO through_time VALUES (?, ?, ?)",
-    "pictures": "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-}
 
 
 def say_on_stderr(text: str) -> None:
@@ -73,6 +61,7 @@ class RunWriter:
         on_rows: looks at each batch; what it returns is added as events (step, kind, text).
         prepare: makes rows (step, epoch, seconds, loss, learning rate, measures) ready to be written, a batch at a
             time, on the writer's thread; the measures may be anything before.
+        limits: how much is kept.
     """
 
     def __init__(
@@ -85,6 +74,7 @@ class RunWriter:
         say: Callable[[str], None] = say_on_stderr,
         on_rows: Callable[[Sequence[int], FloatArray], list[tuple[int, str, str]]] | None = None,
         prepare: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.path = path
         self.dropped = 0
@@ -99,10 +89,9 @@ class RunWriter:
         self._backlog: list[tuple[str, tuple[Any, ...]]] = []
         self._queue_limit = QUEUE_BYTES // ROW_OVERHEAD
         self._layers: list[Layer] | None = None
-        self._fold = _EnvelopeFold()
-        self._thinning = {table: _Thinning() for table in _SAMPLED}
+        self._layer_count = 1
+        self._tables = ThinTables(limits, len(measures))
         self._last_step = 0
-        self._rows = 0
         self._broken = False
         self._told: set[str] = set()
         self._ending: tuple[float, str, str] | None = None
@@ -118,6 +107,7 @@ class RunWriter:
         """Say which layers the rows of each step's BLOB are; may be called again when layers are added."""
         row_bytes = 4 * max(1, len(layers)) * self._measures + ROW_OVERHEAD
         self._queue_limit = max(64, QUEUE_BYTES // row_bytes)
+        self._layer_count = max(1, len(layers))
         self._layers = list(layers)
 
     def step(
@@ -216,10 +206,10 @@ class RunWriter:
                     "INSERT INTO measures VALUES (?, ?, ?, ?, ?)",
                     [(i, m.name, m.symbol, m.unit, m.definition) for i, m in enumerate(measures)],
                 )
-                connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0)", (self._started,))
+                connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0, NULL)", (self._started,))
                 if journal != "wal":
                     text = "a rollback journal is used, for the file system takes no write-ahead log: viewers may wait"
-                    connection.execute(_INSERT["events"], (0.0, None, "note", text))
+                    self._tables.write_events(connection, [(0.0, None, "note", text)])
         finally:
             connection.close()
 
@@ -256,16 +246,17 @@ class RunWriter:
         self._drain()
         if not (self._backlog or heartbeat):
             return True
-        fold_before, rows_before = self._fold.copy(), self._rows
-        thinning_before = {table: thinning.copy() for table, thinning in self._thinning.items()}
+        before, layers = self._tables.copy(), self._layers
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if layers is not None:
+                _write_layers(connection, layers)
             self._write_batch(connection, heartbeat)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self._fold, self._thinning, self._rows = fold_before, thinning_before, rows_before
+            self._tables = before
             if self._file_is_gone():
                 self._give_up(REMOVED.format(self.path))
             elif self._closing.is_set():
@@ -279,6 +270,8 @@ class RunWriter:
                 self._give_up(f"{self.path}: {error}; recording stops")
             return False
         self._backlog.clear()
+        if self._layers is layers:
+            self._layers = None
         return True
 
     def _drain(self) -> None:
@@ -291,28 +284,23 @@ class RunWriter:
         self._backlog += fresh
 
     def _write_batch(self, connection: sqlite3.Connection, heartbeat: bool) -> None:
-        if self._layers is not None:
-            _write_layers(connection, self._layers)
-            self._layers = None
-        by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERT}
+        by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in ("steps", "scalars", "origins", "events", *SAMPLED)}
         for table, row in self._backlog:
             by_table[table].append(row)
-        steps = by_table["steps"]
+        steps, events, now = by_table["steps"], by_table["events"], self._clock() - self._started
         if steps:
-            by_table["events"] += self._look_at(steps)
-            for folded in self._fold.add(steps, self._measures):
-                connection.execute(f"INSERT OR REPLACE INTO envelope VALUES ({', '.join('?' * len(folded))})", folded)
+            # a row that came from a device may be later than one that did not
+            steps.sort(key=lambda row: int(row[0]))
+            events += self._look_at(steps)
             self._last_step = max(self._last_step, steps[-1][0])
-            self._rows += len(steps)
-        for table, thinning in self._thinning.items():
-            for obsolete in thinning.obsolete(by_table[table], self._clock() - self._started):
-                connection.execute(f"DELETE FROM {table} WHERE step = ?", (obsolete,))
-        connection.executemany(_INSERT["steps"], [_with_nan_as_text(row, (3, 4)) for row in steps])
-        connection.executemany(_INSERT["scalars"], [_with_nan_as_text(row, (3,)) for row in by_table["scalars"]])
-        for table in _SAMPLED:
-            connection.executemany(_INSERT[table], by_table[table])
-        connection.executemany(_INSERT["origins"], by_table["origins"])
-        connection.executemany(_INSERT["events"], by_table["events"])
+            self._tables.write_steps(connection, steps, self._layer_count)
+        trouble = self._tables.write_scalars(connection, by_table["scalars"])
+        if trouble:
+            events.append((now, None, "note", trouble))
+        for table in SAMPLED:
+            self._tables.write_samples(connection, table, by_table[table], now)
+        connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
+        self._tables.write_events(connection, events)
         if heartbeat:
             self._beat(connection)
 
@@ -326,13 +314,15 @@ class RunWriter:
             alike = [row for row in whole if len(row[5]) == size]
             found += [
                 (self._clock() - self._started, step, kind, text)
-                for step, kind, text in self._on_rows([row[0] for row in alike], _block(alike, self._measures))
+                for step, kind, text in self._on_rows(
+                    [row[0] for row in alike], block_of([row[5] for row in alike], self._measures)
+                )
             ]
         return found
 
     def _beat(self, connection: sqlite3.Connection) -> None:
         connection.execute(
-            "UPDATE heartbeat SET time = ?, step = ?, rows = ?", (self._clock(), self._last_step, self._rows)
+            "UPDATE heartbeat SET time = ?, step = ?, rows = ?", (self._clock(), self._last_step, self._tables.rows)
         )
         for command, name in connection.execute("SELECT command, name FROM commands WHERE taken = 0").fetchall():
             self.commands.append(name)
@@ -340,7 +330,7 @@ class RunWriter:
         if self.dropped and "dropped" not in self._told:
             self._told.add("dropped")
             text = "the disk could not keep up: some recorded steps are missing from here on"
-            connection.execute(_INSERT["events"], (self._clock() - self._started, self._last_step, "gap", text))
+            self._tables.write_events(connection, [(self._clock() - self._started, self._last_step, "gap", text)])
         if self._ending is not None:
             connection.execute("INSERT OR REPLACE INTO ending VALUES (1, ?, ?, ?)", self._ending)
 
@@ -367,59 +357,6 @@ class RunWriter:
         if kind not in self._told:
             self._told.add(kind)
             self._say(text)
-
-
-class _EnvelopeFold:
-    """Folds each stretch of 512 recorded steps into its smallest and largest values."""
-
-    def __init__(self, pending: Sequence[tuple[Any, ...]] = ()) -> None:
-        self._pending = list(pending)
-
-    def copy(self) -> _EnvelopeFold:
-        return _EnvelopeFold(self._pending)
-
-    def add(self, steps: list[tuple[Any, ...]], measures: int) -> list[tuple[Any, ...]]:
-        """Take steps rows; the stretches that are now full, as rows of the table `envelope`."""
-        self._pending += steps
-        full = []
-        while len(self._pending) >= ENVELOPE_ROWS:
-            stretch, self._pending = self._pending[:ENVELOPE_ROWS], self._pending[ENVELOPE_ROWS:]
-            full.append(self._row(stretch, measures))
-        return full
-
-    @staticmethod
-    def _row(stretch: list[tuple[Any, ...]], measures: int) -> tuple[Any, ...]:
-        losses = np.array([row[3] for row in stretch if row[3] is not None], np.float64)
-        known = fold_losses(losses, np.where(np.isnan(losses), np.inf, losses), losses) if len(losses) else (None,) * 3
-        longest = max((len(row[5]) for row in stretch if row[5] is not None), default=0)
-        whole = [row for row in stretch if row[5] is not None and len(row[5]) == longest]
-        blobs = [part.astype("<f4").tobytes() for part in fold(*[_block(whole, measures)] * 3)] if whole else [None] * 3
-        first, last = stretch[0], stretch[-1]
-        return _with_nan_as_text((first[0], last[0], len(stretch), last[1], last[2], *known, *blobs), (5, 6, 7))
-
-
-class _Thinning:
-    """Keeps the newest sample of a table always, and older ones ever further apart as a run grows."""
-
-    def __init__(self, kept_at: float = -math.inf, newest: int | None = None, newest_is_kept: bool = True) -> None:
-        self._kept_at = kept_at
-        self._newest = newest
-        self._newest_is_kept = newest_is_kept
-
-    def copy(self) -> _Thinning:
-        return _Thinning(self._kept_at, self._newest, self._newest_is_kept)
-
-    def obsolete(self, rows: list[tuple[Any, ...]], seconds: float) -> list[int]:
-        """Take rows (step, …); the steps whose samples can be deleted now."""
-        gone = []
-        for step in sorted({row[0] for row in rows}):
-            if self._newest is not None and not self._newest_is_kept and step != self._newest:
-                gone.append(self._newest)
-            self._newest = step
-            self._newest_is_kept = seconds - self._kept_at >= seconds / SAMPLES_KEPT
-            if self._newest_is_kept:
-                self._kept_at = seconds
-        return gone
 
 
 def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
@@ -472,13 +409,3 @@ def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> No
             for index, layer in enumerate(layers)
         ],
     )
-
-
-def _block(rows: list[tuple[Any, ...]], measures: int) -> FloatArray:
-    return np.frombuffer(b"".join(row[5] for row in rows), "<f4").reshape(len(rows), -1, measures)
-
-
-def _with_nan_as_text(row: tuple[Any, ...], columns: Sequence[int]) -> tuple[Any, ...]:
-    if all(row[i] is None or row[i] == row[i] for i in columns):
-        return row
-    return tuple("nan" if i in columns and value != value else value for i, value in enumerate(row))

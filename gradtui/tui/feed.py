@@ -206,7 +206,8 @@ class _Follower:
         span = self._reader.span()
         if span is None:
             return status_changed
-        if self._history is None or span[1] - self._last > BEHIND:
+        behind = span[1] - self._last > BEHIND or not self._reader.is_whole(self._last)
+        if self._history is None or behind:
             self._load(span)
         changed = False
         while len(rows := self._reader.newer(self._last, ROWS_PER_READ)):
@@ -327,9 +328,9 @@ class _Follower:
 
     def _load(self, span: tuple[int, int]) -> None:
         """Start from an overview: bounded work however long the run is."""
-        stretches, rows_each = self._reader.stretches()
+        stretches = self._reader.stretches()
         self._history = self._view.History(len(self._layers), len(self._reader.measures))
-        self._history.add(stretches, rows_each)
+        self._history.add(stretches)
         self._first = span[0]
         self._last = int(stretches.last_step[-1]) if len(stretches) else span[0] - 1
         newest = self._reader.at(span[1], LOOK_BACK)
