@@ -25,7 +25,7 @@ class Stretches:
 
     Args:
         rows_each: steps in a new stretch.
-        limit: stretches at most; even.
+        limit: of the widest there are always fewer, an even number; of each narrower width there is one at most.
         measures: the columns of each step's BLOB.
     """
 
@@ -54,13 +54,10 @@ class Stretches:
         written = self._written
         while len(written) > 1 and written[-1][1] == written[-2][1] < self._widest:
             self._merge(connection, len(written) - 2)
-        if len(written) >= self._limit:
+        if sum(rows == self._widest for _, rows in written) == self._limit:
             self._widest *= 2
-            older = 0
-            while older + 1 < len(written):
-                if written[older][1] == written[older + 1][1]:
-                    self._merge(connection, older)
-                older += 1
+            for older in range(self._limit // 2):
+                self._merge(connection, older)
 
     def _merge(self, connection: sqlite3.Connection, older: int) -> None:
         """One of two neighbours."""

@@ -36,7 +36,7 @@ class Limits:
     newest_values: int = 4096  # values of a metric that stay whole; a power of two
     metrics: int = 1000  # names of metrics that are recorded at all
     stretch_rows: int = 512  # steps folded into one stretch of the overview
-    stretches: int = 1024  # of the overview; when there are so many, neighbours are merged; even
+    stretches: int = 1024  # of the overview: when so many are as wide, they are merged by twos; an even number
     first_events: int = 1000
     last_events: int = 4000
     samples: int = 1000  # of a table of samples in the first part of a run

@@ -103,6 +103,11 @@ class RunWriter:
 
     # -- called by the training -------------------------------------------------------------------------------
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are queued and not written yet."""
+        return len(self._queue) + len(self._backlog)
+
     def set_layers(self, layers: Sequence[Layer]) -> None:
         """Say which layers the rows of each step's BLOB are; may be called again when layers are added."""
         row_bytes = 4 * max(1, len(layers)) * self._measures + ROW_OVERHEAD
