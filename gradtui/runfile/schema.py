@@ -148,6 +148,7 @@ class Event:
 
 def nan_as_text(row: tuple[Any, ...], columns: Sequence[int]) -> tuple[Any, ...]:
     """A row as SQLite can keep it: NaN in these columns stands as the text 'nan'."""
-    if all(row[i] is None or row[i] == row[i] for i in columns):
-        return row
-    return tuple("nan" if i in columns and value != value else value for i, value in enumerate(row))
+    for column in columns:
+        if row[column] != row[column]:
+            return tuple("nan" if i in columns and value != value else value for i, value in enumerate(row))
+    return row

@@ -106,16 +106,22 @@ class ThinTables:
             placed.append((*nan_as_text(row, (3, 4)), measured, place))
         connection.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", placed)
         self.rows += len(rows)
-        gone: list[tuple[int]] = []
         for measured, stop in self._steps.items():
-            for place in ended(before.get(measured, 0), stop, self._newest_rows):
-                where = "SELECT step FROM steps WHERE measured = ? AND place = ?"
-                gone += connection.execute(where, (measured, place)).fetchall()
-        if gone:
-            connection.executemany("DELETE FROM steps WHERE step = ?", gone)
-            (newest,) = max(gone)
-            self._whole_after = newest if self._whole_after is None else max(self._whole_after, newest)
-            connection.execute("UPDATE heartbeat SET whole_after = ?", (self._whole_after,))
+            places = sorted(ended(before.get(measured, 0), stop, self._newest_rows))
+            self._note_newest_gone(connection, measured, places)
+            where = "DELETE FROM steps WHERE measured = ? AND place = ?"
+            connection.executemany(where, [(measured, place) for place in places])
+
+    def _note_newest_gone(self, connection: sqlite3.Connection, measured: int, places: Sequence[int]) -> None:
+        """Say after which step all rows are there, before the rows at these places go."""
+        for place in reversed(places):
+            where = "SELECT step FROM steps WHERE measured = ? AND place = ?"
+            found = connection.execute(where, (measured, place)).fetchone()
+            if found:  # not if the step was recorded a second time
+                if self._whole_after is None or found[0] > self._whole_after:
+                    self._whole_after = found[0]
+                    connection.execute("UPDATE heartbeat SET whole_after = ?", found)
+                return
 
     def write_scalars(self, connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> str:
         """Add rows (step, epoch, name, value); what there is to say about them, or nothing."""
