@@ -13,7 +13,7 @@ from gradtui import __version__
 from gradtui.errors import GradtuiError, UsageError
 
 if TYPE_CHECKING:
-    from gradtui.lab.launch import Launch
+    from gradtui.launch import Launched
 
 DESCRIPTION = """\
 See how fast every layer of a neural network learns, live in the terminal.
@@ -353,7 +353,7 @@ def _view(
     options: argparse.Namespace,
     run: Path | None = None,
     newest: bool = False,
-    launch: Launch | None = None,
+    launch: Launched | None = None,
     comparison: Path | Sequence[Path] | None = None,
 ) -> int:
     from gradtui.tui.terminal import check_terminal

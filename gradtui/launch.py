@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from gradtui.errors import UsageError
-from gradtui.record.orders import Orders
+from gradtui.orders import Orders
 
 STARTUP = Path(__file__).parent / "record" / "startup"
 COMMAND_NOT_FOUND = 127  # as shells have it
@@ -62,6 +63,23 @@ class Command:
     def start(self, **streams: int) -> subprocess.Popen[bytes]:
         """Start it as a child."""
         return subprocess.Popen(self.words, env=self.environment, **streams)  # type: ignore[call-overload,no-any-return]
+
+
+class Launched(Protocol):
+    """A training in a process of its own, which may not have its run file yet."""
+
+    @property
+    def path(self) -> Path:
+        """The run file that it makes."""
+
+    def trouble(self) -> str | None:
+        """None while it is starting or running; otherwise one line on how it ended without a run."""
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines that it printed."""
+
+    def stop(self) -> None:
+        """Stop it, if that is ours to do."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from gradtui.record.lifetime import how_it_ended
-from gradtui.record.recorder import Recorder, watch
+from gradtui.record.recorder import Recorder
 from gradtui.record.rows import in_words
 from gradtui.record.schedule import Sampling
+from gradtui.record.watching import watch
 from gradtui.runfile import Outcome
 from gradtui.runfile.writer import say_on_stderr
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from gradtui.orders import Orders
 from gradtui.record.backward import backwards
-from gradtui.record.orders import Orders
 
 if TYPE_CHECKING:
     from gradtui.record.by_hand import ByHand

@@ -289,7 +289,8 @@ class RunWriter:
         self._backlog += fresh
 
     def _write_batch(self, connection: sqlite3.Connection, heartbeat: bool) -> None:
-        by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in ("steps", "scalars", "origins", "events", *SAMPLED)}
+        tables = ("steps", "scalars", "origins", "events", *SAMPLED)
+        by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
         for table, row in self._backlog:
             by_table[table].append(row)
         steps, events, now = by_table["steps"], by_table["events"], self._clock() - self._started

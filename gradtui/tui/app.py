@@ -25,8 +25,8 @@ from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
 if TYPE_CHECKING:
     from gradtui.lab.experiments import Experiment
-    from gradtui.lab.launch import Launch
     from gradtui.lab.recipe import Recipe
+    from gradtui.launch import Launched
     from gradtui.tui.screens.compare import CompareScreen
     from gradtui.tui.screens.run import RunScreen
     from gradtui.tui.screens.trained import TrainedScreen
@@ -67,7 +67,7 @@ class GradtuiApp(App[str]):
         *,
         run: Path | None = None,
         newest: bool = False,
-        launch: Launch | None = None,
+        launch: Launched | None = None,
         comparison: Path | Sequence[Path] | None = None,
         frames_per_second: float = 4.0,
         ascii_only: bool = False,
@@ -111,7 +111,7 @@ class GradtuiApp(App[str]):
 
     # -- screens ----------------------------------------------------------------------------------------------
 
-    def open_run(self, path: Path, launch: Launch | None = None) -> None:
+    def open_run(self, path: Path, launch: Launched | None = None) -> None:
         """Show a run over Home."""
         self.push_screen(self._run_screen(path, launch))
 
@@ -183,7 +183,7 @@ class GradtuiApp(App[str]):
 
         return HomeScreen(self._folder)
 
-    def _run_screen(self, path: Path, launch: Launch | None) -> RunScreen:
+    def _run_screen(self, path: Path, launch: Launched | None) -> RunScreen:
         from gradtui.tui.screens.run import RunScreen
 
         frames = self._frames_per_second
