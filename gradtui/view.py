@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gradtui.runfile import Envelope, Event, Layer, Measure, Pictures, Rows, Scalars, Status, is_measured
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
+from gradtui.wording import factor, listed
 
 BUCKETS = 512  # stretches of history that a viewer keeps: more than a screen has columns; must be even
 
@@ -179,9 +180,9 @@ def in_words(layers: Sequence[LayerFacts], values: Sequence[float | None], measu
     bad = [layer.name for layer, v in zip(layers, values, strict=True) if v is not None and not math.isfinite(v)]
     zero = [layer.name for layer, v in zip(layers, values, strict=True) if v == 0]
     if bad:
-        lines.append(f"NOT FINITE  {_names(bad)}: {measure.symbol} is NaN or ∞.")
+        lines.append(f"NOT FINITE  {listed(bad)}: {measure.symbol} is NaN or ∞.")
     if zero:
-        lines.append(f"ZERO  {_names(zero)}: {measure.symbol} is exactly 0.")
+        lines.append(f"ZERO  {listed(zero)}: {measure.symbol} is exactly 0.")
     finite = [(v, layer.name) for layer, v in zip(layers, values, strict=True) if v is not None and 0 < v < math.inf]
     if len(finite) > 1:
         (slow, slowest), (fast, fastest) = min(finite), max(finite)
@@ -193,17 +194,3 @@ def in_words(layers: Sequence[LayerFacts], values: Sequence[float | None], measu
         else:
             lines.append(f"{measure.symbol}: {slowest} is {factor(times)} below {fastest}.")
     return lines
-
-
-def factor(times: float) -> str:
-    """A factor as people say it: `95,000×`, `120×`, `4.2×`."""
-    if times >= 1e9:
-        return f"{times:.0e}×"
-    if times >= 10:
-        digits = 10 ** max(0, math.floor(math.log10(times)) - 1)
-        return f"{round(times / digits) * digits:,.0f}×"
-    return f"{times:.1f}×"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

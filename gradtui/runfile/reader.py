@@ -23,7 +23,7 @@ from gradtui.runfile.blocks import (
     pad_layers,
 )
 from gradtui.runfile.glance import RunGlance
-from gradtui.runfile.schema import Event, Layer, Measure, Pictures
+from gradtui.runfile.schema import Event, Layer, Measure, Origin, Pictures
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
 
@@ -176,6 +176,14 @@ class RunReader(RunGlance):
             for name, rows in by_name.items()
         }
         return series, (found[-1][0] if found else newer_than)
+
+    def origins(self) -> list[Origin]:
+        """Where the first NaN or ∞ came from; empty if there was none, or nobody saw it."""
+        with self._reading():
+            if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'origins'"):
+                return []  # written before anybody looked
+            found = self._all("SELECT step, phase, layer, what FROM origins ORDER BY rowid")
+        return [Origin(*row) for row in found]
 
     def events(self) -> list[Event]:
         """What happened, in order; the last thousand."""

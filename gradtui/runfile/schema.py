@@ -117,6 +117,19 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the first NaN or ∞ came from: in which pass, "forward" or "backward", and after which layer (its index).
+
+    `layer` is None before the first.
+    """
+
+    step: int
+    phase: str
+    layer: int | None
+    what: str
+
+
+@dataclass(frozen=True)
 class Header:
     """What was run, where and how. Times are seconds since the epoch (UTC)."""
 

@@ -1,4 +1,4 @@
-"""The training scripts of this folder as their authors left them, without gradtui: what later tests compare with."""
+"""Training scripts as their authors left them, alone and under `gradtui run`: the same weights, and everything seen."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from gradtui.diagnosis import diagnose_run
+from gradtui.record.measures import GRAD_NORM
+from gradtui.runfile import is_measured, open_run
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True)
 class Script:
-    """One script: how it is started, what its output says (a regular expression), what it needs beyond torch."""
+    """One script: how it is started, what its output says (a regular expression), what it needs beyond torch.
+
+    `findings` is what the diagnosis has to say of it.
+    """
 
     path: str
     says: str
     words: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    still: int = 0  # layers that never have a gradient
     launcher: tuple[str, ...] = ()
     needs: str | None = None
 
@@ -60,27 +70,48 @@ ALL = [
 ]
 
 
-def run(script: Script, folder: Path) -> tuple[str, dict[str, torch.Tensor]]:
-    """What the script prints and the weights that it saves, run in an empty folder."""
+def run(script: Script, folder: Path, *recorded: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """What the script prints and the weights that it saves, run in an empty folder, under `gradtui run` or bare."""
     folder.mkdir()
     weights = folder / "weights.pt"
-    env = os.environ | {"SAVE_TO": str(weights), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script.command(), cwd=folder, env=env, capture_output=True, text=True, timeout=100)
+    env = os.environ | {"SAVE_TO": str(weights), "OMP_NUM_THREADS": "1", "GRADTUI_DIR": str(folder / "runs")}
+    done = subprocess.run(
+        [*recorded, *script.command()], cwd=folder, env=env, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "unrecorded" not in done.stderr and "not recorded" not in done.stderr, done.stderr[-2000:]
     saved: dict[str, torch.Tensor] = torch.load(weights, weights_only=True)
     return done.stdout, saved
 
 
 @pytest.mark.timeout(210)
 @pytest.mark.parametrize("script", ALL, ids=lambda script: script.path)
-def test_a_script_does_what_it_says_and_ends_with_the_same_weights_each_time(script: Script, tmp_path: Path) -> None:
+def test_a_script_runs_recorded_as_it_does_alone_and_every_parameter_is_in_a_layer(
+    script: Script, tmp_path: Path
+) -> None:
     if script.needs:
         pytest.importorskip(script.needs)
-    output, first = run(script, tmp_path / "first")
+    output, alone = run(script, tmp_path / "alone")
     assert re.search(script.says, output), output
-    _, second = run(script, tmp_path / "second")
-    assert first
-    torch.testing.assert_close(second, first, rtol=0, atol=0, equal_nan=True)
+    gradtui_run = (sys.executable, "-m", "gradtui", "run", "--every", "1")
+    output, recorded = run(script, tmp_path / "recorded", *gradtui_run)
+    assert re.search(script.says, output), output
+    assert alone
+    torch.testing.assert_close(recorded, alone, rtol=0, atol=0, equal_nan=True)
+
+    (path,) = (tmp_path / "recorded" / "runs").glob("*.gradtui")
+    with open_run(path) as reader:
+        layers, rows = reader.layers(), reader.overview()
+        assert reader.header.name == Path(script.path).stem
+        assert reader.status().state == "finished"
+        found = {finding.kind for finding in diagnose_run(path)}
+    assert sum(layer.parameters for layer in layers) == sum(weight.numel() for weight in alone.values())
+    assert not any(layer.name.startswith("tensor ") for layer in layers)
+    measured = is_measured(rows.maximum[:, :, GRAD_NORM]).any(axis=0)
+    assert measured.sum() == len(layers) - script.still
+    losses = rows.loss_mean[np.isfinite(rows.loss_mean)]
+    assert len(losses) > 10 or (len(losses) > 2 and script.path == "lbfgs.py")
+    assert found == set(script.findings)
 
 
 def test_no_script_is_left_out() -> None:
