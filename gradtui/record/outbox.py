@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gradtui.record.collect import FOLDED_LATER
 from gradtui.record.device import Letter, Mail, mail_for
 from gradtui.record.reading import Reading, fold_readings
 from gradtui.record.rows import RowMaker
@@ -18,7 +19,8 @@ from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 
 DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
-MOST_UNFOLDED = 4000  # rows that may wait for the writer's thread to fold them, up to 20 kB each
+UNFOLDED_OVERHEAD = 1500  # bytes of a row that waits to be folded, beside the short gradients it takes along
+UNFOLDED_BYTES = 12 << 20  # of rows that wait for the writer's thread to fold them
 ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
 
 
@@ -51,7 +53,7 @@ class Outbox:
         self.letters: deque[tuple[Letter, Callable[[Any], None]]] = deque()
         self._writer, self._rows, self._sampling, self._clock = writer, rows, sampling, clock
         self._mails: dict[torch.device, Mail] = {}
-        self._written = 0
+        self._written = self._most_unfolded = 0
         self._told: set[str] = set()
 
     def send(self, row: Row) -> None:
@@ -94,6 +96,10 @@ class Outbox:
             letter, deliver = self.letters.popleft()
             deliver(letter.read())
 
+    def expect(self, parameters: int) -> None:
+        """Learn how many parameters a row takes along, to bound what waits in memory."""
+        self._most_unfolded = UNFOLDED_BYTES // (4 * min(parameters, FOLDED_LATER) + UNFOLDED_OVERHEAD)
+
     def share(self, mail: Mail) -> None:
         """Use the mail of a meter for everything from its device."""
         self._mails[mail.device] = mail
@@ -115,7 +121,7 @@ class Outbox:
         reading = row.reading
         measures: Any = reading
         self._written += 1
-        if self._written - self._rows.prepared > MOST_UNFOLDED:
+        if self._written - self._rows.prepared > self._most_unfolded:
             # the disk is far behind: a folded row takes less memory while it waits
             measures = fold_readings([reading], self._rows.blank)[0]
         self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)

@@ -361,8 +361,10 @@ class Recorder:
             self._table.part(lambda parameter: id(parameter) in mine or not (inside or id(parameter) in others)),
             self._clock,
         )
-        if meter.mail is not None and self._out is not None:
-            self._out.share(meter.mail)
+        if self._out is not None:
+            self._out.expect(sum(slot.parameter.numel() for slot in self._table.slots))
+            if meter.mail is not None:
+                self._out.share(meter.mail)
         return meter
 
     def _arm(self) -> None:

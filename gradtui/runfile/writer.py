@@ -29,7 +29,9 @@ from gradtui.runfile.thinning import SAMPLED, Limits, ThinTables
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
 RETRY_EVERY = 2.0  # s between tries while the disk is full or the file is locked
-QUEUE_BYTES = 32 << 20  # what may wait in memory before rows are dropped
+QUEUE_BYTES = 20 << 20  # what may wait in memory before rows are dropped
+BATCH_BYTES = 4 << 20  # written at a time, as writing takes some times as much memory
+LEAST_QUEUE = 64  # steps that may wait however large they are
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
 
@@ -85,9 +87,12 @@ class RunWriter:
         self._prepare = prepare
         self._started = clock()
         self._measures = len(measures)
-        self._queue: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._queue: deque[tuple[str, tuple[Any, ...], int]] = deque()  # table, row, bytes
         self._backlog: list[tuple[str, tuple[Any, ...]]] = []
-        self._queue_limit = QUEUE_BYTES // ROW_OVERHEAD
+        self._backlog_bytes = 0
+        self._row_bytes = ROW_OVERHEAD
+        # bytes queued and bytes done with, each counted by one thread: the difference waits
+        self._queued = self._done = 0
         self._layers: list[Layer] | None = None
         self._layer_count = 1
         self._tables = ThinTables(limits, len(measures))
@@ -110,9 +115,8 @@ class RunWriter:
 
     def set_layers(self, layers: Sequence[Layer]) -> None:
         """Say which layers the rows of each step's BLOB are; may be called again when layers are added."""
-        row_bytes = 4 * max(1, len(layers)) * self._measures + ROW_OVERHEAD
-        self._queue_limit = max(64, QUEUE_BYTES // row_bytes)
         self._layer_count = max(1, len(layers))
+        self._row_bytes = 4 * self._layer_count * self._measures + ROW_OVERHEAD
         self._layers = list(layers)
 
     def step(
@@ -128,22 +132,25 @@ class RunWriter:
 
         `measures` is float32 [layers, measures] as bytes, None, or what `prepare` makes bytes of.
         """
-        self._put("steps", (step, epoch, seconds, loss, learning_rate, measures))
+        self._put("steps", (step, epoch, seconds, loss, learning_rate, measures), self._row_bytes)
 
     def neurons(self, step: int, bias_grad: Mapping[int, FloatArray]) -> None:
         """Queue the per-neuron gradients of one step: layer index -> float32 [neurons]."""
         for layer, values in bias_grad.items():
-            self._put("neurons", (step, layer, np.ascontiguousarray(values, "<f4").tobytes()))
+            blob = np.ascontiguousarray(values, "<f4").tobytes()
+            self._put("neurons", (step, layer, blob), len(blob) + ROW_OVERHEAD)
 
     def through_time(self, step: int, grad_norms: Mapping[str, FloatArray]) -> None:
         """Queue the gradient through time of one step: recurrent state -> float32 [time steps]."""
         for state, norms in grad_norms.items():
-            self._put("through_time", (step, state, np.ascontiguousarray(norms, "<f4").tobytes()))
+            blob = np.ascontiguousarray(norms, "<f4").tobytes()
+            self._put("through_time", (step, state, blob), len(blob) + ROW_OVERHEAD)
 
     def pictures(self, pictures: Pictures) -> None:
         """Queue pictures of one kind."""
         one = pictures
-        self._put("pictures", (one.step, one.name, one.layer, one.rows, one.columns, one.low, one.high, one.pixels))
+        row = (one.step, one.name, one.layer, one.rows, one.columns, one.low, one.high, one.pixels)
+        self._put("pictures", row, len(one.pixels) + ROW_OVERHEAD)
 
     def scalar(self, step: int, epoch: float | None, name: str, value: float) -> None:
         """Queue one value of a metric, e.g. the validation accuracy."""
@@ -151,11 +158,11 @@ class RunWriter:
 
     def event(self, kind: str, text: str, step: int | None = None) -> None:
         """Queue something that happened, in words."""
-        self._put("events", (self._clock() - self._started, step, kind, text))
+        self._put("events", (self._clock() - self._started, step, kind, text), len(text) + ROW_OVERHEAD)
 
     def origin(self, step: int, phase: str, layer: int | None, what: str) -> None:
         """Queue where the first NaN or ∞ came from: "forward" or "backward", after which layer; None is before all."""
-        self._put("origins", (step, phase, layer, what))
+        self._put("origins", (step, phase, layer, what), len(what) + ROW_OVERHEAD)
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
@@ -172,11 +179,13 @@ class RunWriter:
         self._closing.set()
         self._thread.join(CLOSE_TIMEOUT)
 
-    def _put(self, table: str, row: tuple[Any, ...]) -> None:
-        if self._broken or len(self._queue) >= self._queue_limit:
+    def _put(self, table: str, row: tuple[Any, ...], size: int = ROW_OVERHEAD) -> None:
+        waiting = self._queued - self._done
+        if self._broken or (waiting >= QUEUE_BYTES and waiting >= LEAST_QUEUE * self._row_bytes):
             self.dropped += 1
         else:
-            self._queue.append((table, row))
+            self._queued += size
+            self._queue.append((table, row, size))
 
     # -- the file ---------------------------------------------------------------------------------------------
 
@@ -226,15 +235,17 @@ class RunWriter:
         except sqlite3.Error as error:
             self._give_up(REMOVED.format(self.path) if self._file_is_gone() else f"cannot write {self.path} ({error})")
             return
-        next_heartbeat = 0.0
+        next_heartbeat, written = 0.0, True
         try:
             while not self._broken:
-                closing = self._closing.wait(FLUSH_EVERY)
-                heartbeat = closing or time.monotonic() >= next_heartbeat
+                closing = self._closing.wait(0.0 if written and self._queue else FLUSH_EVERY)
+                self._drain()
+                last = closing and not self._queue
+                heartbeat = last or time.monotonic() >= next_heartbeat
                 if heartbeat:
                     next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
-                written = self._flush(connection, heartbeat)
-                if closing:
+                written = self._flush(connection, heartbeat, last)
+                if last or (closing and not written):
                     break
                 if not written and not self._broken:
                     self._closing.wait(RETRY_EVERY)
@@ -243,12 +254,11 @@ class RunWriter:
         finally:
             connection.close()
 
-    def _flush(self, connection: sqlite3.Connection, heartbeat: bool) -> bool:
-        """Write what waits in one transaction; True if it was written (or there is no hope)."""
+    def _flush(self, connection: sqlite3.Connection, heartbeat: bool, last: bool) -> bool:
+        """Write the backlog in one transaction; True if it was written (or there is no hope)."""
         if heartbeat and self._file_is_gone():
             self._give_up(REMOVED.format(self.path))
             return True
-        self._drain()
         if not (self._backlog or heartbeat):
             return True
         before, layers = self._tables.copy(), self._layers
@@ -256,7 +266,11 @@ class RunWriter:
             connection.execute("BEGIN IMMEDIATE")
             if layers is not None:
                 _write_layers(connection, layers)
-            self._write_batch(connection, heartbeat)
+            self._write_batch(connection)
+            if heartbeat:
+                self._beat(connection)
+            if last and self._ending is not None:
+                connection.execute("INSERT OR REPLACE INTO ending VALUES (1, ?, ?, ?)", self._ending)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
@@ -265,7 +279,7 @@ class RunWriter:
             if self._file_is_gone():
                 self._give_up(REMOVED.format(self.path))
             elif self._closing.is_set():
-                self._tell("close", f"{self.path}: {error}; the last {len(self._backlog)} rows are lost")
+                self._tell("close", f"{self.path}: {error}; the last {self.waiting} rows are lost")
             elif isinstance(error, sqlite3.OperationalError):
                 self._tell(
                     str(error),
@@ -275,20 +289,25 @@ class RunWriter:
                 self._give_up(f"{self.path}: {error}; recording stops")
             return False
         self._backlog.clear()
+        self._done += self._backlog_bytes
+        self._backlog_bytes = 0
         if self._layers is layers:
             self._layers = None
         return True
 
     def _drain(self) -> None:
-        """Move the queue to the backlog; the two together stay within the bound."""
-        room = self._queue_limit - len(self._backlog)
-        fresh = [self._queue.popleft() for _ in range(min(len(self._queue), room))]
+        """Move as much of the queue to the backlog as is written at a time."""
+        fresh = []
+        while self._queue and self._backlog_bytes < BATCH_BYTES:
+            table, row, size = self._queue.popleft()
+            fresh.append((table, row))
+            self._backlog_bytes += size
         if self._prepare is not None:
             steps = self._prepare([row for table, row in fresh if table == "steps"])
             fresh = [entry for entry in fresh if entry[0] != "steps"] + [("steps", row) for row in steps]
         self._backlog += fresh
 
-    def _write_batch(self, connection: sqlite3.Connection, heartbeat: bool) -> None:
+    def _write_batch(self, connection: sqlite3.Connection) -> None:
         tables = ("steps", "scalars", "origins", "events", *SAMPLED)
         by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
         for table, row in self._backlog:
@@ -307,8 +326,6 @@ class RunWriter:
             self._tables.write_samples(connection, table, by_table[table], now)
         connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
         self._tables.write_events(connection, events)
-        if heartbeat:
-            self._beat(connection)
 
     def _look_at(self, steps: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         if self._on_rows is None:
@@ -337,8 +354,6 @@ class RunWriter:
             self._told.add("dropped")
             text = "the disk could not keep up: some recorded steps are missing from here on"
             self._tables.write_events(connection, [(self._clock() - self._started, self._last_step, "gap", text)])
-        if self._ending is not None:
-            connection.execute("INSERT OR REPLACE INTO ending VALUES (1, ?, ?, ?)", self._ending)
 
     def _leave_one_file(self, connection: sqlite3.Connection) -> None:
         """Fold the write-ahead log back, so that a finished run is one file; not while a viewer holds it open."""
