@@ -159,9 +159,10 @@ class ThinTables:
     ) -> None:
         """Add rows (step, …, BLOB) to one of `SAMPLED`, so many `seconds` after the start."""
         if rows:
+            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+            # last, for a sample may be obsolete as soon as the next one of the same batch
             gone = [(step,) for step in self._samples[table].obsolete(rows, seconds)]
             connection.executemany(f"DELETE FROM {table} WHERE step = ?", gone)
-            connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
     def _measured(self, rows: Sequence[tuple[Any, ...]]) -> list[int]:
         """How many of the measures each row holds."""

@@ -175,6 +175,15 @@ def test_large_samples_are_kept_less_often() -> None:
     assert kept(100_000) < 100
 
 
+def test_samples_of_one_batch_thin_out_too() -> None:
+    with tables(Limits(samples=10)) as (connection, written):
+        for second in range(100):
+            rows = [(second * 10 + i, layer, b"1234") for i in range(10) for layer in range(2)]
+            written.write_samples(connection, "neurons", rows, float(second))
+        steps = [step for (step,) in connection.execute("SELECT DISTINCT step FROM neurons ORDER BY step")]
+        assert steps[-1] == 999 and len(steps) < 60
+
+
 def test_a_net_of_many_layers_keeps_fewer_steps_whole() -> None:
     limits = Limits()
     assert limits.whole_rows(8, 5) == limits.newest_rows

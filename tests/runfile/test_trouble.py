@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradtui.runfile import RunWriter, open_run
@@ -175,6 +176,23 @@ def test_more_rows_than_the_queue_holds_are_dropped_counted_and_told(
     writer.close()
     with open_run(writer.path) as reader:
         assert [event.kind for event in reader.events()] == ["gap"]
+
+
+def test_large_samples_count_for_what_they_weigh_in_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "FLUSH_EVERY", 60.0)
+    monkeypatch.setattr(writer_module, "QUEUE_BYTES", 1_000_000)
+    monkeypatch.setattr(writer_module, "BATCH_BYTES", 100_000)
+    writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=lambda _: None)
+    writer.set_layers(layers(4))
+    for step in range(1, 101):
+        writer.neurons(step, {0: np.ones(10_000, np.float32)})
+    assert 20 <= writer.waiting <= 30 and writer.dropped == 100 - writer.waiting
+    writer.close()
+    assert writer.waiting == 0
+    with open_run(writer.path) as reader:
+        sample = reader.neurons(100)
+        assert sample is not None and 20 <= sample.step <= 30, "closing writes all parts of the queue"
+        assert reader.status().state == "finished"
 
 
 def test_closing_does_nothing_in_a_forked_child(tmp_path: Path) -> None:
