@@ -237,7 +237,7 @@ def _add_viewer_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="N",
         default=left_alone,
-        help="pictures a second (default: 4); fewer on a slow link",
+        help="pictures a second at most (default: 4); a slow link is noticed, and gets fewer by itself",
     )
     viewer.add_argument(
         "--ascii",

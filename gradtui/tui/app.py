@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
@@ -18,12 +19,16 @@ from textual.screen import Screen
 
 from gradtui.errors import GradtuiError
 from gradtui.tui.ascii import AsciiFilter
+from gradtui.tui.link import Link
+from gradtui.tui.painter import Painter
 from gradtui.tui.palette import DARK, LIGHT
-from gradtui.tui.terminal import send_only_what_changed
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from textual.driver import Driver
+
     from gradtui.lab.experiments import Experiment
     from gradtui.lab.recipe import Recipe
     from gradtui.launch import Launched
@@ -59,7 +64,10 @@ class GradtuiApp(App[str]):
         (22, "-tall"),
         (34, "-high"),
     ]
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "leave", show=False, priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "leave", show=False, priority=True),
+        Binding("ctrl+l", "redraw", show=False, priority=True),
+    ]
 
     def __init__(
         self,
@@ -73,7 +81,8 @@ class GradtuiApp(App[str]):
         ascii_only: bool = False,
     ) -> None:
         super().__init__()
-        send_only_what_changed()
+        self.link = Link()
+        self.painter = Painter(self, self.link)
         self._folder = folder
         self._run = run
         self._newest = newest
@@ -89,6 +98,28 @@ class GradtuiApp(App[str]):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's filters, and the one that leaves only ASCII."""
         return [*super().get_line_filters(), *self._ascii]
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's own, but for the one for terminals on Unix."""
+        theirs = super().get_driver_class()
+        if theirs.__name__ != "LinuxDriver":
+            return theirs
+        from gradtui.tui.driver import PacedDriver
+
+        return PacedDriver
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Draw: what is meant for a real terminal goes there over a canvas."""
+        real = self.is_running and not self._batch_count and not self.is_headless and not self.is_inline
+        if real and isinstance(renderable, CompositorUpdate):
+            self.painter.draw(renderable)
+            self.post_display_hook()
+        else:
+            super()._display(screen, renderable)
+
+    def on_resize(self) -> None:
+        """A terminal that was resized, or was away, may have lost what stood on it."""
+        self.painter.redraw()
 
     def get_default_screen(self) -> Screen[None]:
         """The screen that the program opens with."""
@@ -108,6 +139,13 @@ class GradtuiApp(App[str]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGHUP, signal.SIGTERM):
             loop.add_signal_handler(number, self.exit)
+        if not self.is_headless:
+            self.set_interval(1.0, self._leave_if_hung_up)
+
+    def _leave_if_hung_up(self) -> None:
+        # the signal does not reach every process of a terminal that is gone
+        if getattr(self._driver, "hung_up", False):
+            self.exit()
 
     # -- screens ----------------------------------------------------------------------------------------------
 
@@ -186,13 +224,14 @@ class GradtuiApp(App[str]):
     def _run_screen(self, path: Path, launch: Launched | None) -> RunScreen:
         from gradtui.tui.screens.run import RunScreen
 
-        frames = self._frames_per_second
+        frames, ready = self._frames_per_second, self._link_is_ready
         if launch is None:
-            return RunScreen(lambda: path, path.stem, frames_per_second=frames)
+            return RunScreen(lambda: path, path.stem, frames_per_second=frames, ready=ready)
         return RunScreen(
             lambda: path,
             path.stem,
             frames_per_second=frames,
+            ready=ready,
             starting=launch.trouble,
             log=launch.log_tail,
             stop=launch.stop,
@@ -202,10 +241,10 @@ class GradtuiApp(App[str]):
         from gradtui.tui.lanes import Source
         from gradtui.tui.screens.compare import CompareScreen
 
-        frames = self._frames_per_second
+        frames, ready = self._frames_per_second, self._link_is_ready
         if not isinstance(what, Path):
             sources = [Source(labels.get(path, path.stem), path) for path in what]
-            return CompareScreen("side by side", "", [sources], frames_per_second=frames)
+            return CompareScreen("side by side", "", [sources], frames_per_second=frames, ready=ready)
         from gradtui.lab.plan import load_plan, running
 
         plan = load_plan(what)
@@ -213,7 +252,12 @@ class GradtuiApp(App[str]):
             [Source(cell.label, cell.path) for cell in plan.cells() if cell.recipe.seed == seed] for seed in plan.seeds
         ]
         return CompareScreen(
-            plan.title, plan.look, by_seed, owner=lambda: running(plan.folder), frames_per_second=frames
+            plan.title,
+            plan.look,
+            by_seed,
+            owner=lambda: running(plan.folder),
+            frames_per_second=frames,
+            ready=ready,
         )
 
     def _newest_run(self) -> RunScreen:
@@ -225,9 +269,16 @@ class GradtuiApp(App[str]):
 
             return find_run(None, self._folder)
 
-        return RunScreen(find, "the newest run", frames_per_second=self._frames_per_second)
+        return RunScreen(find, "the newest run", frames_per_second=self._frames_per_second, ready=self._link_is_ready)
+
+    def _link_is_ready(self) -> bool:
+        return self.link.ready
 
     # -- help and leaving -------------------------------------------------------------------------------------
+
+    def action_redraw(self) -> None:
+        """Draw the screen anew, as in most terminal programs, where something else wrote on it."""
+        self.painter.redraw()
 
     def action_help(self) -> None:
         """List the keys of the screen that is shown."""

@@ -26,6 +26,7 @@ STATUS_EVERY = 1.0  # s between looks at the heartbeat
 ROWS_PER_READ = 2048  # bounds the work of one frame
 BEHIND = 20_000  # recorded steps; a viewer further behind starts again from an overview
 LOOK_BACK = 512  # rows in which a sampled measure (the update ratio) is sought before the shown step
+MOST_PLAYED = 1.0  # s of a replay between two pictures on a slow link
 REPLAY_SECONDS = 20.0  # how long a replay takes from end to end
 
 
@@ -53,7 +54,8 @@ class Feed(threading.Thread):
 
     `find` says which run, and `deliver` takes what there is to show; both are called on this thread. `path` is None
     until the run is found. `starting` is asked while there is no file yet: it returns None as long as the
-    training is still starting, and otherwise a line that says how that went wrong.
+    training is still starting, and otherwise a line that says how that went wrong. `ready` says whether the last
+    picture is on the terminal: until it is, only what is asked for is handed over.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Feed(threading.Thread):
         deliver: Callable[[Snapshot | Waiting], None],
         *,
         frames_per_second: float = FRAMES_PER_SECOND,
+        ready: Callable[[], bool] = lambda: True,
         starting: Callable[[], str | None] | None = None,
         log: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
@@ -70,6 +73,7 @@ class Feed(threading.Thread):
         self._find = find
         self._deliver = deliver
         self._interval = 1.0 / frames_per_second
+        self._ready = ready
         self._starting = starting
         self._log = log
         self._wants = Wants()
@@ -146,17 +150,23 @@ class Feed(threading.Thread):
 
     def _follow(self, follower: _Follower) -> None:
         previous: Snapshot | None = None
-        told = False
+        told = changed = False
+        played = time.monotonic()
         while not self._stopped.is_set():
             started = time.monotonic()
-            changed = follower.pull()
+            changed = follower.pull() or changed
             while self._moves:
                 self._wants = self._moves.popleft()(follower, self._wants)
-            if self._wants.playing:
-                self._wants = follower.play(self._wants, self._interval)
-            snapshot = follower.snapshot(self._wants) if changed or self._wants != follower.shown else None
+            asked = self._wants != follower.shown
+            ready = self._ready()
+            if ready and self._wants.playing:
+                self._wants = follower.play(self._wants, min(started - played, MOST_PLAYED))
+                asked = True
+            if ready or not self._wants.playing:
+                played = started
+            snapshot = follower.snapshot(self._wants) if asked or (changed and ready) else None
             if snapshot is not None and snapshot is not previous:
-                previous = snapshot
+                previous, changed = snapshot, False
                 self._deliver(snapshot)
             elif not told and not follower.ready:
                 told = True

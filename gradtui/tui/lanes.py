@@ -83,15 +83,24 @@ class Comparison:
 
 
 class LaneFeed(threading.Thread):
-    """Follows runs until it is stopped; calls `deliver` on its thread when something changed."""
+    """Follows runs until it is stopped; calls `deliver` on its thread when something changed.
+
+    `ready` says whether the last picture is on the terminal: until it is, only what is asked for is handed over.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], deliver: Callable[[Comparison], None], *, frames_per_second: float = 4.0
+        self,
+        sources: Sequence[Source],
+        deliver: Callable[[Comparison], None],
+        *,
+        frames_per_second: float = 4.0,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(name="gradtui-lanes", daemon=True)
         self._sources = tuple(sources)
         self._deliver = deliver
         self._interval = 1.0 / frames_per_second
+        self._ready = ready
         self._measure = 0
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -115,6 +124,7 @@ class LaneFeed(threading.Thread):
         """Look at each run, a few times a second."""
         following: dict[Source, _LaneFollower] = {}
         shown: Comparison | None = None
+        asked: tuple[object, ...] = ()
         while not self._stopped.is_set():
             started = time.monotonic()
             sources = self._sources
@@ -127,8 +137,9 @@ class LaneFeed(threading.Thread):
             measures = next((f.measures for f in followers if f.measures), ())
             measure = min(self._measure, max(0, len(measures) - 1))
             newest = Comparison(tuple(follower.look(measure) for follower in followers), measures, measure)
-            if newest != shown:
-                shown = newest
+            asks = (sources, measure)
+            if newest != shown and (asks != asked or self._ready()):
+                shown, asked = newest, asks
                 self._deliver(newest)
             self._wake.wait(max(0.02, self._interval - (time.monotonic() - started)))
             self._wake.clear()

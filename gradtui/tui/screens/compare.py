@@ -36,6 +36,7 @@ class CompareScreen(TrainedScreen):
         look: what to look at.
         sources: one list of runs for each seed, all with the same labels; a plain comparison has one.
         owner: the process that still trains, or None.
+        ready: as the feed asks.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -66,6 +67,7 @@ class CompareScreen(TrainedScreen):
         *,
         owner: Callable[[], int | None] = lambda: None,
         frames_per_second: float = 4.0,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
         self._name_of_it = title
@@ -80,7 +82,7 @@ class CompareScreen(TrainedScreen):
         self._shown: tuple[Lane, ...] = ()
         self._accuracies: tuple[object, ...] = ()
         self._due = False
-        self.feed = LaneFeed(self._sources[0], self._deliver, frames_per_second=frames_per_second)
+        self.feed = LaneFeed(self._sources[0], self._deliver, frames_per_second=frames_per_second, ready=ready)
 
     def compose(self) -> ComposeResult:
         """A line about all of it, the lanes, the curves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import work
 from textual.app import ComposeResult
@@ -19,6 +19,8 @@ from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from gradtui.tui.app import GradtuiApp
 
 FOLLOW_EVERY = 2.0  # s between redrawings of a live run
 
@@ -75,7 +77,7 @@ class PlotScreen(Screen[None]):
         self.call_after_refresh(self._draw)
 
     def _follow(self) -> None:
-        if self._window is None and self._live:
+        if self._window is None and self._live and cast("GradtuiApp", self.app).link.ready:
             self._draw()
 
     @work(thread=True, exclusive=True)

@@ -35,8 +35,8 @@ JUMP = 0.02  # share of the run that ← and → move by
 class RunScreen(TrainedScreen):
     """Bars, neurons, curves and words about one run.
 
-    `find`, `starting` and `log` are the feed's; `name` is shown until the run is open. `stop` stops a training that was
-    launched from here, even before it has a run file.
+    `find`, `ready`, `starting` and `log` are the feed's; `name` is shown until the run is open. `stop` stops a training
+    that was launched from here, even before it has a run file.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,6 +67,7 @@ class RunScreen(TrainedScreen):
         name: str,
         *,
         frames_per_second: float = FRAMES_PER_SECOND,
+        ready: Callable[[], bool] = lambda: True,
         starting: Callable[[], str | None] | None = None,
         log: Callable[[], tuple[str, ...]] = lambda: (),
         stop: Callable[[], None] | None = None,
@@ -80,7 +81,9 @@ class RunScreen(TrainedScreen):
         self._neurons_screen: NeuronsScreen | None = None
         self._time_screen: ThroughTimeScreen | None = None
         self._images_screen: ImagesScreen | None = None
-        self.feed = Feed(find, self._deliver, frames_per_second=frames_per_second, starting=starting, log=log)
+        self.feed = Feed(
+            find, self._deliver, frames_per_second=frames_per_second, ready=ready, starting=starting, log=log
+        )
 
     def compose(self) -> ComposeResult:
         """The reason why there are no bars yet."""
