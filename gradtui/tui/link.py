@@ -17,11 +17,11 @@ QUESTION = "\x1b[6n"  # device status report, ECMA-48: every terminal in use ans
 LEAST_WINDOW = 800  # bytes; at 5 kB/s a key press waits 0.16 s behind them
 LEAST_PIECE = 200  # bytes; smaller ones would be questions more than answers
 MOST_WINDOW = 1 << 16  # bytes; a few whole screens
-QUEUED_SHORT = 0.1  # s in a queue under which more is sent at once the next time
-QUEUED_LONG = 0.25  # s in a queue over which less is
+QUEUED_SHORT = 0.07  # s in a queue under which more is sent at once the next time
+QUEUED_LONG = 0.2  # s in a queue over which less is
 WITHOUT_ANSWER = 3.0  # s after the first question in which a terminal that answers has done so, if it is not very slow
 UNTIL_KNOWN = 0.5  # s between frames until then
-LOST_AFTER = 10.0  # s after which an answer is taken for lost, as when a terminal multiplexer changes its terminal
+LOST_AFTER = 5.0  # s after which an answer is taken for lost, as when a terminal multiplexer changes its terminal
 LOST_IN_A_ROW = 3  # lost answers after which the terminal counts as one that does not answer
 STALL = 0.05  # s that the kernel makes us wait: the link is slow, and not just the machine busy
 MOST_WAIT = 1.0  # s that leaving may wait for the last answers
@@ -101,16 +101,18 @@ class Link:
             now = self._clock()
             before = sum(size for _, size in self._asked)
             asked, _ = self._asked.popleft()
-            if not self._answers:
-                # what was sent before the first answer was sent blindly, so its time tells the rate
-                self._answers = True
-                self._window = MOST_WINDOW if now - asked < QUEUED_LONG else LEAST_WINDOW
             self._lost = 0
+            if not self._answers:
+                self._answers = True
+                if now - asked > QUEUED_LONG:
+                    self._window = LEAST_PIECE  # a small one first, whose time is nearly that of the way alone
+                    return
             self._least_round_trip = min(self._least_round_trip, now - asked)
             queued = now - asked - self._least_round_trip
             if queued > QUEUED_LONG:
-                self._window = max(LEAST_WINDOW, self._window // 2)
-            elif queued < QUEUED_SHORT and before >= self._window // 2:
+                # what would have queued for half as long as is too long
+                self._window = max(LEAST_WINDOW, min(self._window, int(before * QUEUED_LONG / 2 / queued)))
+            elif queued < QUEUED_SHORT and 4 * before >= 3 * self._window:
                 self._window = min(MOST_WINDOW, self._window * 2)
 
     def stalled(self) -> None:

@@ -18,15 +18,32 @@ from pathlib import Path
 
 import pyte
 
+QUESTION = b"\x1b[6n"
 GRADTUI = str(Path(sys.executable).with_name("gradtui"))
 # pyte does not know the kitty keyboard protocol nor mode queries, and would print them
 UNKNOWN = re.compile(rb"\x1b\[[<>=][\d;]*u|\x1b\[\?[\d;]*\$p|\x1b\[>[\d;]*[qm]|\x1bP.*?\x1b\\", re.DOTALL)
 
 
 class Terminal:
-    """Starts `gradtui WORDS…` and reads what it draws."""
+    """Starts `gradtui WORDS…` and reads what it draws.
 
-    def __init__(self, *words: str, width: int = 120, height: int = 40, **environment: str) -> None:
+    Args:
+        answers: whether it says where its cursor is when it is asked, as every real terminal does.
+        speed: bytes a second that it reads, as over a slow link; None for all that there are.
+    """
+
+    def __init__(
+        self,
+        *words: str,
+        width: int = 120,
+        height: int = 40,
+        answers: bool = True,
+        speed: float | None = None,
+        **environment: str,
+    ) -> None:
+        self.speed = speed
+        self._answers = answers
+        self._allowed_at, self._allowed = time.monotonic(), 0.0
         self.screen = pyte.Screen(width, height)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
@@ -101,8 +118,24 @@ class Terminal:
             self.exit_code = os.waitstatus_to_exitcode(status)
 
     def _read(self, seconds: float) -> None:
-        if select.select([self._fd], [], [], seconds)[0]:
+        most = 1 << 16 if self.speed is None else self._allowance()
+        if most < 1:
+            time.sleep(min(seconds, 0.01))
+        elif select.select([self._fd], [], [], seconds)[0]:
             with contextlib.suppress(OSError):
-                data = os.read(self._fd, 1 << 16)
+                data = os.read(self._fd, most)
+                self._allowed -= len(data)
+                # a sequence that was cut in two is whole in the second
+                asked = (self.raw[-len(QUESTION) + 1 :] + data).count(QUESTION)
                 self.raw += data
                 self._stream.feed(UNKNOWN.sub(b"", data))
+                if self._answers:
+                    os.write(self._fd, asked * b"\x1b[1;1R")
+
+    def _allowance(self) -> int:
+        assert self.speed is not None
+        now = time.monotonic()
+        # what a tenth of a second carries at most, however long nothing was sent
+        self._allowed = min(self._allowed + self.speed * (now - self._allowed_at), self.speed / 10)
+        self._allowed_at = now
+        return int(self._allowed)

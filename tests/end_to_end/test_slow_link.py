@@ -1,0 +1,93 @@
+"""Over a link of 5 kB/s, and over one that is lost: keys act promptly, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gradtui.lab.launch import launch_in
+from gradtui.lab.recipe import Recipe
+from tests.end_to_end.terminal import QUESTION, Terminal
+from tests.synthetic import make_run
+
+
+@pytest.fixture
+def live_run(runs_in_tmp: Path) -> Iterator[Path]:
+    """A training that goes on until it is stopped."""
+    launch = launch_in(runs_in_tmp, Recipe(epochs=1_000_000))
+    deadline = time.monotonic() + 20
+    while not launch.path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield launch.path
+    launch.process.kill()
+    launch.process.wait()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process and its threads have used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_key_acts_within_half_a_second_over_five_kilobytes_a_second(live_run: Path) -> None:
+    with Terminal("attach", str(live_run), "--fps", "20", speed=5000) as terminal:
+        terminal.wait_for("In words")
+        terminal.settle(2)
+        for key, effect in (("m", "Weight gradient"), ("M", "Learning speed"), ("m", "Weight gradient"), ("?", "Keys")):
+            before = len(terminal.raw)
+            terminal.settle(0.7)
+            assert len(terminal.raw) > before + 1000, "values change meanwhile, as fast as the link takes them"
+            pressed = time.monotonic()
+            terminal.press(key)
+            terminal.wait_for(effect, 5)
+            assert time.monotonic() - pressed < 0.5
+        assert "● live" in terminal.text
+
+
+def test_pieces_are_small_where_the_link_is_slow_and_one_is_on_its_way_at_a_time(live_run: Path) -> None:
+    with Terminal("attach", str(live_run), "--fps", "20", speed=5000) as terminal:
+        terminal.wait_for("In words")
+        terminal.settle(2)
+        before = len(terminal.raw)
+        terminal.settle(2)
+        pieces = terminal.raw[before:].split(QUESTION)[1:-1]
+        assert pieces and max(map(len, pieces)) < 1300
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_on_a_fast_link_the_pictures_come_as_often_as_asked(answers: bool, runs_in_tmp: Path) -> None:
+    path = make_run(runs_in_tmp / "a.gradtui", steps=4000).path
+    with Terminal("attach", str(path), "--fps", "10", answers=answers) as terminal:
+        terminal.wait_for("In words")
+        terminal.settle(2 if answers else 3.2)  # a terminal that does not answer is known after three seconds
+        terminal.press(" ")  # a replay: each picture is another one
+        terminal.settle(0.5)
+        before = terminal.raw.count(QUESTION)
+        terminal.settle(2)
+        assert 14 <= terminal.raw.count(QUESTION) - before <= 24
+
+
+@pytest.mark.parametrize("ending", ["hung up", signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_no_longer_read_keeps_nothing_from_ending(live_run: Path, ending: object) -> None:
+    terminal = Terminal("attach", str(live_run), "--fps", "60", answers=False)
+    with terminal:
+        terminal.wait_for("In words")
+        terminal.settle(3)
+        used = processor_seconds(terminal.pid)
+        time.sleep(3)  # nobody reads: what the kernel holds fills up
+        assert processor_seconds(terminal.pid) - used < 2, "it spins while its output is blocked"
+        if isinstance(ending, signal.Signals):
+            os.kill(terminal.pid, ending)
+        else:
+            terminal.hang_up()
+        deadline = time.monotonic() + 5
+        while os.waitpid(terminal.pid, os.WNOHANG)[0] == 0:
+            assert time.monotonic() < deadline, "the viewer lives on"
+            time.sleep(0.05)
+        terminal.exit_code = 0
