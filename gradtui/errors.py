@@ -21,6 +21,10 @@ class RunFileError(GradtuiError):
     exit_code = 3
 
 
+class RunFileBusyError(RunFileError):
+    """A run file is locked for longer than a reader waits; the next try may succeed."""
+
+
 class DataMissingError(GradtuiError):
     """The data set a recipe asks for is not there or cannot be read."""
 

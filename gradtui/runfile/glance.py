@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from gradtui.errors import RunFileError
+from gradtui.errors import RunFileBusyError, RunFileError
 from gradtui.runfile.liveness import Status, judge
 from gradtui.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, Header
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 LOSS_WITHIN = 4096  # recorded steps in which the last loss is sought: a run without any need not be read whole
+READ_TIMEOUT = 2.0  # s that a reader waits for a lock; a commit on a network file system takes a fraction of it
 Self = TypeVar("Self", bound="RunGlance")
 
 
@@ -126,7 +127,7 @@ class RunGlance:
         try:
             yield
         except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            raise RunFileError(_explain(self.path, error)) from error
+            raise _error(self.path, error) from error
 
     def _all(self, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(query, arguments).fetchall()
@@ -158,24 +159,39 @@ def _connect(path: Path) -> sqlite3.Connection:
     if magic != SQLITE_MAGIC:
         what = "is empty" if not magic else "is not a gradtui run"
         raise RunFileError(f"{path} {what}: `gradtui runs` lists the runs there are")
-    address = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, timeout=2.0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # A read-only folder takes no shared-memory file: read what the database itself holds
-        connection.close()
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise RunFileError(_explain(path, error)) from error
+    for mode in ("mode=ro", "mode=rw", "mode=ro&immutable=1"):
+        # a process that was killed in a commit leaves a journal, which only a writer may roll back; and a read-only
+        # folder takes neither that nor a shared-memory file: then read what the database itself holds
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?{mode}",
+            uri=True,
+            timeout=READ_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            break
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if not isinstance(error, sqlite3.OperationalError) or _is_busy(error) or "immutable" in mode:
+                raise _error(path, error) from error
     return connection
+
+
+def _error(path: Path, error: Exception) -> RunFileError:
+    return (RunFileBusyError if _is_busy(error) else RunFileError)(_explain(path, error))
+
+
+def _is_busy(error: Exception) -> bool:
+    # "database is locked" (SQLITE_BUSY) and "locking protocol" (SQLITE_PROTOCOL: a race for locks was lost)
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in str(error) or "locking" in str(error))
 
 
 def _explain(path: Path, error: Exception) -> str:
     if not path.exists():
         return f"{path} is gone"
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+    if _is_busy(error):
         return f"{path} is locked by another program; try again"
     return f"{path} is damaged or cut short ({error})"
 

@@ -5,6 +5,7 @@ numpy and sqlite3 are imported on that thread, after the first frame is on the s
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradtui.errors import GradtuiError
+from gradtui.errors import GradtuiError, RunFileBusyError
 
 if TYPE_CHECKING:
     from gradtui.runfile import Pictures, Rows, RunReader, Scalars, Status
@@ -77,6 +78,7 @@ class Feed(threading.Thread):
         self._starting = starting
         self._log = log
         self._wants = Wants()
+        self._played = 0.0  # when a replay last moved on
         self._moves: deque[Callable[[_Follower, Wants], Wants]] = deque()
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -149,31 +151,35 @@ class Feed(threading.Thread):
         return open_run(path)
 
     def _follow(self, follower: _Follower) -> None:
-        previous: Snapshot | None = None
         told = changed = False
-        played = time.monotonic()
+        self._played = time.monotonic()
         while not self._stopped.is_set():
             started = time.monotonic()
-            changed = follower.pull() or changed
-            while self._moves:
-                self._wants = self._moves.popleft()(follower, self._wants)
-            asked = self._wants != follower.shown
-            ready = self._ready()
-            if ready and self._wants.playing:
-                self._wants = follower.play(self._wants, min(started - played, MOST_PLAYED))
-                asked = True
-            if ready or not self._wants.playing:
-                played = started
-            snapshot = follower.snapshot(self._wants) if asked or (changed and ready) else None
-            if snapshot is not None and snapshot is not previous:
-                previous, changed = snapshot, False
-                self._deliver(snapshot)
-            elif not told and not follower.ready:
-                told = True
-                self._deliver(Waiting("The training has started; no step is recorded yet …", self._log()))
+            # a lock, as of a commit on a network file system, passes
+            with contextlib.suppress(RunFileBusyError):
+                changed = follower.pull() or changed
+                snapshot = self._next(follower, changed)
+                if snapshot is not None:
+                    changed = False
+                    self._deliver(snapshot)
+                elif not told and not follower.ready:
+                    told = True
+                    self._deliver(Waiting("The training has started; no step is recorded yet …", self._log()))
             spent = time.monotonic() - started
             self._wake.wait(max(0.01, self._interval - spent))
             self._wake.clear()
+
+    def _next(self, follower: _Follower, changed: bool) -> Snapshot | None:
+        """What is to be shown now, if anything is: what was asked for at once, and the rest when there is room."""
+        while self._moves:
+            self._wants = self._moves.popleft()(follower, self._wants)
+        asked, ready, now = self._wants != follower.shown, self._ready(), time.monotonic()
+        if ready and self._wants.playing:
+            self._wants = follower.play(self._wants, min(now - self._played, MOST_PLAYED))
+            asked = True
+        if ready or not self._wants.playing:
+            self._played = now
+        return follower.snapshot(self._wants) if asked or (changed and ready) else None
 
 
 class _Follower:
@@ -231,7 +237,6 @@ class _Follower:
         """The picture that is wanted; None if there is no step yet."""
         if self._newest is None or self._row is None:
             return None
-        self.shown = wants
         reader, view = self._reader, self._view
         following = wants.cursor is None
         values, row = self._newest, self._row
@@ -286,6 +291,7 @@ class _Follower:
             following=following,
             playing=wants.playing,
         )
+        self.shown = wants
         return snapshot
 
     # -- moving through time ----------------------------------------------------------------------------------

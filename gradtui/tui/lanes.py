@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradtui.errors import GradtuiError
+from gradtui.errors import GradtuiError, RunFileBusyError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,8 @@ class _LaneFollower:
                 return self._lane
             assert self._reader is not None
             self._lane = self._look(self._reader, measure)
+        except RunFileBusyError:
+            pass  # a lock, as of a commit on a network file system, passes
         except GradtuiError as error:
             self._lane = replace(self._lane, state="failed", detail=str(error))
             self.close()

@@ -1,0 +1,146 @@
+"""A run file with a rollback journal, as on NFS: readers and the writer lock each other out for moments only."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gradtui.errors import RunFileBusyError
+from gradtui.runfile import RunWriter, glance, open_run
+from gradtui.runfile import writer as writer_module
+from gradtui.tui.feed import Feed, Waiting
+from gradtui.view import Snapshot
+from tests.synthetic import MEASURES, header, layers, write_steps
+
+
+def wait_until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunWriter, list[str]]]:
+    """A writer that believes to be on NFS, and what it said."""
+    monkeypatch.setattr(writer_module, "filesystem_of", lambda _: "nfs4")
+    monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
+    said: list[str] = []
+    writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
+    writer.set_layers(layers(4))
+    yield writer, said
+    writer.close()
+
+
+def journal_of(path: Path) -> str:
+    connection = sqlite3.connect(path)
+    try:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tuple[RunWriter, list[str]]) -> None:
+    writer, said = on_nfs
+    assert not Path(f"{writer.path}-wal").exists() and journal_of(writer.path) in ("delete", "truncate")
+    delivered: list[Snapshot | Waiting] = []
+    feeds = [Feed(lambda: writer.path, delivered.append, frames_per_second=60) for _ in range(3)]
+    for feed in feeds:
+        feed.start()
+    began = time.monotonic()
+    for first in itertools.count(1, 10):
+        write_steps(writer, first, first + 9, 4)
+        time.sleep(0.01)
+        if time.monotonic() - began > 3:
+            break
+    last = first + 9
+    wait_until(lambda: isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == last)
+    for feed in feeds:
+        feed.stop()
+        feed.join()
+    shown = [one.last_step for one in delivered if isinstance(one, Snapshot)]
+    assert len(set(shown)) > 10, "followed while it was written"
+    assert not [one for one in delivered if isinstance(one, Waiting) and one.failed]
+    assert said == []
+    writer.close()
+    with open_run(writer.path) as reader:
+        assert len(reader.newer(0, 1 << 20)) == last
+
+
+def test_a_lock_that_lasts_is_waited_for_without_a_word(
+    on_nfs: tuple[RunWriter, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glance, "READ_TIMEOUT", 0.05)
+    writer, _ = on_nfs
+    write_steps(writer, 1, 100, 4)
+    delivered: list[Snapshot | Waiting] = []
+    feed = Feed(lambda: writer.path, delivered.append, frames_per_second=60)
+    feed.start()
+    wait_until(lambda: delivered and isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == 100)
+    other = sqlite3.connect(writer.path, isolation_level=None, timeout=5.0)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(RunFileBusyError, match="try again"):
+        open_run(writer.path)
+    write_steps(writer, 101, 200, 4)
+    feed.want(measure=1)
+    time.sleep(0.5)
+    other.execute("ROLLBACK")
+    other.close()
+    wait_until(lambda: isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == 200)
+    assert isinstance(delivered[-1], Snapshot) and delivered[-1].measure == 1
+    assert not any(isinstance(one, Waiting) and one.failed for one in delivered)
+    feed.stop()
+    feed.join()
+
+
+def test_a_commit_that_a_killed_writer_left_half_done_is_undone(on_nfs: tuple[RunWriter, list[str]]) -> None:
+    writer, _ = on_nfs
+    write_steps(writer, 1, 500, 4)
+    writer.close()
+    connection = sqlite3.connect(writer.path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = TRUNCATE")
+    connection.execute("PRAGMA cache_size = 2")  # the transaction goes to the file before it is committed
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE steps SET loss = 7.0")
+    left = writer.path.with_name("left.gradtui")
+    left.write_bytes(writer.path.read_bytes())
+    Path(f"{left}-journal").write_bytes(Path(f"{writer.path}-journal").read_bytes())
+    connection.execute("ROLLBACK")
+    connection.close()
+    with open_run(left) as reader:
+        rows = reader.newer(0)
+        assert len(rows) == 500 and not (rows.loss == 7.0).any()
+
+
+def test_a_reader_that_stays_does_not_starve_the_writer(on_nfs: tuple[RunWriter, list[str]]) -> None:
+    writer, said = on_nfs
+    write_steps(writer, 1, 10, 4)
+    stop = threading.Event()
+    longest = 0.0
+
+    def read() -> None:
+        nonlocal longest
+        with open_run(writer.path) as reader:
+            while not stop.is_set():
+                began = time.monotonic()
+                reader.newer(0, 1 << 20)
+                longest = max(longest, time.monotonic() - began)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for first in range(11, 511, 50):
+        write_steps(writer, first, first + 49, 4)
+        time.sleep(0.1)
+    with open_run(writer.path) as reader:
+        wait_until(lambda: (reader.span() or (0, 0))[1] == 510)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert said == [] and longest < glance.READ_TIMEOUT
