@@ -18,6 +18,7 @@ LEAST_WINDOW = 800  # bytes; at 5 kB/s a key press waits 0.16 s behind them
 LEAST_PIECE = 200  # bytes; smaller ones would be questions more than answers
 MOST_WINDOW = 1 << 16  # bytes; a few whole screens
 QUEUED_SHORT = 0.07  # s in a queue under which more is sent at once the next time
+SHORT_IN_A_ROW = 3  # times that it has to be so: a link that was idle takes the first bytes at once
 QUEUED_LONG = 0.2  # s in a queue over which less is
 WITHOUT_ANSWER = 3.0  # s after the first question in which a terminal that answers has done so, if it is not very slow
 UNTIL_KNOWN = 0.5  # s between frames until then
@@ -46,6 +47,7 @@ class Link:
         self._lost = 0
         self._window = MOST_WINDOW
         self._least_round_trip = float("inf")
+        self._short = 0  # full windows in a row that were answered soon
         self._stalled = False  # whether the kernel makes us wait right now
         self._rate: float | None = None  # bytes/s of a terminal that does not answer; None until it made us wait
         self._total = 0
@@ -112,8 +114,11 @@ class Link:
             if queued > QUEUED_LONG:
                 # what would have queued for half as long as is too long
                 self._window = max(LEAST_WINDOW, min(self._window, int(before * QUEUED_LONG / 2 / queued)))
-            elif queued < QUEUED_SHORT and 4 * before >= 3 * self._window:
-                self._window = min(MOST_WINDOW, self._window * 2)
+                self._short = 0
+            elif 4 * before >= 3 * self._window:
+                self._short = self._short + 1 if queued < QUEUED_SHORT else 0
+                if self._short == SHORT_IN_A_ROW:
+                    self._window, self._short = min(MOST_WINDOW, self._window * 2), 0
 
     def stalled(self) -> None:
         """The kernel does not take what was sent for now."""

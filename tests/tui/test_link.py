@@ -52,7 +52,7 @@ def test_over_five_kilobytes_a_second_less_than_a_quarter_of_a_second_is_on_its_
 def test_a_link_that_becomes_fast_gets_whole_screens_and_one_with_a_long_way_too() -> None:
     clock = Clock()
     link = known_link(clock, seconds=1.0)
-    for _ in range(20):
+    for _ in range(30):
         link.sent(link.room())
         clock.now += 0.4  # the way alone; no queue
         link.answered()
