@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from gradtui.lab.launch import launch_in
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunGlance
-from tests.end_to_end.terminal import Terminal
+from tests.end_to_end.terminal import GRADTUI, Terminal
 from tests.synthetic import make_run
 
 ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]|\x1b\][^\x07]*\x07")
@@ -211,6 +212,39 @@ def test_without_colour_it_is_all_there(runs_in_tmp: Path) -> None:
         terminal.wait_for("In words")
         terminal.press("q")
         assert terminal.wait_for_exit() == 0
+
+
+@pytest.mark.parametrize("term", ["xterm", "screen", "linux"])
+def test_where_there_are_sixteen_colours_no_others_are_sent(term: str, runs_in_tmp: Path) -> None:
+    path = make_run(runs_in_tmp / "a.gradtui").path
+    with Terminal("attach", str(path), TERM=term) as terminal:
+        terminal.wait_for("In words")
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0
+        assert not re.search(rb"[\[;][34]8;[25];", terminal.raw) and b"\x1b[0;9" in terminal.raw
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_inside_tmux_keys_act_and_the_shells_line_stays_clean(runs_in_tmp: Path, tmp_path: Path) -> None:
+    path = make_run(runs_in_tmp / "a.gradtui").path
+
+    def tmux(*words: str) -> str:
+        return subprocess.run(["tmux", "-S", str(tmp_path / "t"), *words], capture_output=True, text=True).stdout
+
+    tmux("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "40", "env PS1='ready> ' sh")
+    try:
+        tmux("send-keys", f"{GRADTUI} attach {path}", "Enter")
+        for key, shown in (("", "In words"), ("m", "Update ratio"), ("?", "Keys")):
+            tmux("send-keys", key) if key else None
+            wait_until(lambda shown=shown: shown in tmux("capture-pane", "-p"))
+        tmux("send-keys", "Escape")
+        wait_until(lambda: "Keys" not in tmux("capture-pane", "-p"))
+        tmux("send-keys", "q")
+        wait_until(lambda: "In words" not in tmux("capture-pane", "-p"))
+        time.sleep(0.3)  # an answer of the terminal that came too late would be typed now
+        assert tmux("capture-pane", "-p").rstrip().endswith("ready>")
+    finally:
+        tmux("kill-server")
 
 
 def test_a_dumb_terminal_is_refused_in_one_line(runs_in_tmp: Path) -> None:
