@@ -69,6 +69,7 @@ def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_remedies(commands)
     _add_attach(commands)
     _add_runs(commands)
+    _add_report(commands)
     return parser
 
 
@@ -227,6 +228,18 @@ def _add_runs(commands: Any) -> None:
     listing.set_defaults(run=_runs)
 
 
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="one run in words: its findings, and how fast each layer learns",
+        description="Say what ails a run: its findings with the numbers that prove them, and its layers.",
+    )
+    report.add_argument("name", metavar="RUN", nargs="?", help="as for `gradtui attach` (default: the newest run)")
+    report.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    report.add_argument("--dir", metavar="FOLDER", default=argparse.SUPPRESS, help=FOLDER_HELP)
+    report.set_defaults(run=_report)
+
+
 def _add_viewer_flags(parser: argparse.ArgumentParser) -> None:
     viewer = parser.add_argument_group("the viewer")
     # SUPPRESS keeps a subcommand from overwriting what was given before its name
@@ -337,6 +350,16 @@ def _remedies(options: argparse.Namespace) -> int:
     from gradtui.listing import remedies_as_json, remedies_as_table
 
     print(remedies_as_json(options.family) if options.json else remedies_as_table(options.family, sys.stdout.isatty()))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from gradtui.report import report
+    from gradtui.runfolder import find_run
+    from gradtui.tui.text import clean
+
+    text = report(find_run(options.name, _runs_folder(options)), as_json=options.json, terminal=sys.stdout.isatty())
+    print("\n".join(clean(line) if options.json or sys.stdout.isatty() else line for line in text.split("\n")))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradtui.diagnosis import Finding
 from gradtui.runfile import Envelope, Event, Layer, Measure, Pictures, Rows, Scalars, Status, is_measured
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
 from gradtui.wording import factor, listed
@@ -77,6 +78,7 @@ class Snapshot:
     recipe: dict[str, Any] | None
     curves: Curves
     accuracy: Scalars | None
+    findings: tuple[Finding, ...]
     words: tuple[str, ...]
     events: tuple[Event, ...]
     following: bool
@@ -118,9 +120,13 @@ class History:
                 self._stride *= 2
         self._rest = waiting
 
+    def envelope(self) -> Envelope:
+        """All buckets, and what does not fill one yet."""
+        return Envelope.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
+
     def curves(self, measure: int) -> Curves:
         """The history of one measure, up to the newest step."""
-        parts = Envelope.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
+        parts = self.envelope()
         largest = parts.maximum[:, :, measure]
         broken = ~np.isfinite(largest) & is_measured(largest)
         return Curves(

@@ -41,7 +41,7 @@ def where_it_broke(loss: Tensor, table: LayerTable) -> tuple[int | None, str]:
         if own:
             layer = own[0]
         if any(not _is_finite(tensor) for tensor in made):
-            return layer, f"{_name(node)} made it NaN or infinite"
+            return layer, f"what {_name(node)} returned after it was NaN or infinite"
     return layer, "the loss was made NaN or infinite after it"
 
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from gradtui.errors import GradtuiError, RunFileBusyError
 
 if TYPE_CHECKING:
+    from gradtui.diagnosis import Finding
     from gradtui.runfile import Pictures, Rows, RunReader, Scalars, Status
     from gradtui.runfile.blocks import FloatArray
     from gradtui.view import Curves, History, LayerFacts, Snapshot
 
 FRAMES_PER_SECOND = 4.0
 CURVES_EVERY = 1.0  # s between redrawings of the curves
+DIAGNOSIS_REST = 30  # times what a diagnosis took before the next one: 3 % of a core at most
 STATUS_EVERY = 1.0  # s between looks at the heartbeat
 ROWS_PER_READ = 2048  # bounds the work of one frame
 BEHIND = 20_000  # recorded steps; a viewer further behind starts again from an overview
@@ -206,6 +208,10 @@ class _Follower:
         self._curves: Curves | None = None
         self._curves_key: tuple[int, int] = (-1, -1)
         self._curves_drawn = 0.0
+        self._has_more_layers = False
+        self._findings: tuple[Finding, ...] = ()
+        self._findings_key = -1
+        self._next_diagnosis = 0.0
 
     @property
     def ready(self) -> bool:
@@ -215,8 +221,8 @@ class _Follower:
     def pull(self) -> bool:
         """Read what is new; True if anything is."""
         status_changed = self._look_at_status()
-        if not self._layers:
-            self._layers = tuple(self._view.facts(layer) for layer in self._reader.layers())
+        if not self._layers or self._has_more_layers:
+            self._take_layers()
             if not self._layers:
                 return status_changed
         span = self._reader.span()
@@ -286,6 +292,7 @@ class _Follower:
             recipe=reader.header.recipe,
             curves=self._draw_curves(measure),
             accuracy=next((s for name, s in self._scalars.items() if "accuracy" in name), None),
+            findings=self._diagnose(),
             words=tuple(view.in_words(self._layers, shown, reader.measures[measure])),
             events=tuple(reader.events()),
             following=following,
@@ -332,6 +339,29 @@ class _Follower:
             wants, cursor=None if at_end else min(max(cursor, self._first), self._last), playing=wants.playing
         )
 
+    def _take_layers(self) -> None:
+        """The layers, anew: a model that came late adds some, and may name the others again."""
+        self._has_more_layers = False
+        self._layers = tuple(self._view.facts(layer) for layer in self._reader.layers())
+        self._history, self._newest = None, None
+        self._past.clear()
+        self._last = -1
+
+    def _diagnose(self) -> tuple[Finding, ...]:
+        """The findings of the run so far, looked for now and then."""
+        now = time.monotonic()
+        if self._history is None or self._findings_key == self._last or now < self._next_diagnosis:
+            return self._findings
+        from gradtui.diagnosis import Evidence, diagnose
+
+        reader = self._reader
+        names = [measure.name for measure in reader.measures]
+        evidence = Evidence(reader.layers(), names, self._history.envelope(), reader.origins())
+        self._findings, self._findings_key = tuple(diagnose(evidence)), self._last
+        spent = time.monotonic() - now
+        self._next_diagnosis = now + max(CURVES_EVERY, DIAGNOSIS_REST * spent)
+        return self._findings
+
     # -- reading ----------------------------------------------------------------------------------------------
 
     def _look_at_status(self) -> bool:
@@ -340,6 +370,7 @@ class _Follower:
             return False
         self._status_read = now
         before, self._status = self._status, self._reader.status()
+        self._has_more_layers = self._reader.layer_count() != len(self._layers)
         return (before.state, before.detail) != (self._status.state, self._status.detail)
 
     def _load(self, span: tuple[int, int]) -> None:

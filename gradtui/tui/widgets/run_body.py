@@ -22,6 +22,10 @@ TITLES = {  # the measures that the recorder takes; others are titled by their o
     "grad_norm": "Gradient norm",
     "param_norm": "Parameter norm",
     "update_ratio": "Update ratio",
+    "activation_mean": "Mean activation",
+    "activation_std": "Spread of activations",
+    "saturated": "Saturated fraction",
+    "dead": "Dead fraction",
 }
 EVENTS_SHOWN = 20
 SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
@@ -65,7 +69,9 @@ class RunBody(Horizontal):
         strip.set_title(f"Neurons of {names[snapshot.layer]}")
         strip.show(snapshot.neurons, snapshot.layer, len(names))
         self._show_curves(snapshot, f"{title} over time")
-        self.query_one(Words).show([clean(line) for line in _in_words(snapshot)])
+        words = self.query_one(Words)
+        words.set_title("Findings" if snapshot.findings else "In words")
+        words.show([clean(line) for line in _in_words(snapshot)])
 
     def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
         if self._named_for is not snapshot.layers:
@@ -93,7 +99,12 @@ class RunBody(Horizontal):
 
 
 def _in_words(snapshot: Snapshot) -> list[str]:
-    status, lines = snapshot.status, list(snapshot.words)
+    status = snapshot.status
+    lines: list[str] = []
+    for finding in snapshot.findings:
+        lines.append(str(finding))
+        lines.append(f"   try: {', '.join(finding.remedies)}")
+    lines += snapshot.words
     if status.detail:
         lines.append(f"{status.state}: {status.detail}")
     elif status.live and status.silent > SILENCE_TOLD:

@@ -1,0 +1,95 @@
+"""`gradtui report`: one run in words, its layers and what ails them, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradtui.diagnosis import Evidence, Finding, diagnose
+from gradtui.runfile import RunReader, open_run
+from gradtui.view import facts, known, newest_known
+
+LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
+
+
+def report(path: Path, *, as_json: bool, terminal: bool) -> str:
+    """The report of a run file; raises `RunFileError` if it is none."""
+    with open_run(path) as reader:
+        found = _facts(reader)
+    if as_json:
+        return json.dumps(_as_words(found), indent=2, ensure_ascii=True)
+    return _text(found, terminal)
+
+
+def _facts(reader: RunReader) -> dict[str, Any]:
+    layers, span, status = reader.layers(), reader.span(), reader.status()
+    names = [measure.name for measure in reader.measures]
+    findings = diagnose(Evidence(layers, names, reader.overview(), reader.origins()))
+    values = newest_known(reader.at(span[1], LOOK_BACK).measures) if span and layers else np.empty((0, len(names)))
+    return {
+        "run": reader.run_id,
+        "name": reader.header.name,
+        "state": status.state,
+        "detail": status.detail,
+        "command": reader.header.command,
+        "steps": span[1] if span else 0,
+        "recorded": reader.recorded(),
+        "loss": reader.last_loss(),
+        "sampling": reader.header.sampling,
+        "findings": [finding.as_json() for finding in findings],
+        "layers": [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "shape": facts(layer).shape,
+                "parameters": layer.parameters,
+                **dict(zip(names, known(row), strict=True)),
+            }
+            for layer, row in zip(layers, values.astype(np.float32), strict=False)
+        ],
+        "events": [vars(event) for event in reader.events()[-20:]],
+    }
+
+
+def _text(found: dict[str, Any], terminal: bool) -> str:
+    state = found["state"] + (f" ({found['detail']})" if found["detail"] else "")
+    loss = "unknown" if found["loss"] is None else f"{found['loss']:.4g}"
+    lines = [f"{found['run']}: {state}, {found['steps']:,} steps, loss {loss}; measured {found['sampling']}", ""]
+    if not found["findings"]:
+        lines.append("No findings: nothing that the diagnosis knows ails this net.")
+    for finding in found["findings"]:
+        lines.append(str(Finding(**{key: _tupled(value) for key, value in finding.items()})))
+        lines.append(f"   try: {', '.join(finding['remedies'])}")
+    columns = ("layer", "shape", "‖∂C/∂b‖", "‖∂C/∂θ‖", "‖Δθ‖/‖θ‖", "saturated", "dead")
+    keys = ("bias_grad_norm", "grad_norm", "update_ratio", "saturated", "dead")
+    table = [columns] + [
+        (layer["name"], layer["shape"], *(_number(layer.get(key)) for key in keys)) for layer in found["layers"]
+    ]
+    lines.append("")
+    if not terminal:
+        return "\n".join([*lines, *("\t".join(row) for row in table)])
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+    return "\n".join(
+        [*lines, *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)]
+    )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _as_words(value: Any) -> Any:
+    """What JSON has no word for (NaN, ∞) as a string."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _as_words(entry) for key, entry in value.items()}
+    return [_as_words(entry) for entry in value] if isinstance(value, (list, tuple)) else value
