@@ -25,6 +25,7 @@ from gradtui.record.scaler import scalers
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
+from gradtui.runfile.schema import Origin
 from gradtui.runfile.writer import say_on_stderr
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
@@ -225,6 +226,9 @@ class Recorder:
                 self._writer.close(outcome, detail)
             except Exception as error:
                 self._say(f"the run was not closed ({in_words(error)})")
+        if self._rows.watchdog is not None:
+            self._rows.watchdog.look()
+            self._rows.watchdog.tell()
 
     def forget(self) -> None:
         """Stop recording without a word, in a forked child of the training; the parent goes on."""
@@ -265,6 +269,7 @@ class Recorder:
 
     def after_step(self, optimizer: Any) -> None:
         """The step has been taken."""
+        news = False
         try:
             if backwards.active:
                 if self._joint is not None:
@@ -283,6 +288,7 @@ class Recorder:
                     self._add_found_loss(optimizer)
                 elif self._loss_comes_first:
                     self._send_row()
+                news = self._rows.watchdog is not None and bool(self._rows.watchdog.news)
             elif self._loss is not None:
                 loss, self._loss = self._loss, None
                 self._keep_loss(loss, optimizer)
@@ -293,6 +299,8 @@ class Recorder:
                 self._arm()
         except Exception as error:
             self._fail(error, inside_a_step=True)
+        if news and self._rows.watchdog is not None:
+            self._rows.watchdog.tell()
 
     def _measure(self, optimizer: Any) -> None:
         reading = self._read(optimizer)
@@ -510,9 +518,12 @@ class Recorder:
             broken = broken_layers(self._table)
             if broken:
                 # backpropagation runs from the output to the input: the last layer met it first
-                self._writer.origin(max(1, self.step), "backward", broken[-1], "its gradient was NaN or infinite")
+                origin = Origin(max(1, self.step), "backward", broken[-1], "its gradient was NaN or infinite")
             else:
-                self._writer.origin(self.step + 1, "forward", *where_it_broke(loss, self._table))
+                origin = Origin(self.step + 1, "forward", *where_it_broke(loss, self._table))
+            self._writer.origin(origin)
+            if self._rows.watchdog is not None:
+                self._rows.watchdog.origins.append(origin)
         except Exception as error:
             self._tell("origin", f"the loss is NaN or infinite; where that began is not known ({in_words(error)})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,15 @@ from gradtui.record.reading import fold_readings
 from gradtui.runfile.blocks import FloatArray
 from gradtui.runfile.writer import say_on_stderr
 
+if TYPE_CHECKING:
+    from gradtui.record.watchdog import Watchdog
+
 
 class RowMaker:
     """Folds readings into rows, and looks at the rows for trouble."""
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog | None = None) -> None:
+        self.watchdog = watchdog
         self.notices = Notices()
         self.blank: FloatArray = np.empty(0, np.float32)
         self.prepared = 0
@@ -26,6 +30,8 @@ class RowMaker:
     def know(self, table: LayerTable) -> None:
         """Learn the layers, once they are known."""
         self.notices.names = [layer.name for layer in table.layers]
+        if self.watchdog is not None:
+            self.watchdog.layers = list(table.layers)
         self.blank = table.empty_grid()
 
     def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -39,7 +45,14 @@ class RowMaker:
                 self._told = True
                 say_on_stderr(f"some steps are recorded without measures ({in_words(error)})")
             blobs = [None] * len(rows)
-        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
+        whole = [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
+        if self.watchdog is not None:
+            try:
+                self.watchdog.take(whole)
+            except Exception as error:
+                say_on_stderr(f"the run is not diagnosed any more ({in_words(error)})")
+                self.watchdog = None
+        return whole
 
     def look(self, steps: Sequence[int], block: FloatArray) -> list[Notice]:
         """The events of a batch of rows; `RunWriter` asks for it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,6 +22,10 @@ from gradtui.record.schedule import Sampling
 from gradtui.runfile import RunWriter
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
+
+if TYPE_CHECKING:
+    from gradtui.diagnosis import Finding, Thresholds
+    from gradtui.record.watchdog import Watchdog
 
 Models = nn.Module | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
@@ -44,6 +48,8 @@ def watch(
     update_every: int | None = None,
     log_file: str | None = None,
     takes_commands: Sequence[str] = (),
+    on_finding: Callable[[Finding], None] | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Recorder:
     """Record the training of `model` by `optimizer` from here on.
 
@@ -68,6 +74,9 @@ def watch(
         update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
         log_file: where the training's own output goes, if it is a file.
         takes_commands: what a viewer may ask, e.g. `["stop"]`, if the training looks at `stop_requested`.
+        on_finding: called once for each finding of the diagnosis, in the training's thread right after a measured step
+            or when the recorder is closed; what it raises ends the training.
+        thresholds: the numbers that decide what is a finding.
 
     Raises:
         ValueError: `every`, `update_every` or `budget` is out of range.
@@ -81,7 +90,12 @@ def watch(
         "log_file": log_file,
         "takes_commands": takes_commands,
     }
-    recorder = new_recorder(sampling, name, folder, path, **about)
+    watchdog = None
+    if on_finding is not None:
+        from gradtui.record.watchdog import Watchdog
+
+        watchdog = Watchdog(on_finding, thresholds)
+    recorder = new_recorder(sampling, name, folder, path, watchdog, **about)
     models = {"": model} if isinstance(model, nn.Module) else model
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     sources = [Filtered(ForwardTrace(one, root), pattern_list(layers)) for root, one in models.items()]
@@ -92,10 +106,15 @@ def watch(
 
 
 def new_recorder(
-    sampling: Sampling, name: str | None, folder: str | Path | None, path: Path | None = None, **about: Any
+    sampling: Sampling,
+    name: str | None,
+    folder: str | Path | None,
+    path: Path | None = None,
+    watchdog: Watchdog | None = None,
+    **about: Any,
 ) -> Recorder:
     """A recorder with a new run file; `about` goes into the header. One without a file if it cannot be made."""
-    rows = RowMaker()
+    rows = RowMaker(watchdog)
     writer = None
     try:
         if is_first_rank():

@@ -23,7 +23,17 @@ from urllib.parse import quote
 import numpy as np
 
 from gradtui.runfile.blocks import FloatArray, block_of
-from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Header, Layer, Measure, Outcome, Pictures
+from gradtui.runfile.schema import (
+    APPLICATION_ID,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Header,
+    Layer,
+    Measure,
+    Origin,
+    Outcome,
+    Pictures,
+)
 from gradtui.runfile.thinning import SAMPLED, Limits, ThinTables
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
@@ -160,9 +170,10 @@ class RunWriter:
         """Queue something that happened, in words."""
         self._put("events", (self._clock() - self._started, step, kind, text), len(text) + ROW_OVERHEAD)
 
-    def origin(self, step: int, phase: str, layer: int | None, what: str) -> None:
-        """Queue where the first NaN or ∞ came from: "forward" or "backward", after which layer; None is before all."""
-        self._put("origins", (step, phase, layer, what), len(what) + ROW_OVERHEAD)
+    def origin(self, origin: Origin) -> None:
+        """Queue where the first NaN or ∞ came from."""
+        row = (origin.step, origin.phase, origin.layer, origin.what)
+        self._put("origins", row, len(origin.what) + ROW_OVERHEAD)
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
