@@ -285,7 +285,7 @@ def _nan(series: _Series) -> list[Finding]:
         where = "forward pass" if origin.phase == "forward" else "backward pass"
         text = f"first in the {where} of step {origin.step:,}: {origin.what}"
         found.append(series.finding("nan", layers, origin.step, text, {"step": float(origin.step)}))
-    if found or not len(series):
+    if found or not len(series) or "grad_norm" not in series._columns:
         return found
     gradient = series.evidence.parts.maximum[:, :, series._columns["grad_norm"]]
     broken = ~np.isfinite(gradient) & series.measured("grad_norm")

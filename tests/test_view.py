@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradtui.runfile import NOT_MEASURED, Layer, Measure, Rows, is_measured
+from gradtui.runfile.history import History
 from gradtui.tui.braille import draw
-from gradtui.view import History, LayerFacts, factor, facts, in_words, known, newest_known, update_known
+from gradtui.view import LayerFacts, curves, facts, in_words, known, newest_known, update_known
+from gradtui.wording import factor
 
 SPEED = Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "")
 
@@ -30,15 +32,15 @@ def test_history_keeps_every_extreme_in_bounded_room(batches: list[int], seed: i
     for batch in batches:
         history.add_rows(rows(first, values[first : first + batch]))
         first += batch
-    curves = history.curves(1)
-    assert len(curves.first_step) <= 65
-    assert curves.first_step[0] == 0 and curves.last_step[-1] == total - 1
-    assert (curves.first_step[1:] == curves.last_step[:-1] + 1).all()
-    for i in range(len(curves.first_step)):
-        bucket = values[curves.first_step[i] : curves.last_step[i] + 1, :, 1]
-        np.testing.assert_allclose(curves.mean[i], bucket.mean(axis=0), rtol=1e-5)
-        assert curves.loss[i] == pytest.approx((curves.first_step[i] + curves.last_step[i]) / 2)
-    assert not curves.broken.any()
+    drawn = curves(history.envelope(), 1)
+    assert len(drawn.first_step) <= 65
+    assert drawn.first_step[0] == 0 and drawn.last_step[-1] == total - 1
+    assert (drawn.first_step[1:] == drawn.last_step[:-1] + 1).all()
+    for i in range(len(drawn.first_step)):
+        bucket = values[drawn.first_step[i] : drawn.last_step[i] + 1, :, 1]
+        np.testing.assert_allclose(drawn.mean[i], bucket.mean(axis=0), rtol=1e-5)
+        assert drawn.loss[i] == pytest.approx((drawn.first_step[i] + drawn.last_step[i]) / 2)
+    assert not drawn.broken.any()
 
 
 def test_history_remembers_a_single_nan_among_many_steps() -> None:
@@ -47,17 +49,17 @@ def test_history_remembers_a_single_nan_among_many_steps() -> None:
     history = History(2, 1)
     for first in range(0, 100_000, 1000):
         history.add_rows(rows(first, values[first : first + 1000]))
-    curves = history.curves(0)
-    (bucket,) = curves.broken.nonzero()[0]
-    assert curves.first_step[bucket] <= 54_321 <= curves.last_step[bucket]
+    drawn = curves(history.envelope(), 0)
+    (bucket,) = drawn.broken.nonzero()[0]
+    assert drawn.first_step[bucket] <= 54_321 <= drawn.last_step[bucket]
 
 
 def test_history_covers_all_steps_evenly() -> None:
     history = History(1, 1, buckets=64)
     for first in range(0, 100_000, 1000):
         history.add_rows(rows(first, np.zeros((1000, 1, 1), np.float32)))
-    curves = history.curves(0)
-    lengths = curves.last_step - curves.first_step + 1
+    drawn = curves(history.envelope(), 0)
+    lengths = drawn.last_step - drawn.first_step + 1
     assert len(set(lengths[:-1].tolist())) == 1
 
 
@@ -139,6 +141,6 @@ def test_a_spike_of_one_step_in_a_hundred_thousand_is_drawn() -> None:
     values[54_321] = 1e9
     history = History(1, 1)
     history.add_rows(rows(0, values))
-    curves = history.curves(0)
-    plot = draw(curves.last_step, curves.mean, 40, 8, log=True)
+    drawn = curves(history.envelope(), 0)
+    plot = draw(drawn.last_step, drawn.mean, 40, 8, log=True)
     assert any(character != " " for character in plot.rows[0])

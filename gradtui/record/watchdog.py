@@ -13,8 +13,8 @@ from gradtui.diagnosis import Evidence, Finding, Thresholds, diagnose
 from gradtui.record.measures import MEASURES
 from gradtui.runfile import Layer, Rows
 from gradtui.runfile.blocks import pad_layers
+from gradtui.runfile.history import History
 from gradtui.runfile.schema import Origin
-from gradtui.view import History
 
 REST = 30  # times what a diagnosis took before the next one: 3 % of a core at most
 LEAST_REST = 1.0  # s

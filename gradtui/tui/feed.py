@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from gradtui.diagnosis import Finding
     from gradtui.runfile import Pictures, Rows, RunReader, Scalars, Status
     from gradtui.runfile.blocks import FloatArray
-    from gradtui.view import Curves, History, LayerFacts, Snapshot
+    from gradtui.runfile.history import History
+    from gradtui.view import Curves, LayerFacts, Snapshot
 
 FRAMES_PER_SECOND = 4.0
 CURVES_EVERY = 1.0  # s between redrawings of the curves
@@ -375,8 +376,10 @@ class _Follower:
 
     def _load(self, span: tuple[int, int]) -> None:
         """Start from an overview: bounded work however long the run is."""
+        from gradtui.runfile.history import History
+
         stretches = self._reader.stretches()
-        self._history = self._view.History(len(self._layers), len(self._reader.measures))
+        self._history = History(len(self._layers), len(self._reader.measures))
         self._history.add(stretches)
         self._first = span[0]
         self._last = int(stretches.last_step[-1]) if len(stretches) else span[0] - 1
@@ -429,7 +432,7 @@ class _Follower:
         assert self._history is not None
         key = (measure, self._last)
         if self._curves is None or key[0] != self._curves_key[0] or self._curves_are_due():
-            self._curves = self._history.curves(measure)
+            self._curves = self._view.curves(self._history.envelope(), measure)
             self._curves_key = key
             self._curves_drawn = time.monotonic()
         return self._curves
