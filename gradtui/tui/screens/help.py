@@ -29,6 +29,10 @@ Learning speed  ‖∂C/∂b‖: the length of the gradient of the mean cost by 
 Weight gradient ‖∂C/∂W‖: the same by its weights; gradient norm ‖∂C/∂θ‖: by both
 Parameter norm  ‖θ‖: how large the parameters are
 Update ratio    ‖Δθ‖/‖θ‖: the optimizer's real step as a share of the parameters; 1e-3 is usual
+Activations     mean and spread of a layer's outputs after its activation function; saturated, the share of them where \
+a sigmoid or tanh is flat; dead, the share of the units after a ReLU that are zero on the whole batch
+
+Findings (f) say what ails a net, since which step, by which numbers, and what may help.
 """
 
 

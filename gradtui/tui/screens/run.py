@@ -21,9 +21,7 @@ from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
-    from gradtui.tui.screens.images import ImagesScreen
-    from gradtui.tui.screens.neurons import NeuronsScreen
-    from gradtui.tui.screens.through_time import ThroughTimeScreen
+    from gradtui.tui.screens.detail import DetailScreen
     from gradtui.tui.widgets.bars import Bars
     from gradtui.tui.widgets.run_body import RunBody
     from gradtui.tui.widgets.run_header import RunHeader
@@ -47,6 +45,7 @@ class RunScreen(TrainedScreen):
         Binding("m", "measure(1)", "measure", tooltip="show the next measure: gradients, parameters, updates"),
         Binding("M", "measure(-1)", "previous measure", show=False, tooltip="show the measure before"),
         Binding("n,enter", "neurons", "neurons", tooltip="all neurons of the selected layer"),
+        Binding("f", "findings", "findings", tooltip="what ails this net: every finding, the numbers, what may help"),
         Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through time"),
         Binding("right", "jump(1)", "later", show=False, tooltip="walk on through time"),
         Binding("shift+left,comma", "walk(-1)", "a step back", show=False, tooltip="one recorded step back"),
@@ -78,9 +77,7 @@ class RunScreen(TrainedScreen):
         self._name_until_known = name
         self._failed = False
         self._slot = Slot()
-        self._neurons_screen: NeuronsScreen | None = None
-        self._time_screen: ThroughTimeScreen | None = None
-        self._images_screen: ImagesScreen | None = None
+        self._detail: DetailScreen | None = None  # what is open over this screen
         self.feed = Feed(
             find, self._deliver, frames_per_second=frames_per_second, ready=ready, starting=starting, log=log
         )
@@ -142,9 +139,8 @@ class RunScreen(TrainedScreen):
             self._bars.focus()
         self._header.show(snapshot)
         self._body.show(snapshot)
-        for screen in (self._neurons_screen, self._time_screen, self._images_screen):
-            if screen is not None:
-                screen.show(snapshot)
+        if self._detail is not None:
+            self._detail.show(snapshot)
 
     @property
     def name_to_attach(self) -> str:
@@ -227,15 +223,24 @@ class RunScreen(TrainedScreen):
 
     def action_neurons(self) -> None:
         """Open the neurons of the selected layer."""
+        from gradtui.tui.screens.neurons import NeuronsScreen
+
+        self._open(NeuronsScreen(self))
+
+    def action_findings(self) -> None:
+        """Open the findings in full."""
+        from gradtui.tui.screens.findings import FindingsScreen
+
+        self._open(FindingsScreen(self))
+
+    def _open(self, detail: DetailScreen) -> None:
         if self.snapshot is not None:
-            from gradtui.tui.screens.neurons import NeuronsScreen
+            self._detail = detail
+            self.app.push_screen(detail, self._detail_closed)
+            detail.show(self.snapshot)
 
-            self._neurons_screen = NeuronsScreen(self)
-            self.app.push_screen(self._neurons_screen, self._neurons_closed)
-            self._neurons_screen.show(self.snapshot)
-
-    def _neurons_closed(self, _: None) -> None:
-        self._neurons_screen = None
+    def _detail_closed(self, _: None) -> None:
+        self._detail = None
 
     def action_plot(self) -> None:
         """Open the large plot."""
@@ -253,12 +258,7 @@ class RunScreen(TrainedScreen):
             return
         from gradtui.tui.screens.through_time import ThroughTimeScreen
 
-        self._time_screen = ThroughTimeScreen(self)
-        self.app.push_screen(self._time_screen, self._time_closed)
-        self._time_screen.show(self.snapshot)
-
-    def _time_closed(self, _: None) -> None:
-        self._time_screen = None
+        self._open(ThroughTimeScreen(self))
 
     def action_images(self) -> None:
         """Open the pictures."""
@@ -269,12 +269,7 @@ class RunScreen(TrainedScreen):
             return
         from gradtui.tui.screens.images import ImagesScreen
 
-        self._images_screen = ImagesScreen(self)
-        self.app.push_screen(self._images_screen, self._images_closed)
-        self._images_screen.show(self.snapshot)
-
-    def _images_closed(self, _: None) -> None:
-        self._images_screen = None
+        self._open(ImagesScreen(self))
 
     def action_again(self) -> None:
         """Train the same recipe with one thing changed."""
