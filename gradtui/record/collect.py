@@ -95,7 +95,7 @@ class Gather:
         rest = sorted(set(range(len(chosen))) - set(short) - set(odd))
         medium = [i for i in rest if chosen[i].numel() <= MEDIUM]
         long = [i for i in rest if chosen[i].numel() > MEDIUM]
-        self._medium = [(chosen[i], TINY * chosen[i].numel()) for i in medium]
+        self._medium = [(chosen[i], TINY * chosen[i].numel(), chosen[i].dtype) for i in medium]
         self._long = [(chosen[i], TINY * chosen[i].numel()) for i in long]
         self._odd = [chosen[i] for i in odd]
         self._order = np.argsort(np.array(short + medium + long + odd, np.intp))
@@ -123,8 +123,11 @@ class Gather:
         else:
             short = square_segments(flat, self._starts, self._wide)
         long: list[float] = []
-        for parameter, floor in self._medium:
-            square = vector_norm(parameter.grad).item() ** 2
+        for parameter, floor, kind in self._medium:
+            norm = vector_norm(parameter.grad)
+            if norm.dtype is not kind:
+                raise TypeError(f"the gradient is now {norm.dtype}")  # a norm in half precision has three digits
+            square = norm.item() ** 2
             long.append(square if floor < square < INFINITE else square_sum(parameter.grad))
         for parameter, floor in self._long:
             array = parameter.grad.numpy()  # type: ignore[union-attr]
@@ -202,7 +205,7 @@ class HostCollector:
         factor = np.float32(1.0 if scale is None else 1.0 / float(scale))
         found = {}
         for layer, parameters in self._bias_slots.items():
-            grads = [p.grad.detach().reshape(-1).float() for p in parameters if p.grad is not None]
+            grads = [flat_neurons(p.grad) for p in parameters if p.grad is not None]
             if grads:
                 values = grads[0] if len(grads) == 1 else torch.cat(grads)
                 found[layer] = values.numpy() * factor  # a copy: the gradients change while this waits
@@ -275,7 +278,9 @@ class _HeldParameters:
         squares = np.empty(len(self._pairs))
         for i, pair in enumerate(self._pairs):
             if pair is None:
-                squares[i] = square_sum(self._parameters[i].detach().double() - self._slow.pop(i).double())
+                now, then = self._parameters[i].detach(), self._slow.pop(i)
+                kind = torch.complex128 if then.is_complex() else torch.float64
+                squares[i] = square_sum(now.to(kind) - then.to(kind))
             else:
                 view, kept = pair
                 scratch = self._scratch[view.dtype]
@@ -300,6 +305,12 @@ def _is_plain(grad: torch.Tensor | None) -> bool:
         and grad.device.type == "cpu"
         and not grad.requires_grad
     )
+
+
+def flat_neurons(grad: torch.Tensor) -> torch.Tensor:
+    """∂C/∂b, float32 [neurons]; the absolute value where it is complex."""
+    grad = grad.detach().reshape(-1)
+    return (grad.abs() if grad.is_complex() else grad).float()
 
 
 def square_sum(tensor: torch.Tensor | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gradtui.record.collect import square_sum
+from gradtui.record.collect import flat_neurons, square_sum
 from gradtui.record.layers import Places, Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
@@ -143,7 +143,7 @@ class DeviceCollector:
             grad = slot.parameter.grad
             if slot.is_bias and grad is not None:
                 sizes.append((slot.layer, grad.numel()))
-                parts.append(grad.detach().reshape(-1).to(self.mail.device, torch.float32, non_blocking=True))
+                parts.append(flat_neurons(grad).to(self.mail.device, non_blocking=True))
         values = torch.cat(parts) if parts else torch.empty(0, device=self.mail.device)
         return sizes, values if scale is None else values / scale.to(values.device)
 

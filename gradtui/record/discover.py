@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradtui.record.layers import Part, parts_of
+from gradtui.record.layers import Part, own_parameters, parts_of
 
 MOST_NODES = 100_000  # of a graph that are walked for the order of the layers
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
@@ -53,7 +53,7 @@ def find_parts(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[P
         first_use = {
             id(module): float(min(used))
             for module in model.modules()
-            if (used := [ranks[id(p)] for p in module.parameters(recurse=False) if id(p) in ranks])
+            if (used := [ranks[id(p)] for p in own_parameters(module).values() if id(p) in ranks])
         }
         parts += parts_of(model, root, first_use)
         wanted -= {id(parameter) for parameter in model.parameters()}

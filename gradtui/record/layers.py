@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gradtui.record.hooks import Hook
 from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, MEASURES, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
@@ -83,7 +84,7 @@ class ForwardTrace:
         if any(is_compiled(module) for module in model.modules()):
             return  # forward hooks break compiled graphs, and do not fire once there is one
         for module in model.modules():
-            if next(module.parameters(recurse=False), None) is not None:
+            if own_parameters(module):
                 self._handles.append(module.register_forward_pre_hook(Hook(self._enter)))
                 self._handles.append(module.register_forward_hook(Hook(self._leave)))
 
@@ -156,9 +157,10 @@ class Slots:
 class LayerTable(Slots):
     """The layers of all models in training, and the slots of their parameters; it grows when a model joins.
 
-    A layer is a module that owns parameters directly, or a tensor trained without a module; its biases are the
-    parameters that are named "bias" or begin so, and tensors of one dimension without a module. A parameter that
-    several layers share is counted at the first of them.
+    A layer is a module that owns parameters directly, or a tensor trained without a module; what parametrisations
+    make a module's weights of counts as the module's own. Its biases are the parameters that are named "bias" or begin
+    so, and tensors of one dimension without a module. A parameter that several layers share is counted at the first
+    of them.
     """
 
     def __init__(self) -> None:
@@ -237,16 +239,74 @@ def parts_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[Par
     """
     last = -1.0
     keyed = []
+    makers: set[int] = set()
     for place, (name, module) in enumerate(model.named_modules()):
+        if id(module) in makers:
+            continue
+        if is_parametrized(module):
+            makers.update(id(maker) for maker in _parametrizations(module).modules())
         last = rank.get(id(module), last)
-        own = dict(module.named_parameters(recurse=False))
+        own = own_parameters(module)
         if own:
-            keyed.append((last, place, Part(root, _clean(name), type(module).__name__, own, module, model)))
+            kind = type_before_parametrizations(module).__name__
+            keyed.append((last, place, Part(root, _clean(name), kind, own, module, model)))
     return [part for _, _, part in sorted(keyed, key=lambda entry: entry[:2])]
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a module itself, and those of which parametrisations make its weights."""
+    own = dict(module.named_parameters(recurse=False))
+    if is_parametrized(module):
+        own |= dict(_parametrizations(module).named_parameters())
+    return own
+
+
+def _parametrizations(module: nn.Module) -> nn.Module:
+    return module.get_submodule("parametrizations")
 
 
 def _is_bias(key: str, parameter: torch.Tensor, part: Part) -> bool:
     return key.startswith("bias") or (part.module is None and parameter.dim() == 1)
+
+
+class JointSums:
+    """Sums of squares of rows in each of which several readings share the layers.
+
+    Args:
+        rows: how many.
+        width: numbers in a row: layers × measures.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        self._squares = np.zeros((rows, width))
+        self._seen = np.zeros((rows, width), bool)
+
+    def add_gradients(self, rows: Sequence[int], places: Places, squares: DoubleArray) -> None:
+        """Add the gradients of some rows, sums of squares [rows, slots]."""
+        if squares.shape[-1]:
+            kinds = np.add.reduceat(squares, places.kind_starts, axis=-1)
+            self._add(rows, places.kind_targets, kinds)
+            self._add(rows, places.layer + GRAD_NORM, np.add.reduceat(kinds, places.layer_starts, axis=-1))
+
+    def add_update(self, row: int, places: Places, parameters: DoubleArray, updates: DoubleArray) -> None:
+        """Add parameters and the step that they took to one row, sums of squares [slots]."""
+        if len(parameters):
+            for measure, squares in ((PARAM_NORM, parameters), (UPDATE_RATIO, updates)):
+                kinds = np.add.reduceat(squares, places.kind_starts)
+                self._add([row], places.layer + measure, np.add.reduceat(kinds, places.layer_starts)[None])
+
+    def fill(self, grids: FloatArray, rows: Sequence[int]) -> None:
+        """Put what they come to in the grid, each row at its place there."""
+        parameters = self._squares[:, PARAM_NORM :: len(MEASURES)]
+        updates = self._squares[:, UPDATE_RATIO :: len(MEASURES)]
+        np.divide(updates, parameters, out=updates)
+        self._seen[:, UPDATE_RATIO :: len(MEASURES)] &= parameters != 0
+        grids[rows] = np.where(self._seen, np.sqrt(self._squares), grids[rows])
+
+    def _add(self, rows: Sequence[int], places: Index, squares: DoubleArray) -> None:
+        where = np.ix_(np.array(rows, np.intp), places)
+        self._squares[where] += squares
+        self._seen[where] = True
 
 
 def fill_gradients(grid: FloatArray, places: Places, squares: DoubleArray) -> None:

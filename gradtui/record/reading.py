@@ -15,7 +15,7 @@ import torch
 from gradtui.record.activations import Activations
 from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
 from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
-from gradtui.record.layers import Slots, fill_gradients, fill_updates
+from gradtui.record.layers import JointSums, Slots, fill_gradients, fill_updates
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
@@ -190,11 +190,17 @@ class DeviceReading:
 
 
 class JointReading:
-    """One step that many optimizers took, each inside the backward that made its gradient; in host memory."""
+    """One step that many optimizers took, each inside the backward that made its gradient; in host memory.
+
+    Args:
+        update: ‖θ‖ and the update ratio are taken.
+        neurons: the gradients by each bias are.
+    """
 
     at_hand = True
 
-    def __init__(self) -> None:
+    def __init__(self, update: bool, neurons: bool) -> None:
+        self.wants = (update, neurons)
         self.readings: list[Reading] = []
         self.activations: Activations | None = None
         self.cost = self.update_cost = 0.0
@@ -257,25 +263,37 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
     `blank` is a row [layers × measures] in which nothing is measured.
     """
     grids = np.tile(blank, (len(readings), 1))
-    by_gather: dict[Gather, list[tuple[int, HostReading]]] = {}
+    by_gather: dict[tuple[Gather, bool], list[tuple[int, HostReading]]] = {}
+    joint = [i for i, reading in enumerate(readings) if isinstance(reading, JointReading)]
+    rank = {i: place for place, i in enumerate(joint)}
+    sums = JointSums(len(joint), grids.shape[1])
     with np.errstate(all="ignore"):  # NaN and infinity are values here
         for i, reading in _each(readings):
             if isinstance(reading, HostReading):
                 if reading.raw is not None:
-                    by_gather.setdefault(reading.raw[0], []).append((i, reading))
+                    by_gather.setdefault((reading.raw[0], i in rank), []).append((i, reading))
                 if reading.held is not None and reading.moved is not None:
-                    fill_updates(grids[i], reading.held.places, reading.held.squares, reading.moved)
+                    sample = reading.held.places, reading.held.squares, reading.moved
+                    if i in rank:
+                        sums.add_update(rank[i], *sample)
+                    else:
+                        fill_updates(grids[i], *sample)
                 if reading.activations is not None:
                     grids[i, reading.activations.places] = reading.activations.values
             elif isinstance(reading, DeviceReading) and reading.grid is not None:
                 grids[i, : len(reading.grid)] = reading.grid
-        for gather, members in by_gather.items():
+        for (gather, is_joint), members in by_gather.items():
             squares = gather.squares([reading.raw for _, reading in members if reading.raw is not None])
             scales = np.array([reading.scale for _, reading in members])
+            squares /= np.square(scales)[:, None]
             places = [i for i, _ in members]
-            rows = grids[places]
-            fill_gradients(rows, gather.places, squares / np.square(scales)[:, None])
-            grids[places] = rows
+            if is_joint:
+                sums.add_gradients([rank[i] for i in places], gather.places, squares)
+            else:
+                rows = grids[places]
+                fill_gradients(rows, gather.places, squares)
+                grids[places] = rows
+        sums.fill(grids, joint)
     return [
         row.tobytes() if isinstance(reading, (HostReading, DeviceReading, JointReading)) else reading
         for reading, row in zip(readings, grids, strict=True)

@@ -332,25 +332,32 @@ class Recorder:
             return arguments, {**keywords, "closure": evaluate}
         return (arguments[0], evaluate, *arguments[2:]), keywords or {}
 
-    def _read(self, optimizer: Any) -> Reading | None:
-        """Take what must be known before the step; None if the device is too far behind."""
+    def _read(self, optimizer: Any, wants: tuple[bool, bool] | None = None) -> Reading | None:
+        """Take what must be known before the step; None if the device is too far behind.
+
+        `wants` says whether the update is wanted too, and the neurons; by default that is asked of the sampling.
+        """
         watched = self._watched[id(optimizer)]
         if watched.meter is None or self._sources:
             watched.meter = self._set_up(watched)
         if watched.meter.busy:
             self._tell("busy", "the device is far behind the host: some steps are not recorded")
             return None
-        step, now = self.step + 1, self._clock()
-        neurons = now - self._last_neurons_at >= NEURONS_EVERY
-        if neurons:
-            self._last_neurons_at = now
-        update = self._sampling.update_due(step, now)
+        now = self._clock()
+        update, neurons = wants or self._wanted(now)
         timed = self._sampling.every is None
         reading = watched.meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
         if self._sampler.armed:
             reading.activations = self._sampler.disarm()
             self._sampling.activations.spent(self._sampler.cost * DISTURBANCE, self._clock())
         return reading
+
+    def _wanted(self, now: float) -> tuple[bool, bool]:
+        """Whether the step to be measured is to have its update and its neurons."""
+        neurons = now - self._last_neurons_at >= NEURONS_EVERY
+        if neurons:
+            self._last_neurons_at = now
+        return self._sampling.update_due(self.step + 1, now), neurons
 
     def _set_up(self, watched: _Watched) -> Meter:
         writer = self._writer
@@ -400,9 +407,9 @@ class Recorder:
             self._send_row()
             every = self._sampling.every
             due = self._clock() >= self._sampling.rows.next_at if every is None else self.step % every == 0
-            self._joint = JointReading() if due else None
+            self._joint = JointReading(*self._wanted(self._clock())) if due else None
         if self._joint is not None:
-            reading = self._read(optimizer)
+            reading = self._read(optimizer, self._joint.wants)
             if reading is not None:
                 self._joint.readings.append(reading)
 
