@@ -17,6 +17,11 @@ Mask = npt.NDArray[np.bool_]
 Notice = tuple[int, str, str]
 
 
+def skipped_step(layers: Sequence[str]) -> str:
+    """What is said of a step that a loss scaler skipped."""
+    return f"the loss scaler skipped the step: the gradient overflowed in {', '.join(layers) or 'unknown layers'}"
+
+
 class Notices:
     """Looks at each batch of recorded steps; each layer is spoken of once for each kind of trouble.
 

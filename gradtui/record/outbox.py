@@ -12,6 +12,7 @@ import torch
 
 from gradtui.record.collect import FOLDED_LATER
 from gradtui.record.device import Letter, Mail, mail_for
+from gradtui.record.notices import skipped_step
 from gradtui.record.reading import Reading, fold_readings
 from gradtui.record.rows import RowMaker
 from gradtui.record.schedule import Sampling
@@ -21,6 +22,7 @@ from gradtui.runfile.blocks import DoubleArray
 DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
 UNFOLDED_OVERHEAD = 1500  # bytes of a row that waits to be folded, beside the short gradients it takes along
 UNFOLDED_BYTES = 12 << 20  # of rows that wait for the writer's thread to fold them
+MOST_SKIPS_TOLD = 20  # events about steps that a loss scaler skipped
 ROW_COST = 25e-6  # s that a row costs later, in the writer's thread
 
 
@@ -55,6 +57,7 @@ class Outbox:
         self._mails: dict[torch.device, Mail] = {}
         self._written = self._most_unfolded = 0
         self._told: set[str] = set()
+        self._skips = 0
 
     def send(self, row: Row) -> None:
         """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
@@ -129,8 +132,10 @@ class Outbox:
             return
         if reading.neurons:
             self._writer.neurons(row.step, reading.neurons)
-        if reading.skipped:
-            self.tell("skipped", "the loss scaler skipped a step: the scaled gradients overflowed", row.step)
+        if reading.skipped and not reading.at_hand and self._skips < MOST_SKIPS_TOLD:
+            self._skips += 1
+            names = self._rows.notices.names
+            self._writer.event("skipped", skipped_step([names[layer] for layer in reading.overflowed]), row.step)
         if self._sampling.every is None:
             self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
         elif reading.update_cost:

@@ -28,7 +28,7 @@ class Reading(Protocol):
     `at_hand` is True if everything is in host memory and there is nothing to send.
     `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
     `neurons` are the gradients by each bias, if they were asked for and are known.
-    `skipped` is True if a loss scaler skipped the step.
+    `skipped` is True if a loss scaler skipped the step; `overflowed` are then the layers that did, if known.
     `activations` are what the layers put out, if they were sampled.
     """
 
@@ -38,6 +38,7 @@ class Reading(Protocol):
     update_cost: float
     neurons: Neurons
     skipped: bool
+    overflowed: Sequence[int]
 
     def after(self) -> None:
         """Take what can be known only after the step."""
@@ -53,6 +54,7 @@ class HostReading:
     """One step of a model in host memory."""
 
     at_hand = True
+    overflowed = ()
     __slots__ = (
         "_clock",
         "_collector",
@@ -138,6 +140,7 @@ class DeviceReading:
         self._watch.stop()
         self.neurons: Neurons = {}
         self.skipped = False
+        self.overflowed: list[int] = []
         self.activations: Activations | None = None
         self.grid: FloatArray | None = None
         self.cost = clock() - begin
@@ -183,7 +186,11 @@ class DeviceReading:
             if self.activations is not None:
                 outputs = self.activations.values
                 grid[self.activations.places] = next(pieces) if isinstance(outputs, torch.Tensor) else outputs
-            if not self.skipped:
+            if self.skipped:
+                slots = self._collector.table.slots
+                broken = np.array(self._gradients[0].active)[~np.isfinite(squares)]
+                self.overflowed = sorted({slots[i].layer for i in broken})
+            else:
                 fill_gradients(grid, self._gradients[0], squares)
                 self.neurons = neurons
         self.grid = grid
@@ -198,6 +205,7 @@ class JointReading:
     """
 
     at_hand = True
+    overflowed = ()
 
     def __init__(self, update: bool, neurons: bool) -> None:
         self.wants = (update, neurons)

@@ -17,8 +17,9 @@ from gradtui.record.backward import backwards
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerTable, PartSource
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
+from gradtui.record.notices import skipped_step
 from gradtui.record.origin import broken_layers, where_it_broke
-from gradtui.record.outbox import DISTURBANCE, Outbox, Row
+from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, Outbox, Row
 from gradtui.record.reading import JointReading, Meter, Reading
 from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.scaler import scalers
@@ -30,7 +31,6 @@ from gradtui.runfile.writer import say_on_stderr
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
-MOST_SKIPS_TOLD = 20  # events about steps that a loss scaler skipped
 
 
 class _Watched:
@@ -536,17 +536,20 @@ class Recorder:
 
     def step_skipped(self, optimizer: Any) -> None:
         """A loss scaler left a step out because scaled gradients overflowed; they are still there."""
+        self.step += 1
+        backwards.take()
+        self.step_had_no_effect(optimizer)
+
+    def step_had_no_effect(self, optimizer: Any) -> None:
+        """The step has been called for, but the optimizer itself saw that the gradients overflowed."""
         if self._deaf:
             return
         try:
-            self.step += 1
-            backwards.take()
             self._skips += 1
             if self._skips <= MOST_SKIPS_TOLD:
                 mine = self._watched[id(optimizer)].parameters()
                 layers = broken_layers(self._table, lambda p: p.grad if id(p) in mine else None)
-                names = ", ".join(self._table.layers[layer].name for layer in layers) or "unknown layers"
-                self.event("skipped", f"the loss scaler skipped the step: the gradient overflowed in {names}")
+                self.event("skipped", skipped_step([self._table.layers[layer].name for layer in layers]))
         except Exception as error:
             self._fail(error)
 

@@ -25,6 +25,9 @@ class Listener(Protocol):
     def step_skipped(self, optimizer: Any) -> None:
         """The scaler left a step out; must not raise."""
 
+    def step_had_no_effect(self, optimizer: Any) -> None:
+        """It left that to the optimizer; must not raise."""
+
 
 class Scalers:
     """All gradient scalers of the process. There is one, `scalers`."""
@@ -68,9 +71,20 @@ class Scalers:
             for listener, steps in before:
                 if listener.step == steps:
                     listener.step_skipped(optimizer)
+                elif _overflowed(scaler, optimizer):
+                    listener.step_had_no_effect(optimizer)
             return result
 
         return step
+
+
+def _overflowed(scaler: GradScaler, optimizer: Any) -> bool:
+    """True if a fused optimizer found gradients in host memory not finite; a device would have to be waited for."""
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return False
+    states: Any = getattr(scaler, "_per_optimizer_states", {})
+    found = states[id(optimizer)]["found_inf_per_device"].values() if id(optimizer) in states else ()
+    return any(one.is_cpu and bool(one) for one in found)
 
 
 scalers = Scalers()
