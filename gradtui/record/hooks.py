@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torch.compiler import is_compiling
 
 
 def do_nothing(*_: Any) -> None:
-    """What a copied or unpickled hook is: a copy of a watched model or optimizer is not watched."""
-
-
-def _nothing() -> Callable[..., None]:
-    return do_nothing
+    """What a copied hook is: a copy of a watched model or optimizer is not watched."""
 
 
 class Hook:
@@ -32,8 +29,10 @@ class Hook:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing
 
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _nothing, ()
+    def __reduce__(self) -> tuple[Any, ...]:
+        # from the standard library, so that a model which was saved while it was watched loads without gradtui:
+        # nullcontext's `__exit__` takes any arguments and does nothing
+        return getattr, (nullcontext(), "__exit__")
 
 
 class StepHook(Hook):
