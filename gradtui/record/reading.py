@@ -54,7 +54,7 @@ class HostReading:
     """One step of a model in host memory."""
 
     at_hand = True
-    overflowed = ()
+    overflowed: Sequence[int] = ()
     __slots__ = (
         "_clock",
         "_collector",
@@ -205,7 +205,7 @@ class JointReading:
     """
 
     at_hand = True
-    overflowed = ()
+    overflowed: Sequence[int] = ()
 
     def __init__(self, update: bool, neurons: bool) -> None:
         self.wants = (update, neurons)

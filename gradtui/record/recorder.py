@@ -249,23 +249,27 @@ class Recorder:
                 self._send_row()
             if self._out is not None and self._out.letters:
                 self._out.read_letters()
-            every = self._sampling.every
-            if every is None:
-                now = self._clock()
-                if not self._sampler.armed:
-                    if now < self._sampling.rows.next_at:
-                        return None
-                    if now >= self._sampling.activations.next_at and self._table.layers:
-                        self._arm_next = True  # measure the next step instead, with its activations
-                        return None
-            elif self.step % every != 0:
-                return None
+            due = self._is_due()
             if len(arguments) > 1 or keywords:
-                return self._measure_within(optimizer, arguments, keywords)
-            self._measure(optimizer)
+                return self._wrap_closure(optimizer, arguments, keywords, due)
+            if due:
+                self._measure(optimizer)
         except Exception as error:
             self._fail(error, inside_a_step=True)
         return None
+
+    def _is_due(self) -> bool:
+        """True if the step that begins is to be measured; may ask for the next one instead, with its activations."""
+        every = self._sampling.every
+        if every is not None:
+            return self.step % every == 0
+        if self._sampler.armed:
+            return True
+        now = self._clock()
+        if now < self._sampling.rows.next_at:
+            return False
+        self._arm_next = now >= self._sampling.activations.next_at and bool(self._table.layers)
+        return not self._arm_next
 
     def after_step(self, optimizer: Any) -> None:
         """The step has been taken."""
@@ -292,6 +296,7 @@ class Recorder:
             elif self._loss is not None:
                 loss, self._loss = self._loss, None
                 self._keep_loss(loss, optimizer)
+                backwards.take()  # what a closure was evaluated for after the first time
             elif not self._logs_loss:
                 self._keep_found_loss(optimizer)
             every = self._sampling.every
@@ -308,11 +313,12 @@ class Recorder:
             self._row = Row(self.step + 1, 0.0, _learning_rate(optimizer), reading)
             self._measuring = True
 
-    def _measure_within(self, optimizer: Any, arguments: Any, keywords: Any) -> Any:
-        """Measure after the first evaluation of the step's closure, which makes the gradients."""
+    def _wrap_closure(self, optimizer: Any, arguments: Any, keywords: Any, due: bool) -> Any:
+        """Look after the first evaluation of the step's closure: it made the gradients, and its loss is the step's."""
         closure = (keywords or {}).get("closure", arguments[1] if len(arguments) > 1 else None)
         if not callable(closure):
-            self._measure(optimizer)
+            if due:
+                self._measure(optimizer)
             return None
         first = [True]
 
@@ -321,9 +327,14 @@ class Recorder:
             if first and not self._deaf:
                 first.clear()
                 try:
-                    self._measure(optimizer)
-                    if self._row is not None and not self._logs_loss:
-                        self._row.loss = backwards.take()
+                    if due:
+                        self._measure(optimizer)
+                    if not self._logs_loss:
+                        loss = backwards.take()
+                        if self._row is not None:
+                            self._row.loss = loss
+                        else:
+                            self._loss = loss
                 except Exception as error:
                     self._fail(error, inside_a_step=True)
             return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,8 +13,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+import gradtui
+from gradtui.record.schedule import Sampling
 from tests.record.oracle import Training, compare
-from tests.record.watched_nets import perceptron
+from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 
 
 def batches(count: int = 3, width: int = 6, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -230,6 +233,29 @@ def test_a_closure_is_measured_after_its_first_evaluation(make_optimizer, named,
             probe.after()
 
     compare(training, tmp_path / "r.gradtui")
+
+
+def test_the_loss_of_an_unmeasured_closure_is_that_of_its_first_evaluation(tmp_path: Path) -> None:
+    model = perceptron(6, 5, 4)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.01, max_iter=5)
+    clock = SteppedClock()
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(1000, 0.01), clock)
+    losses: list[list[float]] = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(2, 6)).square().mean()
+        loss.backward()
+        losses[-1].append(loss.item())
+        return loss
+
+    for _ in range(3):
+        clock.now += 1.0
+        losses.append([])
+        optimizer.step(closure)
+    recorder.close()
+    np.testing.assert_allclose(gradtui.open_run(recorder.path).last(9).loss, [each[0] for each in losses])
+    assert len(losses[1]) > 1
 
 
 def test_the_two_models_of_a_gan_are_a_group_of_layers_each(tmp_path: Path) -> None:

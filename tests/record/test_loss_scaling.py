@@ -60,7 +60,9 @@ def test_gradients_are_recorded_unscaled(make_optimizer, clips, dtype, tmp_path:
 
 @pytest.mark.parametrize("make_optimizer", MAKERS)
 @pytest.mark.parametrize("clips", [False, True], ids=["", "unscaled before"])
-def test_a_skipped_step_has_no_gradients_and_names_the_layer_that_overflowed(make_optimizer, clips, tmp_path: Path) -> None:
+def test_a_skipped_step_has_no_gradients_and_names_the_layer_that_overflowed(
+    make_optimizer, clips, tmp_path: Path
+) -> None:
     reader = compare(scaled_training(make_optimizer, clips=clips, overflows=True), tmp_path / "r.gradtui")
     assert set(reader.last(9).step.tolist()) >= {1, 2, 4}
     (skipped,) = [event for event in reader.events() if event.kind == "skipped"]
@@ -86,7 +88,6 @@ def test_steps_skipped_between_measured_ones_are_told_too(make_optimizer, tmp_pa
     reader = gradtui.open_run(tmp_path / "r.gradtui")
     (skipped,) = [event for event in reader.events() if event.kind == "skipped"]
     assert skipped.step == OVERFLOWING + 1 and skipped.text.endswith("overflowed in 0")
-
 
 
 def test_a_scaler_that_is_switched_off_changes_nothing(tmp_path: Path) -> None:
