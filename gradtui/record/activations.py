@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from gradtui.record.hooks import Hook
 from gradtui.record.layers import Index, LayerTable, is_compiled
 from gradtui.record.measures import ACTIVATION_MEAN, ACTIVATION_STD, DEAD, MEASURES, SATURATED
+from gradtui.record.parts import is_sharded
 
 FLAT = 0.05  # of the largest derivative: below it a unit is saturated
 _EDGE = (1.0 - math.sqrt(1.0 - FLAT)) / 2.0  # sigmoid: s(1 − s) = FLAT/4
@@ -141,7 +142,12 @@ class ActivationSampler:
         self._last = layer
         if isinstance(output, (tuple, list)) and output:
             output = output[0]
-        if isinstance(output, Tensor) and layer not in self._settled and (layer, ACTIVATION_MEAN) not in self._found:
+        if (
+            isinstance(output, Tensor)
+            and not is_sharded(output)
+            and layer not in self._settled
+            and (layer, ACTIVATION_MEAN) not in self._found
+        ):
             self._take(layer, output, None)
 
     def activated(self, function: Any, output: Tensor) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gradtui.record.parts import is_sharded
+
 
 class Listener(Protocol):
     """Is told of each call of `backward`; must not raise."""
@@ -127,7 +129,7 @@ def _scalar(tensors: Any, grad_tensors: Any) -> Tensor | None:
         if isinstance(grad_tensors, Sequence) and len(grad_tensors) == 1:
             grad_tensors = grad_tensors[0]
     if isinstance(tensors, Tensor) and grad_tensors is None and tensors.numel() == 1 and not tensors.is_complex():
-        return tensors
+        return None if is_sharded(tensors) else tensors
     return None
 
 

@@ -248,7 +248,7 @@ def parts_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[Par
         last = rank.get(id(module), last)
         own = own_parameters(module)
         if own:
-            kind = type_before_parametrizations(module).__name__
+            kind = _kind(module)
             keyed.append((last, place, Part(root, _clean(name), kind, own, module, model)))
     return [part for _, _, part in sorted(keyed, key=lambda entry: entry[:2])]
 
@@ -259,6 +259,13 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     if is_parametrized(module):
         own |= dict(_parametrizations(module).named_parameters())
     return own
+
+
+def _kind(module: nn.Module) -> str:
+    """The class as its author called it, without what parametrisations and FSDP2 make of it."""
+    found = type_before_parametrizations(module)
+    bases = [base for base in found.__bases__ if base.__name__ != "FSDPModule"]
+    return (bases[0] if bases and len(bases) < len(found.__bases__) else found).__name__
 
 
 def _parametrizations(module: nn.Module) -> nn.Module:

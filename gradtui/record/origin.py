@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradtui.record.layers import LayerTable
+from gradtui.record.parts import local_part
 
 MOST_NODES = 200_000  # of a graph that are looked at
 
@@ -90,6 +91,7 @@ def _saved(node: Any) -> tuple[list[Tensor], list[Tensor]]:
 def _is_finite(tensor: Tensor | None) -> bool:
     if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
+    tensor = local_part(tensor)
     if tensor.layout != torch.strided:
         tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.to_dense()
     return bool(torch.isfinite(tensor.detach()).all())

@@ -81,6 +81,7 @@ class ProcessWatch:
     def _meet(self, optimizer: Any) -> None:
         from gradtui.record.discover import Discovered
         from gradtui.record.hooks import BeforeStepHook
+        from gradtui.record.sharded import Whole, trains_shards
         from gradtui.record.watching import is_first_rank
 
         self._looks_for_hands, self._by_hand = False, None
@@ -88,12 +89,15 @@ class ProcessWatch:
         weakref.finalize(optimizer, self._known.discard, id(optimizer)).atexit = False
         if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
             return  # the script has `gradtui.watch` on it
+        shards = trains_shards(optimizer)
         if not is_first_rank():
+            if shards:
+                Whole(optimizer)  # gives the first rank its part
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         recorder = self._recorder
         new = recorder is None or not all(recorder.knows(parameter) for parameter in parameters)
-        if new and self._is_out_of_order(optimizer, parameters):
+        if new and not shards and self._is_out_of_order(optimizer, parameters):
             return
         recorder = self._recorder = recorder or self._new_recorder()
         recorder.observe(optimizer, *([self._source(Discovered(parameters, self._ranks))] if new else []))

@@ -16,6 +16,7 @@ from gradtui.record.activations import Activations
 from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
 from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
 from gradtui.record.layers import JointSums, Slots, fill_gradients, fill_updates
+from gradtui.record.sharded import WholeReading
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
@@ -140,7 +141,7 @@ class DeviceReading:
         self._watch.stop()
         self.neurons: Neurons = {}
         self.skipped = False
-        self.overflowed: list[int] = []
+        self.overflowed: Sequence[int] = ()
         self.activations: Activations | None = None
         self.grid: FloatArray | None = None
         self.cost = clock() - begin
@@ -265,6 +266,9 @@ class Meter:
         self._collector.release()
 
 
+FOLDED = (HostReading, DeviceReading, JointReading, WholeReading)
+
+
 def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
     """The BLOB of each reading (what is none stays as it is); those of the same make are folded together.
 
@@ -290,6 +294,8 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
                     grids[i, reading.activations.places] = reading.activations.values
             elif isinstance(reading, DeviceReading) and reading.grid is not None:
                 grids[i, : len(reading.grid)] = reading.grid
+            elif isinstance(reading, WholeReading):
+                reading.fill(grids[i])
         for (gather, is_joint), members in by_gather.items():
             squares = gather.squares([reading.raw for _, reading in members if reading.raw is not None])
             scales = np.array([reading.scale for _, reading in members])
@@ -303,8 +309,7 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
                 grids[places] = rows
         sums.fill(grids, joint)
     return [
-        row.tobytes() if isinstance(reading, (HostReading, DeviceReading, JointReading)) else reading
-        for reading, row in zip(readings, grids, strict=True)
+        row.tobytes() if isinstance(reading, FOLDED) else reading for reading, row in zip(readings, grids, strict=True)
     ]
 
 

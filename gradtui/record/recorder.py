@@ -19,17 +19,20 @@ from gradtui.record.layers import LayerTable, PartSource
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.notices import skipped_step
 from gradtui.record.origin import broken_layers, where_it_broke
-from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, Outbox, Row
+from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row
+from gradtui.record.parts import is_sharded
 from gradtui.record.reading import JointReading, Meter, Reading
 from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.scaler import scalers
 from gradtui.record.schedule import Sampling
+from gradtui.record.sharded import Whole, WholeMeter, trains_shards
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
 from gradtui.runfile.schema import Origin
 from gradtui.runfile.writer import say_on_stderr
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
+MOST_AHEAD = 1000  # steps to the next measured one of sharded parameters, so that the pace is looked at again
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
 
 
@@ -39,7 +42,8 @@ class _Watched:
     def __init__(self, optimizer: Any, hooks: StepHooks | None) -> None:
         self.optimizer = weakref.ref(optimizer)
         self.hooks = hooks
-        self.meter: Meter | None = None
+        self.meter: Meter | WholeMeter | None = None
+        self.whole: Whole | None = None
 
     def parameters(self) -> set[int]:
         """The ids of what it steps."""
@@ -86,6 +90,7 @@ class Recorder:
         self._measuring = False
         self._joint: JointReading | None = None  # of the steps inside one backward
         self._in_backward = False
+        self._has_shards = False
         self._arm_next = False
         self._next_loss_at = self._last_neurons_at = -math.inf
         self._last_row_step = 0
@@ -108,6 +113,7 @@ class Recorder:
 
         Without `hooks` the caller tells of each step by `before_step` and `after_step`. Not from within a step.
         """
+        whole = Whole(optimizer, self._plan_whole) if hooks and trains_shards(optimizer) else None
         if self._deaf:
             for source in sources:
                 source.remove()
@@ -117,7 +123,9 @@ class Recorder:
             for watched in self._watched.values():
                 watched.meter = None  # what it covers may change
             taps = StepHooks(optimizer, self.before_step, self.after_step) if hooks else None
-            self._watched[id(optimizer)] = _Watched(optimizer, taps)
+            self._watched[id(optimizer)] = watched = _Watched(optimizer, taps)
+            watched.whole = whole
+            self._has_shards |= whole is not None
             weakref.finalize(optimizer, self._forget_optimizer, id(optimizer)).atexit = False
         except Exception as error:
             self._fail(error)
@@ -249,7 +257,7 @@ class Recorder:
                 self._send_row()
             if self._out is not None and self._out.letters:
                 self._out.read_letters()
-            due = self._is_due()
+            due = self._is_due(optimizer)
             if len(arguments) > 1 or keywords:
                 return self._wrap_closure(optimizer, arguments, keywords, due)
             if due:
@@ -258,8 +266,12 @@ class Recorder:
             self._fail(error, inside_a_step=True)
         return None
 
-    def _is_due(self) -> bool:
+    def _is_due(self, optimizer: Any) -> bool:
         """True if the step that begins is to be measured; may ask for the next one instead, with its activations."""
+        if self._has_shards:
+            whole = self._watched[id(optimizer)].whole
+            if whole is not None:
+                return whole.measuring
         every = self._sampling.every
         if every is not None:
             return self.step % every == 0
@@ -370,7 +382,19 @@ class Recorder:
             self._last_neurons_at = now
         return self._sampling.update_due(self.step + 1, now), neurons
 
-    def _set_up(self, watched: _Watched) -> Meter:
+    def _plan_whole(self, whole: Whole) -> int:
+        """How many steps on sharded parameters are to be measured again; 0 if never."""
+        if self._deaf or self._closed:
+            return 0
+        if self._sampling.every is not None:
+            return self._sampling.every
+        if self._clock() >= self._sampling.activations.next_at and self._table.layers:
+            self._arm_next = True
+            return 1
+        pause = (whole.cost * DISTURBANCE + ROW_COST) / self._sampling.rows.share
+        return min(MOST_AHEAD, math.ceil(pause / whole.step_time))
+
+    def _set_up(self, watched: _Watched) -> Meter | WholeMeter:
         writer = self._writer
         if writer is None:
             raise RuntimeError("there is no run file")
@@ -383,8 +407,15 @@ class Recorder:
         mine = watched.parameters()
         others = set[int]().union(*(other.parameters() for other in self._watched.values() if other is not watched))
         inside = backwards.active  # there its neighbours step on their own, each when its gradient is made
+        if watched.whole is not None:
+            return WholeMeter(self._table.part(lambda p: id(p) in mine), watched.whole, watched.optimizer())
+        shards = any(is_sharded(slot.parameter) for slot in self._table.slots if id(slot.parameter) in mine)
+        if shards:
+            self._tell("shards", "parameters that are sharded over some of the processes only are not measured")
         meter = Meter(
-            self._table.part(lambda parameter: id(parameter) in mine or not (inside or id(parameter) in others)),
+            self._table.part(
+                lambda p: (id(p) in mine or not (inside or id(p) in others)) and not (shards and is_sharded(p))
+            ),
             self._clock,
         )
         if self._out is not None:
