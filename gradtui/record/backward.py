@@ -13,11 +13,19 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from gradtui.record.parts import is_sharded
 
 
 class Listener(Protocol):
+    """Is told of losses that broke; must not raise."""
+
+    def loss_broke(self, loss: Tensor) -> None:
+        """The loss is NaN or infinite; the graph is still there."""
+
+
+class Follower(Protocol):
     """Is told of each call of `backward`; must not raise."""
 
     def backward_begins(self, loss: Tensor | None) -> None:
@@ -25,9 +33,6 @@ class Listener(Protocol):
 
     def backward_ended(self) -> None:
         """The gradients are there."""
-
-    def loss_broke(self, loss: Tensor) -> None:
-        """The loss is NaN or infinite; the graph is still there."""
 
 
 class Backwards:
@@ -42,6 +47,8 @@ class Backwards:
         self.active = self._inside = False
         self.calls = 0
         self._listeners: list[Listener] = []
+        self._followers: list[Follower] = []
+        self._at_end: list[Callable[[], None]] = []
         self._total = 0.0
         self._losses = 0
         self._on_devices: list[Tensor] = []
@@ -49,18 +56,25 @@ class Backwards:
         self._original: Any = None
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener` of each call from now on; wraps `backward` for the first."""
-        if self._original is None:
-            self._original = torch.autograd.backward
-            torch.autograd.backward = self._wrap(torch.autograd.backward)
+        """Tell `listener` of losses that break from now on; wraps `backward` for the first."""
+        self._put_on()
         if listener not in self._listeners:
             self._listeners.append(listener)
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` of each call from now on, until the process ends."""
+        self._put_on()
+        self._followers.append(follower)
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call it once, after the next call of `backward` that succeeds."""
+        self._at_end.append(call)
 
     def ignore(self, listener: Listener) -> None:
         """Tell it no more; what was wrapped is taken off after the last."""
         if listener in self._listeners:
             self._listeners.remove(listener)
-        if not self._listeners and self._original is not None:
+        if not self._listeners and not self._followers and self._original is not None:
             if getattr(torch.autograd.backward, "__wrapped__", None) is self._original:
                 original, self._original = self._original, None
                 torch.autograd.backward = original  # type: ignore[assignment]
@@ -82,55 +96,73 @@ class Backwards:
         if isinstance(loss, Tensor) and isinstance(result, Tensor):
             self._scaled = (weakref.ref(result), loss)
 
+    def _put_on(self) -> None:
+        if self._original is None:
+            self._original = torch.autograd.backward
+            torch.autograd.backward = self._wrap(torch.autograd.backward)
+
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
-            if self._inside or not self._listeners or torch.compiler.is_compiling():
+            # this runs at each step, which may take no more than 100 µs: the usual case makes as few calls as it can
+            if self._inside or is_compiling() or not (self._listeners or self._followers):
                 return original(tensors, grad_tensors, *args, **kwargs)
             self._inside = True
             try:
-                self._begin(tensors, grad_tensors)
+                usual = type(tensors) is Tensor and grad_tensors is None
+                loss = tensors if usual else _only(tensors, grad_tensors)
+                if loss is not None and loss.numel() != 1:
+                    loss = None
+                if self._followers:
+                    for follower in self._followers:
+                        follower.backward_begins(loss)
+                if loss is not None:
+                    self._see(loss)
                 self.active = True
                 original(tensors, grad_tensors, *args, **kwargs)
                 self.active = False
                 self.calls += 1
-                for listener in self._listeners:
-                    listener.backward_ended()
+                if self._followers or self._at_end:
+                    self._tell_the_end()
             finally:
                 self._inside = self.active = False
 
         return backward
 
-    def _begin(self, tensors: Any, grad_tensors: Any) -> None:
-        loss = _scalar(tensors, grad_tensors)
-        for listener in self._listeners:
-            listener.backward_begins(loss)
-        if loss is not None:
-            if self._scaled is not None:
-                (result, unscaled), self._scaled = self._scaled, None
-                loss = unscaled if result() is loss else loss
-            self._losses += 1
-            if loss.is_cpu:
-                value = loss.item()
+    def _see(self, loss: Tensor) -> None:
+        if self._scaled is not None:
+            (result, unscaled), self._scaled = self._scaled, None
+            loss = unscaled if result() is loss else loss
+        if loss.is_cpu:
+            value = loss.item()
+            if type(value) is float:  # a complex one has no gradient, as PyTorch is about to say
+                self._losses += 1
                 self._total += value
                 if value - value != 0.0:  # NaN or infinite
                     for listener in self._listeners:
                         listener.loss_broke(loss)
-            else:
-                self._on_devices.append(loss.detach())
-                if len(self._on_devices) > 64:
-                    self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
+        elif not loss.is_complex():
+            self._losses += 1
+            self._on_devices.append(loss.detach())
+            if len(self._on_devices) > 64:
+                self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
+
+    def _tell_the_end(self) -> None:
+        calls = self._at_end + [follower.backward_ended for follower in self._followers]
+        self._at_end.clear()
+        for call in calls:
+            call()
 
 
-def _scalar(tensors: Any, grad_tensors: Any) -> Tensor | None:
-    """The loss that backward is called on; None if it is called with gradients, or on several tensors."""
+def _only(tensors: Any, grad_tensors: Any) -> Tensor | None:
+    """The tensor that backward is called on; None if it is called with gradients, on several tensors or on a sharded one."""
     if isinstance(tensors, Sequence) and len(tensors) == 1:
         tensors = tensors[0]
         if isinstance(grad_tensors, Sequence) and len(grad_tensors) == 1:
             grad_tensors = grad_tensors[0]
-    if isinstance(tensors, Tensor) and grad_tensors is None and tensors.numel() == 1 and not tensors.is_complex():
-        return None if is_sharded(tensors) else tensors
-    return None
+    if not isinstance(tensors, Tensor) or grad_tensors is not None or is_sharded(tensors):
+        return None
+    return tensors
 
 
 backwards = Backwards()

@@ -46,7 +46,7 @@ class ProcessWatch:
     def begin(self) -> None:
         """Put the hooks on."""
         register_optimizer_step_pre_hook(self.before_any_step)
-        backwards.listen(self)
+        backwards.follow(self)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
@@ -72,9 +72,6 @@ class ProcessWatch:
         """A training without an optimizer is measured here."""
         if self._by_hand is not None and self._recorder is not None:
             self._by_hand.backward_ended()
-
-    def loss_broke(self, loss: Tensor) -> None:
-        """The recorder itself looks into it."""
 
     # -- inside -----------------------------------------------------------------------------------------------
 

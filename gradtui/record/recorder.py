@@ -446,6 +446,7 @@ class Recorder:
         """An optimizer steps as soon as its gradient is made: all steps of one backward are one row."""
         if not self._in_backward:
             self._in_backward = True
+            backwards.at_end(self._backward_ended)
             self._send_row()
             every = self._sampling.every
             due = self._clock() >= self._sampling.rows.next_at if every is None else self.step % every == 0
@@ -455,10 +456,7 @@ class Recorder:
             if reading is not None:
                 self._joint.readings.append(reading)
 
-    def backward_begins(self, loss: torch.Tensor | None) -> None:
-        """A backward begins in this process."""
-
-    def backward_ended(self) -> None:
+    def _backward_ended(self) -> None:
         """It is over, and so is the row of the steps inside it."""
         if not self._in_backward:
             return
@@ -631,6 +629,7 @@ class Recorder:
         self._sources.clear()
         self._table.release()
         self._row = self._loss = self._joint = None
+        self._in_backward = False
         if self._out is not None:
             self._out.letters.clear()
 
