@@ -1,48 +1,53 @@
-"""What recording costs: instrumented ÷ bare step time.
+"""What recording costs: step time with a tool ÷ bare step time, for the recorder and for other tools.
 
-    python benchmarks/overhead.py [--case a,b,c,d] [--mode every,budget] [--pairs 300] [--threads 1]
+    python benchmarks/overhead.py [--case a,b,c,d] [--mode budget,every] [--found] [--alone] [--rounds 60]
     python benchmarks/overhead.py --reductions
 
-One model and one batch serve three optimizers over the same parameters, so that memory and arithmetic are the same:
-a bare one, a second bare one (the control) and a watched one, whose loss is logged too. Their blocks of steps alternate
-in one process, in rotating order. The recorder's clock runs only in its own blocks, or the budget would reckon with
-the others' time. The writer's thread works during all blocks; what it uses is printed beside.
+budget: the recorder as it is by default: gradient norms, update ratio, activations and neurons as 1 % of the time
+allows, and a loss that `backward` is looked at for and that is logged by hand too (--found: it is not logged).
+Beside it `wandb.watch` as it is by default (offline, each 1000th step), TensorBoard histograms each 100th step.
+every: the norms at each step, the rest within its budget. Beside it `wandb.watch(log_freq=1)`, TensorBoard histograms
+and Lightning's `grad_norm` at each step. --alone leaves the others out; so does what is not installed:
+`pip install wandb tensorboard lightning`.
 
-every: gradient norms at every step, blocks of 10 ms, median of the pairs' ratios.
-budget: the default, everything on. It measures now and then, so blocks are 200 ms, to hold several measurements, and
-the ratio is the mean of the pairs' without the outer tenths: a median of short blocks would see none of the cost.
+One model and one batch serve all; each tool has an optimizer of its own over the same parameters, and so have the bare
+steps and a second bare kind, the control. Their blocks of 0.2 s alternate in one process, in rotating order; outside
+its blocks a tool's hooks are off, `torch.autograd.backward` is PyTorch's own, and the recorder's clock stands still, or
+its budget would reckon with the others' time. The writer's thread works during all blocks; what it uses is printed.
 
-A ratio is the watched time over the mean of the two bare ones of the same round; its interval is a bootstrap's.
+A ratio is the tool's time over the mean of the two bare ones, each summed over all rounds, since what is done now and
+then would be missed by a median. Its interval is a bootstrap's over rounds. "CPU" is of the training's own thread, and
+is what a target is held to: it hardly minds what else the machine does; "wall" also has waits for the interpreter's
+lock. A tool that is due each 1000th step may not be due at all in a slow case: "steps" tells how many it saw.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from others import Tool, missing, tools
 from torch import nn
 
-from gradtui.record.layers import ForwardTrace
-from gradtui.record.measures import MEASURES
-from gradtui.record.recorder import Recorder
-from gradtui.record.rows import RowMaker
-from gradtui.record.schedule import Sampling
-from gradtui.runfile import Header, RunWriter
+from gradtui import watch
 
-Case = tuple[nn.Module, torch.optim.Optimizer, Callable[[], torch.Tensor]]
+Times = tuple[float, float, int]  # seconds of wall and CPU a step, steps
 TARGETS = {
-    "every": {"a": 1.15, "b": 1.04, "c": 1.06, "d": 1.02},
-    "budget": {"a": 1.03, "b": 1.02, "c": 1.02, "d": 1.02},
+    "budget": dict.fromkeys("abcd", 1.02),
+    "every": dict.fromkeys("abcd", 1.25),
 }
-BLOCK = {"every": 0.01, "budget": 0.2}  # s
+BLOCK = 0.2  # s
+FEWEST_STEPS = 3  # in a block, so that one can be sampled that the step before it announces
 
 
 class Residual(nn.Module):
@@ -82,101 +87,123 @@ def build(case: str) -> tuple[nn.Module, Callable[[], torch.optim.Optimizer], Ca
     )
 
 
-class OwnClock:
-    """A clock that stands still outside the watched blocks."""
+class Recording(Tool):
+    """gradtui's recorder."""
 
-    def __init__(self) -> None:
-        self.elapsed, self.since = 0.0, None
+    name = "gradtui"
 
-    def __call__(self) -> float:
-        return self.elapsed + (0.0 if self.since is None else time.perf_counter() - self.since)
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str, found: bool, path: Path) -> None:
+        self.recorder = watch(model, optimizer, every=1 if mode == "every" else None, path=path)
+        self.log = None if found else self.recorder.log
+        self._backward: Any = torch.autograd.backward
+        self._stopped_at = 0.0
+        self.stop()
 
     def go(self) -> None:
-        self.since = time.perf_counter()
+        torch.autograd.backward = self._backward
+        away, recorder = time.perf_counter() - self._stopped_at, self.recorder
+        for budget in (recorder._sampling.rows, recorder._sampling.updates, recorder._sampling.activations):
+            budget.next_at += away
+        recorder._next_loss_at += away
+        recorder._last_neurons_at += away
 
     def stop(self) -> None:
-        self.elapsed, self.since = self(), None
+        torch.autograd.backward = self._backward.__wrapped__
+        self._stopped_at = time.perf_counter()
+
+    def unfinished(self) -> bool:
+        return self.recorder._sampler.armed  # its hooks are on the model, which is everybody's
+
+    def close(self) -> None:
+        self.go()
+        self.recorder.close()
+
+    def thread_time(self) -> float:
+        """CPU seconds of the writer's thread; NaN where that is not told."""
+        if self.recorder._writer is None or not hasattr(time, "pthread_getcpuclockid"):
+            return float("nan")
+        return time.clock_gettime(time.pthread_getcpuclockid(self.recorder._writer._thread.ident))
+
+    def rows(self) -> int:
+        """Measured rows in the run file."""
+        with sqlite3.connect(self.recorder.path) as connection:
+            return int(connection.execute("SELECT count(*) FROM steps WHERE measures IS NOT NULL").fetchone()[0])
 
 
-def measure(case: str, mode: str, pairs: int, folder: Path) -> dict[str, float | str]:
+def block(tool: Tool, optimizer: torch.optim.Optimizer, loss_of: Callable[[], torch.Tensor], steps: int) -> Times:
+    """Take some steps; wall and CPU seconds a step, and how many there were."""
+    look, log, done = tool.look, tool.log, 0
+    tool.go()
+    wall, cpu = time.perf_counter(), time.thread_time()
+    while done < steps or tool.unfinished():
+        done += 1
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        if look is not None:
+            look()
+        optimizer.step()
+        if log is not None:
+            log(loss=loss)
+    wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+    tool.stop()
+    return wall / done, cpu / done, done
+
+
+def measure(case: str, mode: str, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, str]]:
+    """A row of the table for each tool."""
     model, make_optimizer, loss_of = build(case)
-    bare, control, watched = make_optimizer(), make_optimizer(), make_optimizer()
-    rows = RowMaker()
-    sampling = Sampling(1, 0.01, update_every=1 << 40) if mode == "every" else Sampling(None, 0.01)
-    writer = RunWriter(
-        folder / f"{case}-{mode}.gradtui", Header(name=case), MEASURES, prepare=rows.prepare, on_rows=rows.look
-    )
-    clock = OwnClock()
-    recorder = Recorder(writer, sampling, rows, clock=clock)
-    recorder.observe(watched, ForwardTrace(model))
+    watched = make_optimizer()
+    path = folder / f"{case}-{mode}.gradtui"
+    recording = Recording(model, watched, mode, options.found, path)
+    others = [] if options.alone else list(tools(mode, model, folder / f"{case}-{mode}"))
+    everyone: list[Tool] = [Tool(), Tool(), recording, *others]
+    optimizers = [make_optimizer(), make_optimizer(), watched, *(make_optimizer() for _ in others)]
 
-    def block(optimizer: torch.optim.Optimizer, steps: int) -> float:
-        log = recorder.log if optimizer is watched else None
-        if log:
-            clock.go()
-        begin = time.perf_counter()
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss = loss_of()
-            loss.backward()
-            optimizer.step()
-            if log:
-                log(loss=loss)
-        spent = time.perf_counter() - begin
-        if log:
-            clock.stop()
-        return spent / steps
+    def run(who: int, steps: int) -> Times:
+        return block(everyone[who], optimizers[who], loss_of, steps)
 
-    for optimizer in (bare, control, watched):
-        block(optimizer, 3)
-    steps = max(1, round(BLOCK[mode] / min(block(bare, 5) for _ in range(3))))
-    for optimizer in (bare, control, watched) * 3:
-        block(optimizer, steps)
-    thread = time.pthread_getcpuclockid(writer._thread.ident) if hasattr(time, "pthread_getcpuclockid") else None
-    thread_begin = time.clock_gettime(thread) if thread is not None else 0.0
-    own_begin = clock()
-    times = np.empty((pairs, 3))
-    for i in range(pairs):
-        for j in ((0, 1, 2), (2, 0, 1), (1, 2, 0))[i % 3]:
-            times[i, j] = block((bare, control, watched)[j], steps)
-    thread_share = (time.clock_gettime(thread) - thread_begin) / (clock() - own_begin) if thread is not None else 0.0
-    recorder.close()
-    centre = np.median if mode == "every" else trimmed_mean
-    ratio, low, high = with_interval(2 * times[:, 2] / (times[:, 0] + times[:, 1]), centre)
-    zero, zero_low, zero_high = with_interval(times[:, 1] / times[:, 0], centre)
-    return {
-        "case": case,
-        "mode": mode,
-        "bare µs": f"{1e6 * np.median(times[:, 0]):.0f}",
-        "ratio": f"{ratio:.4f}",
-        "95 %": f"{low:.4f}–{high:.4f}",
-        "target": f"{TARGETS[mode][case]:.2f}",
-        "met": "yes" if ratio <= TARGETS[mode][case] else "NO",
-        "control": f"{zero:.4f} ({zero_low:.4f}–{zero_high:.4f})",
-        "+µs": f"{1e6 * np.median(times[:, 2] - times[:, 0]):.1f}",
-        "writer": f"{100 * thread_share:.2f} %",
-        "rows/s": f"{rows_of(writer.path) / max(clock(), 1e-9):.0f}",
-    }
+    # a tool that is slow at each step gets fewer of them; one that is slow now and then must not seem so
+    paces = [min(run(i, FEWEST_STEPS)[0] for _ in range(4)) for i in range(len(everyone))]
+    steps = [max(FEWEST_STEPS, round(BLOCK / pace)) for pace in paces]
+    for i in range(len(everyone)):
+        run(i, steps[i])
+    times = np.empty((options.rounds, len(everyone), 3))
+    rows, writer = recording.rows(), recording.thread_time()
+    for i in range(options.rounds):
+        for j in range(len(everyone)):
+            who = (i + j) % len(everyone)
+            times[i, who] = run(who, steps[who])
+    writer = recording.thread_time() - writer
+    seconds = float(np.prod(times[:, 2, ::2], axis=-1).sum())
+    for tool in everyone:
+        tool.close()
+    bare = times[:, :2, :2].mean(axis=1)
+    for i, tool in enumerate(everyone[1:], 1):
+        wall, low, high = with_interval(times[:, i, 0], times[:, 0, 0] if i == 1 else bare[:, 0])
+        cpu, cpu_low, cpu_high = with_interval(times[:, i, 1], times[:, 0, 1] if i == 1 else bare[:, 1])
+        target = TARGETS[mode][case] if tool is recording else None
+        note = f"{(recording.rows() - rows) / seconds:.1f} rows/s, writer {100 * writer / seconds:.1f} %"
+        yield {
+            "case": case,
+            "mode": mode,
+            "tool": "bare again" if i == 1 else tool.name,
+            "CPU": f"{cpu:.4f}",
+            "95 %": f"{cpu_low:.4f}–{cpu_high:.4f}",
+            "target": "" if target is None else f"{target:.2f} " + ("met" if cpu <= target else "MISSED"),
+            "wall": f"{wall:.3f}",
+            "95 % ": f"{low:.3f}–{high:.3f}",
+            "+µs": f"{1e6 * float((times[:, i, 1] - bare[:, 1]).mean()):.1f}",
+            "steps": f"{times[:, i, 2].sum():.0f}",
+            "": note if tool is recording else f"{1e6 * bare[:, 1].mean():.0f} µs a step" if i == 1 else "",
+        }
 
 
-def trimmed_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    ordered = np.sort(values, axis=axis)
-    cut = ordered.shape[axis] // 10
-    return np.mean(np.take(ordered, range(cut, ordered.shape[axis] - cut), axis=axis), axis=axis)
-
-
-def with_interval(values: np.ndarray, centre: Callable[..., np.ndarray]) -> tuple[float, float, float]:
-    """The centre and its 95 % bootstrap interval."""
-    drawn = np.random.default_rng(0).choice(values, (1000, len(values)))
-    low, high = np.quantile(centre(drawn, axis=-1), [0.025, 0.975])
-    return float(centre(values, axis=-1)), float(low), float(high)
-
-
-def rows_of(path: Path) -> int:
-    import sqlite3
-
-    with sqlite3.connect(path) as connection:
-        return int(connection.execute("SELECT count(*) FROM steps WHERE measures IS NOT NULL").fetchone()[0])
+def with_interval(values: np.ndarray, bare: np.ndarray) -> tuple[float, float, float]:
+    """The ratio of the sums and its 95 % bootstrap interval."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
+    low, high = np.quantile(values[drawn].sum(axis=1) / bare[drawn].sum(axis=1), [0.025, 0.975])
+    return float(values.sum() / bare.sum()), float(low), float(high)
 
 
 def reductions() -> None:
@@ -236,11 +263,16 @@ def reductions() -> None:
         print(f"{count:9,} " + " ".join(f"{value:10.2f}" for value in row))
 
 
+WIDTHS = (6, 8, 38, 9, 17, 13, 8, 15, 10, 8, 0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", default="a,b,c,d", help="which nets, e.g. a,c")
-    parser.add_argument("--mode", default="every,budget", help="every, budget or both")
-    parser.add_argument("--pairs", type=int, help="blocks of each kind (every: 300, budget: 60)")
+    parser.add_argument("--mode", default="budget,every", help="budget, every or both")
+    parser.add_argument("--found", action="store_true", help="do not log the loss by hand")
+    parser.add_argument("--alone", action="store_true", help="leave the other tools out")
+    parser.add_argument("--rounds", type=int, default=60, help="blocks of each kind")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads")
     parser.add_argument("--reductions", action="store_true", help="compare ways to take a sum of squares instead")
     options = parser.parse_args()
@@ -251,19 +283,17 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {options.threads} thread(s) of {os.cpu_count()}, Python {sys.version.split()[0]}"
     )
-    widths: list[int] = []
+    for package in () if options.alone else missing():
+        print(f"{package} is left out: it is not installed")
+    headed = False
     with tempfile.TemporaryDirectory() as folder:
         for mode in options.mode.split(","):
             for case in options.case.split(","):
-                pairs = options.pairs or (300 if mode == "every" else 60)
-                row = measure(case, mode, pairs, Path(folder))
-                if not widths:
-                    widths = [max(len(key), len(str(value))) + 2 for key, value in row.items()]
-                    print("".join(key.ljust(width) for key, width in zip(row, widths, strict=True)))
-                print(
-                    "".join(str(value).ljust(width) for value, width in zip(row.values(), widths, strict=True)),
-                    flush=True,
-                )
+                for row in measure(case, mode, options, Path(folder)):
+                    if not headed:
+                        print("".join(key.strip().ljust(width) for key, width in zip(row, WIDTHS, strict=True)))
+                    headed = True
+                    print("".join(v.ljust(width) for v, width in zip(row.values(), WIDTHS, strict=True)), flush=True)
 
 
 if __name__ == "__main__":
