@@ -91,6 +91,13 @@ class Backwards:
         self._total, self._losses = 0.0, 0
         return total
 
+    def drop(self) -> None:
+        """Forget the losses since they were asked for last."""
+        if self._losses:
+            self._total, self._losses = 0.0, 0
+            if self._on_devices:
+                self._on_devices.clear()
+
     def scaled(self, loss: Any, result: Any) -> None:
         """Note that a loss scaler made `result` of `loss`, which is what is to be recorded."""
         if isinstance(loss, Tensor) and isinstance(result, Tensor):

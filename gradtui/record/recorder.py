@@ -93,6 +93,7 @@ class Recorder:
         self._has_shards = False
         self._arm_next = False
         self._next_loss_at = self._last_neurons_at = -math.inf
+        self._quiet_until = 0.0  # until then a step has nothing to do but be counted; 0: each is looked at
         self._last_row_step = 0
         self._skips = 0
         self._broke = False
@@ -120,6 +121,7 @@ class Recorder:
             return
         try:
             self._sources += sources
+            self._quiet_until = 0.0
             for watched in self._watched.values():
                 watched.meter = None  # what it covers may change
             taps = StepHooks(optimizer, self.before_step, self.after_step) if hooks else None
@@ -164,6 +166,7 @@ class Recorder:
         try:
             loss = metrics.pop("loss", None)
             if metrics:
+                self._quiet_until = 0.0  # what is on a device has to be asked for
                 epoch = metrics.pop("epoch", None)
                 self._epoch = self._epoch if epoch is None else float(epoch)
             if loss is not None and not self._is_superfluous():
@@ -249,10 +252,14 @@ class Recorder:
 
     def before_step(self, optimizer: Any, arguments: Any = (), keywords: Any = None) -> Any:
         """A step begins; may give back the step's arguments with a closure of our own around theirs."""
+        # small nets take 300 µs a step and leave cold caches: what is looked at here each time costs 100 ns an object
+        if self._clock() < self._quiet_until and not backwards.active:
+            return None
         try:
             if backwards.active:
                 self._join(optimizer)
                 return None
+            self._quiet_until = 0.0
             if self._row is not None:
                 self._send_row()
             if self._out is not None and self._out.letters:
@@ -292,6 +299,10 @@ class Recorder:
                     self._joint.after()
                 return
             self.step += 1
+            if self._quiet_until > 0.0:
+                if not self._logs_loss:
+                    backwards.drop()
+                return
             if self._measuring:
                 self._measuring = False
                 row = self._row
@@ -314,10 +325,18 @@ class Recorder:
             every = self._sampling.every
             if self._arm_next or (every is not None and self.step % every == 0):
                 self._arm()
+            if every is None and self._row is None and not self._sampler.armed:
+                self._be_quiet()
         except Exception as error:
             self._fail(error, inside_a_step=True)
         if news and self._rows.watchdog is not None:
             self._rows.watchdog.tell()
+
+    def _be_quiet(self) -> None:
+        """Let steps pass until one is to be measured, if nothing waits for the next one."""
+        if self._out is not None and not self._out.letters and not self._sources:
+            rows_at = self._sampling.rows.next_at
+            self._quiet_until = rows_at if self._logs_loss else min(rows_at, self._next_loss_at)
 
     def _measure(self, optimizer: Any) -> None:
         reading = self._read(optimizer)
@@ -483,6 +502,7 @@ class Recorder:
             self._logs_loss = True
         if self._loss_comes_first:
             self._loss = self._number("loss", value)
+            self._quiet_until = 0.0
         elif self._row is not None:
             self._row.loss = self._number("loss", value)
             self._send_row()
@@ -550,6 +570,7 @@ class Recorder:
 
     def _send(self, row: Row) -> None:
         row.epoch = self._epoch
+        self._quiet_until = 0.0
         self._next_loss_at, self._last_row_step = self._begin + row.seconds + LOSS_EVERY, row.step
         if self._out is not None:
             self._out.send(row)
