@@ -62,9 +62,15 @@ class Backwards:
             self._listeners.append(listener)
 
     def follow(self, follower: Follower) -> None:
-        """Tell `follower` of each call from now on, until the process ends."""
+        """Tell `follower` of each call from now on."""
         self._put_on()
         self._followers.append(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Tell it no more."""
+        if follower in self._followers:
+            self._followers.remove(follower)
+            self._take_off()
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call it once, after the next call of `backward` that succeeds."""
@@ -74,6 +80,9 @@ class Backwards:
         """Tell it no more; what was wrapped is taken off after the last."""
         if listener in self._listeners:
             self._listeners.remove(listener)
+            self._take_off()
+
+    def _take_off(self) -> None:
         if not self._listeners and not self._followers and self._original is not None:
             if getattr(torch.autograd.backward, "__wrapped__", None) is self._original:
                 original, self._original = self._original, None

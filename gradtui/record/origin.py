@@ -6,6 +6,7 @@ order in which they ran (`_sequence_nr`), so the first of them with such a numbe
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,54 @@ import torch
 from torch import Tensor
 
 from gradtui.record.layers import LayerTable
-from gradtui.record.parts import local_part
+from gradtui.record.parts import is_sharded, local_part
 
 MOST_NODES = 200_000  # of a graph that are looked at
+INFINITY = float("inf")
+
+
+class GradientGuard:
+    """Looks at a gradient after each backward, if something changes gradients before the step, as clipping does.
+
+    One NaN makes the norm that clipping divides by NaN, and so every gradient: which layer it was can be seen only
+    before. What is looked at is the smallest gradient of the first layer, which backpropagation reaches last: 2 µs.
+    Gradients on a device or sharded are not looked at, because that would wait.
+
+    Attributes:
+        found: the step in which a gradient was first NaN or ∞, and the last layer that had one.
+        alters: whether gradients are changed before the step; None while that is not known.
+    """
+
+    def __init__(self, table: LayerTable) -> None:
+        self._table = table
+        self.found: tuple[int, int] | None = None
+        self.alters: bool | None = None
+        self._seen: tuple[weakref.ref[Tensor], int] | None = None
+
+    def after_backward(self, step: int) -> None:
+        """Look at the gradient of the step to come."""
+        if self.alters is False:
+            return
+        first = next((slot.layer for slot in self._table.slots if slot.parameter.grad is not None), None)
+        grads = [p.grad for p in (s.parameter for s in self._table.slots if s.layer == first) if p.grad is not None]
+        grads = [grad for grad in grads if grad.is_cpu and grad.layout == torch.strided and not is_sharded(grad)]
+        if not grads:
+            return
+        grad = min(grads, key=Tensor.numel)
+        self._seen = weakref.ref(grad), grad._version
+        total = grad.sum().item()
+        if total - total == 0.0:
+            self.found = None  # what there was has been left out
+        elif self.found is None:
+            layers = broken_layers(self._table, lambda p: p.grad)
+            self.found = (step, layers[-1]) if layers else None
+
+    def before_step(self) -> None:
+        """See whether the gradient has been changed since the backward."""
+        seen, self._seen = self._seen, None
+        if seen is not None and not self.alters:
+            grad = seen[0]()
+            self.alters = grad is None or grad._version != seen[1]
 
 
 def broken_layers(table: LayerTable, tensor_of: Callable[[Tensor], Tensor | None] = lambda p: p) -> list[int]:
@@ -26,24 +72,43 @@ def broken_layers(table: LayerTable, tensor_of: Callable[[Tensor], Tensor | None
 def where_it_broke(loss: Tensor, table: LayerTable) -> tuple[int | None, str]:
     """The layer whose output was the first with a NaN or ∞ in the forward pass, and in words what happened.
 
-    None stands for the time before the first layer: the input itself was not finite.
+    None stands for the time before the first layer: the input itself was not finite. A −∞ counts only where a layer is
+    given it, or nothing else is found: masks of attention and logarithms of probabilities have it in good health.
     """
-    nodes = sorted(_nodes(loss), key=lambda node: node._sequence_nr())
-    layer_of = {id(slot.parameter): slot.layer for slot in table.slots}
+    # a view of a parameter, such as its transpose, is no operation on what flows through the net
+    nodes = [node for node in _nodes(loss) if not (_is_view(node) and _parameters(node))]
+    nodes.sort(key=lambda node: node._sequence_nr())
+    found = _first_broken(nodes, table, lenient=True) or _first_broken(nodes, table, lenient=False)
+    if found is not None:
+        return found
+    layers = _layers(table)
+    last = next((layers[key] for node in reversed(nodes) for key in _parameters(node) if key in layers), None)
+    return last, "the loss was made NaN or infinite after it"
+
+
+def _layers(table: LayerTable) -> dict[int, int]:
+    """The layer of each parameter, by id."""
+    return {id(slot.parameter): slot.layer for slot in table.slots}
+
+
+def _first_broken(nodes: list[Any], table: LayerTable, *, lenient: bool) -> tuple[int | None, str] | None:
+    """The first operation that was given or made a NaN or ∞: the layer before it, and what happened."""
+    layer_of = _layers(table)
     layer: int | None = None
     for node in nodes:
         own = [layer_of[key] for key in _parameters(node) if key in layer_of]
+        forgives = lenient and not own
         given, made = _saved(node)
-        if any(not _is_finite(tensor) for tensor in given):
+        if any(not _is_finite(tensor, forgives) for tensor in given):
             if layer is None:
                 return None, "the input of the model was NaN or infinite"
             before = f" before {table.layers[own[0]].name}" if own and own[0] != layer else ""
             return layer, f"what {_name(node)} was given after it{before} was NaN or infinite"
         if own:
             layer = own[0]
-        if any(not _is_finite(tensor) for tensor in made):
+        if any(not _is_finite(tensor, forgives) for tensor in made):
             return layer, f"what {_name(node)} returned after it was NaN or infinite"
-    return layer, "the loss was made NaN or infinite after it"
+    return None
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:
@@ -67,9 +132,13 @@ def _parameters(node: Any) -> list[int]:
             continue
         if hasattr(following, "variable"):
             found.append(id(following.variable))
-        elif type(following).__name__ in ("TBackward0", "TransposeBackward0", "ViewBackward0", "PermuteBackward0"):
+        elif _is_view(following):
             found += [id(leaf.variable) for leaf, _ in following.next_functions if hasattr(leaf, "variable")]
     return found
+
+
+def _is_view(node: Any) -> bool:
+    return type(node).__name__ in ("TBackward0", "TransposeBackward0", "ViewBackward0", "PermuteBackward0")
 
 
 def _saved(node: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -88,13 +157,17 @@ def _saved(node: Any) -> tuple[list[Tensor], list[Tensor]]:
     return given, made
 
 
-def _is_finite(tensor: Tensor | None) -> bool:
+def _is_finite(tensor: Tensor | None, forgives: bool = False) -> bool:
+    """True if no number is NaN or infinite; −∞ may be if it `forgives`."""
     if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     tensor = local_part(tensor)
     if tensor.layout != torch.strided:
         tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.to_dense()
-    return bool(torch.isfinite(tensor.detach()).all())
+    tensor = tensor.detach()
+    if bool(torch.isfinite(tensor).all()):
+        return True
+    return forgives and not tensor.is_complex() and bool((tensor < INFINITY).all())  # false for a NaN too
 
 
 def _name(node: Any) -> str:

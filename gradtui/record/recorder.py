@@ -18,7 +18,7 @@ from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerTable, PartSource
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.notices import skipped_step
-from gradtui.record.origin import broken_layers, where_it_broke
+from gradtui.record.origin import GradientGuard, broken_layers, where_it_broke
 from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row
 from gradtui.record.parts import is_sharded
 from gradtui.record.reading import JointReading, Meter, Reading
@@ -82,6 +82,7 @@ class Recorder:
         self._sources: list[PartSource] = []
         self._watched: dict[int, _Watched] = {}  # by id of the optimizer
         self._sampler = ActivationSampler(self._table, clock)
+        self._guard = GradientGuard(self._table)
         self._epoch: float | None = None
         self._loss: float | torch.Tensor | None = None
         self._loss_comes_first: bool | None = None
@@ -105,6 +106,7 @@ class Recorder:
             try:
                 look_after(self)
                 backwards.listen(self)
+                backwards.follow(self)
                 scalers.listen(self)
             except Exception as error:
                 self._fail(error)
@@ -262,6 +264,8 @@ class Recorder:
             self._quiet_until = 0.0
             if self._row is not None:
                 self._send_row()
+            if self._guard.alters is None:
+                self._ask_guard()
             if self._out is not None and self._out.letters:
                 self._out.read_letters()
             due = self._is_due(optimizer)
@@ -325,7 +329,7 @@ class Recorder:
             every = self._sampling.every
             if self._arm_next or (every is not None and self.step % every == 0):
                 self._arm()
-            if every is None and self._row is None and not self._sampler.armed:
+            if every is None and self._row is None and not self._sampler.armed and self._guard.alters is not None:
                 self._be_quiet()
         except Exception as error:
             self._fail(error, inside_a_step=True)
@@ -459,6 +463,22 @@ class Recorder:
         for watched in self._watched.values():
             watched.meter = None
 
+    def backward_begins(self, loss: torch.Tensor | None) -> None:
+        """Nothing to do yet."""
+
+    def backward_ended(self) -> None:
+        """Gradients are there, which something may change before the step."""
+        try:
+            if not self._in_backward and not self._deaf:
+                self._guard.after_backward(self.step + 1)
+        except Exception as error:
+            self._fail(error)
+
+    def _ask_guard(self) -> None:
+        self._guard.before_step()
+        if self._guard.alters is False:
+            backwards.unfollow(self)
+
     # -- steps inside a backward ------------------------------------------------------------------------------
 
     def _join(self, optimizer: Any) -> None:
@@ -586,7 +606,8 @@ class Recorder:
             broken = broken_layers(self._table)
             if broken:
                 # backpropagation runs from the output to the input: the last layer met it first
-                origin = Origin(max(1, self.step), "backward", broken[-1], "its gradient was NaN or infinite")
+                step, layer = self._guard.found or (max(1, self.step), broken[-1])
+                origin = Origin(step, "backward", layer, "its gradient was NaN or infinite")
             else:
                 origin = Origin(self.step + 1, "forward", *where_it_broke(loss, self._table))
             self._writer.origin(origin)
@@ -633,6 +654,7 @@ class Recorder:
 
     def _take_off(self, inside_a_step: bool = False) -> None:
         backwards.ignore(self)
+        backwards.unfollow(self)
         scalers.ignore(self)
         self._sampler.disarm()
         for watched in self._watched.values():

@@ -1,0 +1,148 @@
+"""What a diagnosis can say: the kinds of findings, a finding, and the numbers that decide. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradtui.wording import listed
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of finding: what it is called, what it means, and which remedies fit (`gradtui remedies` has them)."""
+
+    name: str
+    meaning: str
+    remedies: tuple[str, ...]
+
+
+_TABLE = (
+    Kind(
+        "nan",
+        "a NaN or an infinity appeared",
+        ("a smaller learning rate", "clipping", "an ε in logarithms, roots and divisions", "a look at the data"),
+    ),
+    Kind(
+        "exploding",
+        "gradients grow from layer to layer, or from step to step, until nothing is learnt",
+        ("clipping", "a smaller learning rate", "He or Xavier initialisation", "BatchNorm", "LSTM for sequences"),
+    ),
+    Kind(
+        "vanishing",
+        "the gradient shrinks on its way back, so that the first layers hardly learn",
+        ("ReLU with He initialisation", "BatchNorm", "residual shortcuts", "pretraining", "LSTM for sequences"),
+    ),
+    Kind(
+        "dead",
+        "most units of a layer are zero on the whole batch, and get no gradient",
+        ("a smaller learning rate", "leaky ReLU or ELU", "He initialisation", "BatchNorm"),
+    ),
+    Kind(
+        "saturated",
+        "most outputs lie where the activation function is flat",
+        ("smaller initial weights", "BatchNorm", "ReLU", "inputs of unit variance", "cross-entropy as the loss"),
+    ),
+    Kind(
+        "too-large",
+        "steps are so large, beside the parameters, that they undo each other",
+        ("a smaller learning rate", "a warm-up of the rate", "clipping"),
+    ),
+    Kind("too-small", "steps are so small, beside the parameters, that nothing changes", ("a larger learning rate",)),
+    Kind(
+        "plateau",
+        "the loss stands still, near where it began",
+        ("another learning rate", "another initialisation", "a look at the labels", "momentum or Adam"),
+    ),
+    Kind(
+        "still",
+        "a layer does not move while others do",
+        ("the optimizer's parameters", "requires_grad", "detach and no_grad in the forward pass"),
+    ),
+)
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The numbers that decide. All are ratios; steps are recorded ones.
+
+    Attributes:
+        least_rows: recorded steps below which only NaN is spoken of.
+        recent: share of the run, its end, that is looked at.
+        progress: share of its first value by which a loss has to have fallen to count as learning.
+        learnt: the same, above which a net that no longer learns has learnt what there is, and is not stuck.
+        slope: the fall within the recent part, in standard errors, that counts as still falling.
+        vanishing: a layer's gradient per parameter over that of the fastest later layer.
+        vanishing_update: its update ratio over the median of the layers, where the loss falls nevertheless.
+        exploding_layers: a layer's gradient per parameter over that of the slowest later one.
+        exploding_growth: the gradient of the net over its own past.
+        exploding_loss: the loss over its first value.
+        dead: share of a layer's units that are zero on whole batches.
+        dead_above_others: the same over the median of the other layers' share.
+        saturated: share of a layer's outputs.
+        too_large: the net's median update ratio, at first or now.
+        too_large_growth: the norm of the parameters over what it was at first.
+        too_small: the share by which the parameters can have changed in all steps so far.
+        plateau: share of its first value within which a loss counts as having stood still.
+        plateau_rows: recorded steps before that is said.
+    """
+
+    least_rows: int = 6
+    recent: float = 0.25
+    progress: float = 0.1
+    learnt: float = 0.5
+    slope: float = 3.0
+    vanishing: float = 1e-3
+    vanishing_update: float = 0.02
+    exploding_layers: float = 100.0
+    exploding_growth: float = 100.0
+    exploding_loss: float = 10.0
+    dead: float = 0.7
+    dead_above_others: float = 2.0
+    saturated: float = 0.6
+    too_large: float = 0.1
+    too_large_growth: float = 10.0
+    too_small: float = 0.01
+    plateau: float = 0.03
+    plateau_rows: int = 15
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the diagnosis says.
+
+    Attributes:
+        kind: one of `KINDS`.
+        layers: names, in order of execution; empty if it is about the whole net.
+        since: the step from which it holds.
+        evidence: the numbers that prove it, in words.
+        numbers: the same by name.
+        remedies: what may help.
+        note: True for what may well be meant, such as a frozen layer.
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    since: int
+    evidence: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    remedies: tuple[str, ...] = ()
+    note: bool = False
+
+    def __str__(self) -> str:
+        where = f"  {listed(self.layers)}" if self.layers else ""
+        return f"{self.kind.upper()}{where}  {self.evidence}, since step {self.since:,}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For `json.dumps`."""
+        return {
+            "kind": self.kind,
+            "layers": list(self.layers),
+            "since": self.since,
+            "evidence": self.evidence,
+            "numbers": dict(self.numbers),
+            "remedies": list(self.remedies),
+            "note": self.note,
+        }

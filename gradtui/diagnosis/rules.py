@@ -1,0 +1,230 @@
+"""One rule for each kind of finding: what has to hold in a run's series before it is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from gradtui.diagnosis.kinds import Finding, Thresholds
+from gradtui.diagnosis.series import Mask, Series
+from gradtui.wording import factor, percent
+
+
+def nan(series: Series) -> list[Finding]:
+    """The first NaN or ∞: as the recorder saw it begin, or as the rows show it where they know it earlier."""
+    gradient = series.largest("grad_norm")
+    broken = ~np.isfinite(gradient) & series.measured("grad_norm")
+    rows = broken.any(axis=1) | np.isinf(series.evidence.parts.loss_maximum)
+    origins = series.evidence.origins
+    if not origins and not rows.any():
+        return []
+    if origins:
+        origin = origins[0]
+        # a gradient that was broken in every recorded step up to there is older than the loss that shows it
+        before = np.flatnonzero(series.steps < origin.step)
+        whole = before[~broken[before].any(axis=1) & series.measured("grad_norm")[before].any(axis=1)]
+        earlier = before[before > (whole[-1] if len(whole) else -1)]
+        earlier = earlier[broken[earlier].any(axis=1)]
+    if origins and not len(earlier):
+        layers = [] if origin.layer is None or origin.layer >= len(series.names) else [origin.layer]
+        where = "forward pass" if origin.phase == "forward" else "backward pass"
+        text = f"first in the {where} of step {origin.step:,}: {origin.what}"
+        return [series.finding("nan", layers, origin.step, text, {"step": float(origin.step)})]
+    first = int(earlier[0]) if origins else int(np.flatnonzero(rows)[0])
+    # backpropagation runs from the output to the input: the last layer met it first
+    layers = [int(layer) for layer in np.flatnonzero(broken[first])[-1:]]
+    step = int(series.first_steps[first])
+    what = "a gradient" if layers else "the loss"
+    return [series.finding("nan", layers, step, f"{what} is NaN or infinite", {"step": float(step)})]
+
+
+def exploding(series: Series, limits: Thresholds) -> list[Finding]:
+    gradient = np.sqrt(np.nansum(series.gradient**2, axis=1))
+    known = np.flatnonzero(np.isfinite(series.gradient).any(axis=1))
+    if len(known) < 3:
+        return []
+    values = gradient[known]
+    begin = float(np.median(values[: max(3, len(values) // 4)]))
+    growth = float(values[-max(1, len(values) // 20) :].max() / begin) if begin else math.nan
+    losses = series.loss[np.isfinite(series.loss)]
+    worst = float(np.median(losses[-max(1, len(losses) // 20) :]) / series.first_loss) if len(losses) else math.nan
+    broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
+    if (growth > limits.exploding_growth and (worst > 1 or broke)) or worst > limits.exploding_loss:
+        grows = np.zeros(len(series), np.bool_)
+        grows[known] = values > begin * math.sqrt(limits.exploding_growth)
+        since = series.since(grows | (series.loss > series.first_loss * math.sqrt(limits.exploding_loss)))
+        text = f"the gradient has grown {factor(growth)}, the loss {factor(worst)}"
+        return [series.finding("exploding", [], since, text, {"growth": growth, "loss": worst})]
+    speeds = series.recent(series.per_parameter)
+    order = np.flatnonzero(np.isfinite(speeds) & (speeds > 0))
+    if len(order) < 3 or series.learns:
+        return []
+    ratio = np.array([speeds[i] / speeds[order[order > i]].min() for i in order[:-1]])
+    ill = order[:-1][ratio > limits.exploding_layers]
+    if not len(ill):
+        return []
+    times = float(ratio.max())
+    later = series.per_parameter[:, order[-1]]
+    since = series.since(series.per_parameter[:, ill[0]] > limits.exploding_layers * later)
+    text = f"its gradient per parameter is {factor(times)} that of later layers, and the loss does not fall"
+    return [series.finding("exploding", ill.tolist(), since, text, {"ratio": times})]
+
+
+def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
+    speeds = series.recent(series.per_parameter)
+    updates = series.recent(series.update)
+    order = np.flatnonzero(np.isfinite(speeds))
+    if len(order) < 3:
+        return []
+    typical = float(np.nanmedian(updates[updates > 0])) if (updates > 0).any() else math.nan
+    ill, worst = [], 1.0
+    for i, layer in enumerate(order[:-1]):
+        fastest = float(speeds[order[i + 1 :]].max())
+        ratio = float(speeds[layer] / fastest) if fastest > 0 else 1.0
+        hardly_moves = updates[layer] < limits.vanishing_update * typical
+        if ratio < limits.vanishing and (hardly_moves or not series.learns):
+            ill.append(int(layer))
+            worst = min(worst, ratio)
+    if not ill:
+        return []
+    last = int(order[np.argmax(speeds[order])])
+    holds = series.per_parameter[:, ill[0]] < limits.vanishing * series.per_parameter[:, last]
+    times = factor(1 / worst) if worst else "infinitely"
+    text = f"its gradient per parameter is {times} below that of {series.names[last]}"
+    return [series.finding("vanishing", ill, series.since(holds), text, {"ratio": worst})]
+
+
+def dead(series: Series, limits: Thresholds) -> list[Finding]:
+    dead = series.of("dead")
+    now = series.recent(dead)
+    found = []
+    for layer in np.flatnonzero(now >= limits.dead).tolist():
+        others = np.delete(now, layer)
+        others = others[np.isfinite(others)]
+        usual = float(np.median(others)) if len(others) else 0.0
+        if now[layer] >= min(1.0, limits.dead_above_others * usual) or not series.learns:
+            found.append(layer)
+    if not found:
+        return []
+    most = float(now[found].max())
+    since = series.since((dead[:, found[0]] >= limits.dead) | ~np.isfinite(dead[:, found[0]]))
+    text = f"{percent(most)} of its units are zero on whole batches"
+    return [series.finding("dead", found, since, text, {"share": most})]
+
+
+def saturated(series: Series, limits: Thresholds) -> list[Finding]:
+    """Layers most of whose outputs are where the activation function is flat, in a net that is stuck."""
+    share = series.of("saturated")
+    now = series.recent(share)
+    ill = [int(layer) for layer in np.flatnonzero(now >= limits.saturated)]
+    if series.learns:
+        # the outputs of the last layer are near 0 and 1 where the net is sure of itself
+        ill = [layer for layer in ill if layer < len(now) - 1]
+    if not ill or not series.is_stuck:
+        return []
+    most = float(now[ill].max())
+    since = series.since((share[:, ill[0]] >= limits.saturated) | ~np.isfinite(share[:, ill[0]]))
+    text = f"{percent(most)} of its outputs lie where the activation function is flat, and the loss does not fall"
+    return [series.finding("saturated", ill, since, text, {"share": most})]
+
+
+def too_large(series: Series, limits: Thresholds) -> list[Finding]:
+    """Steps that are large beside the parameters, or have blown these up, in a net that is stuck."""
+    if not series.is_stuck:
+        return []
+    typical = series.typical_update()
+    known = np.flatnonzero(np.isfinite(typical))
+    if not len(known):
+        return []
+    few = max(3, math.ceil(limits.recent * len(known)))
+    at_first, now = (float(np.median(typical[part])) for part in (known[:few], known[-few:]))
+    growth = series.growth_of_parameters()
+    numbers = {"update_ratio": max(at_first, now), "growth": growth}
+    if max(at_first, now) > limits.too_large:
+        since = series.since((typical > limits.too_large) | ~np.isfinite(typical))
+        text = f"a step changes the parameters by {percent(max(at_first, now))} of their size"
+    elif growth > limits.too_large_growth:
+        since = int(series.first_steps[0])
+        text = f"the parameters have grown {factor(growth)}"
+    else:
+        return []
+    since = int(series.first_steps[0]) if now <= limits.too_large else since
+    return [series.finding("too-large", [], since, f"{text}, and the loss does not fall", numbers)]
+
+
+def too_small(series: Series, limits: Thresholds) -> list[Finding]:
+    updates = series.recent(series.update)
+    known = updates[np.isfinite(updates)]
+    if not len(known) or series.learns or not (known > 0).any():
+        return []
+    typical = float(known.max())
+    moved = typical * float(series.steps[-1])
+    if moved >= limits.too_small:
+        return []
+    text = (
+        f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, all {int(series.steps[-1]):,} steps together change the parameters by at"
+        f" most {percent(moved)}"
+    )
+    return [
+        series.finding("too-small", [], int(series.first_steps[0]), text, {"update_ratio": typical, "moved": moved})
+    ]
+
+
+def still(series: Series, limits: Thresholds) -> list[Finding]:
+    moved = series.measured("update_ratio")
+    gradient = series.measured("grad_norm")
+    anything = series.measured("param_norm").any(axis=1)
+    updates = series.recent(series.update)
+    if not anything.any() or not (updates > 0).any():
+        return []
+    window = np.flatnonzero(anything)[-max(3, int(anything.sum() * limits.recent)) :]
+    later = slice(int(window[0]), None)
+    by_cause: dict[str, list[int]] = {}
+    for layer in range(len(series.names)):
+        if not moved[window, layer].any():
+            if not gradient[later, layer].any():
+                by_cause.setdefault("frozen", []).append(layer)
+        elif not updates[layer] > 0:
+            values = series.gradient[later, layer]
+            cause = "detached" if not gradient[later, layer].any() else "zero" if not values.any() else "forgotten"
+            by_cause.setdefault(cause, []).append(layer)
+    words: dict[str, str] = {
+        "frozen": "needs no gradient (requires_grad is False): it stays as it is",
+        "detached": "gets no gradient: it is detached, or not used in the forward pass",
+        "zero": "has a gradient of exactly 0",
+        "forgotten": "has a gradient, but no step changes it: it is not in the optimizer, or its rate is 0",
+    }
+    remedies: dict[str, tuple[str, ...]] = {
+        "frozen": ("requires_grad_(True), if it is to learn",),
+        "detached": ("no detach, no_grad or .data between it and the loss",),
+        "zero": ("a look at its activations: dead or saturated units",),
+        "forgotten": ("its parameters in the optimizer",),
+    }
+    found = []
+    for cause, layers in by_cause.items():
+        still: Callable[[int], Mask] = lambda layer: ~(series.update[:, layer] > 0)  # noqa: E731
+        since = series.since(still(layers[0]))
+        found.append(
+            series.finding(
+                "still", layers, since, words[cause], {"layers": float(len(layers))},
+                remedies=remedies[cause], note=cause == "frozen",
+            )
+        )  # fmt: skip
+    return found
+
+
+def plateau(series: Series, limits: Thresholds) -> list[Finding]:
+    losses = series.loss[np.isfinite(series.loss)]
+    if len(losses) < limits.plateau_rows or series.falls or not abs(series.fall) < limits.plateau:
+        return []
+    best = float(np.median(np.sort(losses)[: max(3, len(losses) // 10)]))
+    if (series.first_loss - best) > 3 * limits.plateau * abs(series.first_loss):
+        return []  # it has been lower: it does not stand still
+    text = f"the loss is {series.last_loss:.4g}, and was {series.first_loss:.4g} at first"
+    numbers = {"first": series.first_loss, "last": series.last_loss}
+    return [series.finding("plateau", [], int(series.first_steps[0]), text, numbers)]
+
+
+RULES = (exploding, vanishing, dead, saturated, too_large, too_small, still, plateau)

@@ -1,0 +1,138 @@
+"""The measures of a run as arrays over time, and what the loss does: what the rules look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
+from gradtui.runfile.blocks import DoubleArray, Envelope, FloatArray, is_measured
+from gradtui.runfile.schema import Layer, Origin
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a diagnosis looks at: the layers, the names of the measures, and the run in stretches, oldest first."""
+
+    layers: Sequence[Layer]
+    measures: Sequence[str]
+    parts: Envelope
+    origins: Sequence[Origin] = ()
+
+
+class Series:
+    """The measures as arrays [stretches, layers], NaN where there is no finite value, and what the loss does."""
+
+    def __init__(self, evidence: Evidence, limits: Thresholds) -> None:
+        self.evidence = evidence
+        parts = evidence.parts
+        self.steps = parts.last_step
+        self.first_steps = parts.first_step
+        self.names = [layer.name for layer in evidence.layers]
+        self._columns = {name: i for i, name in enumerate(evidence.measures)}
+        self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
+        self._limits = limits
+        self._window = max(limits.least_rows // 2, math.ceil(limits.recent * len(parts)))
+        known = self.loss[np.isfinite(self.loss)]
+        few = max(1, len(known) // 20)
+        # the very first, if those after it are higher: a rate that is too large throws the loss up within a few steps
+        self.first_loss = float(min(known[0], np.median(known[:few]))) if len(known) else math.nan
+        recent = known[-max(3, math.ceil(limits.recent * len(known))) :]
+        self.last_loss = float(np.median(recent)) if len(known) else math.nan
+        self.fall = (self.first_loss - self.last_loss) / abs(self.first_loss) if self.first_loss else 0.0
+        self.learns = bool(self.fall > limits.progress)
+        self.falls = _falls(recent, limits.slope)
+        self.is_stuck = not self.learns or (self.fall < limits.learnt and not self.falls)
+        sizes = np.array([max(1, layer.parameters) for layer in evidence.layers], np.float64)
+        self.gradient = self.of("grad_norm")
+        self.per_parameter = self.gradient / np.sqrt(sizes)
+        self.update = self.of("update_ratio")
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def of(self, measure: str) -> DoubleArray:
+        """A measure [stretches, layers]; all NaN if the run does not have it."""
+        column = self._columns.get(measure)
+        shape = (len(self.steps), len(self.names))
+        if column is None:
+            return np.full(shape, np.nan)
+        values = self.evidence.parts.mean[:, :, column].astype(np.float64)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def largest(self, measure: str) -> DoubleArray:
+        """The largest value of a measure in each stretch [stretches, layers], NaN and ∞ among them."""
+        column = self._columns.get(measure)
+        if column is None:
+            return np.full((len(self.steps), len(self.names)), np.nan)
+        return self.evidence.parts.maximum[:, :, column].astype(np.float64)
+
+    def typical_update(self) -> DoubleArray:
+        """The median update ratio of the layers [stretches]; NaN where none was measured."""
+        typical = np.full(len(self.steps), np.nan)
+        known = np.isfinite(self.update).any(axis=1)
+        if known.any():
+            typical[known] = np.nanmedian(self.update[known], axis=1)
+        return typical
+
+    def growth_of_parameters(self) -> float:
+        """The norm of the parameters now over that at first: the median of the layers; NaN if it is not known."""
+        norms = self.of("param_norm")
+        growths = []
+        for layer in range(norms.shape[1]):
+            known = norms[:, layer][norms[:, layer] > 0]
+            if len(known):
+                growths.append(known[-1] / known[0])
+        return float(np.median(growths)) if growths else math.nan
+
+    def measured(self, measure: str) -> Mask:
+        """Whether a measure was taken at all, be it NaN [stretches, layers]."""
+        column = self._columns.get(measure)
+        values: FloatArray = self.evidence.parts.maximum
+        if column is None:
+            return np.zeros(values.shape[:2], np.bool_)
+        return is_measured(np.ascontiguousarray(values[:, :, column]))
+
+    def recent(self, values: DoubleArray) -> DoubleArray:
+        """The median over the recent part of those stretches that have the value, [layers]."""
+        found = np.full(values.shape[1], np.nan)
+        for layer in range(values.shape[1]):
+            known = values[:, layer][np.isfinite(values[:, layer])]
+            if len(known):
+                found[layer] = np.median(known[-max(3, math.ceil(self._limits.recent * len(known))) :])
+        return found
+
+    def since(self, holds: Mask) -> int:
+        """The first step of the stretch from which a condition [stretches] has held nearly always until the end."""
+        if not holds.any():
+            return int(self.first_steps[-1])
+        # exceptions in the past are forgiven while they are a tenth of what followed
+        backwards = holds[::-1]
+        share = np.cumsum(backwards) / np.arange(1, len(holds) + 1)
+        kept = np.flatnonzero((share >= 0.9) & backwards)
+        return int(self.first_steps[::-1][kept[-1]] if len(kept) else self.first_steps[-1])
+
+    def finding(
+        self, kind: str, layers: Sequence[int], since: int, evidence: str, numbers: Mapping[str, float], *,
+        remedies: Sequence[str] = (), note: bool = False,
+    ) -> Finding:  # fmt: skip
+        """A finding about layers by index."""
+        names = tuple(self.names[layer] for layer in layers)
+        return Finding(kind, names, since, evidence, numbers, tuple(remedies) or KINDS[kind].remedies, note)
+
+
+def _falls(losses: DoubleArray, errors: float) -> bool:
+    """True if the newest losses fall by more than chance: a straight line through them, in standard errors."""
+    if len(losses) < 4:
+        return False
+    x = np.arange(len(losses)) - (len(losses) - 1) / 2
+    slope = float(x @ losses / (x @ x))
+    rest = losses - losses.mean() - slope * x
+    error = math.sqrt(float(rest @ rest) / (len(losses) - 2) / float(x @ x))
+    return slope < -errors * error
