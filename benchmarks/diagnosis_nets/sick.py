@@ -26,7 +26,7 @@ from diagnosis_nets.training import (
     optimizer_for,
 )  # fmt: skip
 
-STEPS = (150, 250, 400)
+STEPS = (250, 400, 600)
 Make = Callable[[Draw], Training]
 
 
@@ -153,13 +153,13 @@ def unstable_rate(draw: Draw) -> Training:
             p.requires_grad_(False)
     top = float(torch.linalg.eigvalsh(2 * x.T @ x / len(x)).max())
     batches = Batches(x, y, 300, draw.seed())
-    optimizer = optimizer_for("sgd", last.parameters(), draw.between(2.1, 2.3) / top)
+    optimizer = optimizer_for("sgd", last.parameters(), draw.between(2.02, 2.05) / top)
 
     def loss(step: int) -> Tensor:
         inputs, targets = batches()
         return nn.functional.mse_loss(model(inputs), targets)
 
-    return Training(model, optimizer, loss, 100, lambda losses: bool(losses[-1] > 100 * losses[0]))
+    return Training(model, optimizer, loss, 250, lambda losses: bool(losses[-1] > 100 * losses[0]))
 
 
 def growing_recurrence(draw: Draw) -> Training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,7 +85,9 @@ class Thresholds:
         saturated: share of a layer's outputs.
         too_large: the net's median update ratio, at first or now.
         too_large_growth: the norm of the parameters over what it was at first.
-        too_small: the share by which the parameters can have changed in all steps so far.
+        too_small: the share by which the parameters can have changed in all steps so far: the median of the layers.
+        too_small_fastest: the same of the layer that moves most; where one moves by more, the others do not for a reason
+            of their own.
         plateau: share of its first value within which a loss counts as having stood still.
         plateau_rows: recorded steps before that is said.
     """
@@ -94,7 +97,7 @@ class Thresholds:
     progress: float = 0.1
     learnt: float = 0.5
     slope: float = 3.0
-    vanishing: float = 1e-3
+    vanishing: float = 5e-3
     vanishing_update: float = 0.02
     exploding_layers: float = 100.0
     exploding_growth: float = 100.0
@@ -105,6 +108,7 @@ class Thresholds:
     too_large: float = 0.1
     too_large_growth: float = 10.0
     too_small: float = 0.01
+    too_small_fastest: float = 0.1
     plateau: float = 0.03
     plateau_rows: int = 15
 
@@ -136,13 +140,13 @@ class Finding:
         return f"{self.kind.upper()}{where}  {self.evidence}, since step {self.since:,}"
 
     def as_json(self) -> dict[str, Any]:
-        """For `json.dumps`."""
+        """For `json.dumps`; a number that is not finite is None."""
         return {
             "kind": self.kind,
             "layers": list(self.layers),
             "since": self.since,
             "evidence": self.evidence,
-            "numbers": dict(self.numbers),
+            "numbers": {name: value if math.isfinite(value) else None for name, value in self.numbers.items()},
             "remedies": list(self.remedies),
             "note": self.note,
         }

@@ -41,22 +41,28 @@ def nan(series: Series) -> list[Finding]:
 
 
 def exploding(series: Series, limits: Thresholds) -> list[Finding]:
+    """The gradient or the loss grows from step to step; or the gradient from layer to layer, and nothing is learnt."""
     gradient = np.sqrt(np.nansum(series.gradient**2, axis=1))
     known = np.flatnonzero(np.isfinite(series.gradient).any(axis=1))
-    if len(known) < 3:
+    losses = series.loss[np.isfinite(series.loss)]
+    if len(known) < 3 or not len(losses):
         return []
     values = gradient[known]
-    begin = float(np.median(values[: max(3, len(values) // 4)]))
-    growth = float(values[-max(1, len(values) // 20) :].max() / begin) if begin else math.nan
-    losses = series.loss[np.isfinite(series.loss)]
-    worst = float(np.median(losses[-max(1, len(losses) // 20) :]) / series.first_loss) if len(losses) else math.nan
+    few = max(3, len(values) // 20)
+    begin = float(np.median(values[:few]))
+    growth = float(np.median(values[-few:]) / begin) if begin else math.nan
+    last = float(np.median(losses[-max(1, len(losses) // 20) :]))
+    # an objective without a floor, as of a critic, explodes downwards
+    size = abs(last / series.first_loss) if series.first_loss else math.nan
     broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
-    if (growth > limits.exploding_growth and (worst > 1 or broke)) or worst > limits.exploding_loss:
+    rises = last > series.first_loss and size > limits.exploding_loss
+    if rises or (growth > limits.exploding_growth and (size > 1 or broke)):
         grows = np.zeros(len(series), np.bool_)
         grows[known] = values > begin * math.sqrt(limits.exploding_growth)
-        since = series.since(grows | (series.loss > series.first_loss * math.sqrt(limits.exploding_loss)))
-        text = f"the gradient has grown {factor(growth)}, the loss {factor(worst)}"
-        return [series.finding("exploding", [], since, text, {"growth": growth, "loss": worst})]
+        grows |= np.abs(series.loss) > abs(series.first_loss) * math.sqrt(limits.exploding_loss)
+        grown = [f"{what} {factor(by)}" for what, by in (("the gradient", growth), ("the loss", size)) if by > 1]
+        text = " and ".join(grown) + (" what it was at first" if grown else "the loss has become infinite")
+        return [series.finding("exploding", [], series.since(grows), text, {"growth": growth, "loss": size})]
     speeds = series.recent(series.per_parameter)
     order = np.flatnonzero(np.isfinite(speeds) & (speeds > 0))
     if len(order) < 3 or series.learns:
@@ -66,13 +72,15 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     if not len(ill):
         return []
     times = float(ratio.max())
-    later = series.per_parameter[:, order[-1]]
-    since = series.since(series.per_parameter[:, ill[0]] > limits.exploding_layers * later)
+    after = order[order > ill[0]]
+    slowest = series.per_parameter[:, after[np.argmin(speeds[after])]]
+    since = series.since(series.per_parameter[:, ill[0]] > limits.exploding_layers * slowest)
     text = f"its gradient per parameter is {factor(times)} that of later layers, and the loss does not fall"
     return [series.finding("exploding", ill.tolist(), since, text, {"ratio": times})]
 
 
 def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
+    """Layers with far less gradient than a later one, that hardly move or are in a net that does not learn."""
     speeds = series.recent(series.per_parameter)
     updates = series.recent(series.update)
     order = np.flatnonzero(np.isfinite(speeds))
@@ -97,6 +105,7 @@ def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
 
 
 def dead(series: Series, limits: Thresholds) -> list[Finding]:
+    """Layers most of whose units are zero on whole batches, more than is usual in this net."""
     dead = series.of("dead")
     now = series.recent(dead)
     found = []
@@ -155,13 +164,14 @@ def too_large(series: Series, limits: Thresholds) -> list[Finding]:
 
 
 def too_small(series: Series, limits: Thresholds) -> list[Finding]:
+    """Steps that all together cannot have changed the parameters, in a net that does not learn."""
     updates = series.recent(series.update)
     known = updates[np.isfinite(updates)]
     if not len(known) or series.learns or not (known > 0).any():
         return []
-    typical = float(known.max())
+    typical, fastest = float(np.median(known)), float(known.max())
     moved = typical * float(series.steps[-1])
-    if moved >= limits.too_small:
+    if moved >= limits.too_small or fastest * float(series.steps[-1]) >= limits.too_small_fastest:
         return []
     text = (
         f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, all {int(series.steps[-1]):,} steps together change the parameters by at"
@@ -173,6 +183,7 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
 
 
 def still(series: Series, limits: Thresholds) -> list[Finding]:
+    """Layers that do not move, by cause; one that needs no gradient is a note."""
     moved = series.measured("update_ratio")
     gradient = series.measured("grad_norm")
     anything = series.measured("param_norm").any(axis=1)
@@ -216,6 +227,7 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
 
 
 def plateau(series: Series, limits: Thresholds) -> list[Finding]:
+    """The loss is where it began, does not fall, and has never been lower."""
     losses = series.loss[np.isfinite(series.loss)]
     if len(losses) < limits.plateau_rows or series.falls or not abs(series.fall) < limits.plateau:
         return []
