@@ -5,8 +5,8 @@
 Every second net of each kind, by its seed, is held out: the thresholds of `gradtui.diagnosis` were set with the other
 half in view, and the held-out half is shown with --held-out alone. Half of the nets of each half are recorded at every
 step, half within the default budget. A healthy net with any finding that is not a note is a false alarm. Each net is
-checked, without the recorder, to be what it is said to be. Where a NaN began is told by an oracle: the same training once
-more, unrecorded, with hooks on every module and a look at every gradient in every step.
+checked, without the recorder, to be what it is said to be. Where a NaN began is told by an oracle: the same training
+once more, unrecorded, with hooks on every module and a look at every gradient in every step.
 
 --keep leaves the run files in a folder, --again diagnoses them again without training.
 """

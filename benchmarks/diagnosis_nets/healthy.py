@@ -1,4 +1,4 @@
-"""Nets that learn, in twenty ways that a rule with fixed thresholds could take for ill; each says what it has to reach."""
+"""Nets that learn, in twenty ways that fixed thresholds could take for ill; each says what it has to reach."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ def fine_tuning(draw: Draw) -> Training:
     trunk, head = list(model.children())[:-1], list(model.children())[-1]
     head.reset_parameters()
     if draw.one([True, False]):
-        list(trunk[0].parameters())[0].requires_grad_(False)
-        list(trunk[0].parameters())[1].requires_grad_(False)
+        trunk[0].weight.requires_grad_(False)
+        trunk[0].bias.requires_grad_(False)
     groups = [
         {"params": [p for part in trunk for p in part.parameters() if p.requires_grad], "lr": draw.between(3e-5, 2e-4)},
         {"params": head.parameters(), "lr": draw.between(3e-3, 6e-3)},

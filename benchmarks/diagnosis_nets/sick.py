@@ -258,7 +258,7 @@ def unscaled_inputs(draw: Draw) -> Training:
     model = mlp([64, *[48] * draw.integer(2, 4), 10], "tanh")
     initialise(model, 1.0)
     with torch.no_grad():
-        list(model)[0].weight.abs_()  # every unit of the first layer says the same of every input
+        next(iter(model)).weight.abs_()  # every unit of the first layer says the same of every input
     return _on_digits(
         draw, model, optimizer_for(draw.one(["sgd", "momentum"]), model.parameters(), draw.between(5e-4, 3e-3)),
         _is_saturated(model, scale), scale=scale,
@@ -309,7 +309,6 @@ def too_large(draw: Draw) -> Training:
     name = draw.one(["sgd", "adam", "rmsprop", "momentum", "adamw"])
     rate = {"sgd": 20.0, "momentum": 5.0, "adam": 1.0, "adamw": 1.0, "rmsprop": 0.5}[name] * draw.between(0.7, 2)
     optimizer = optimizer_for(name, model.parameters(), rate)
-    x, y = digits()
 
     def is_fair(losses: Losses) -> bool:
         last = losses[-len(losses) // 4 :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ class Functional(nn.Module):
 
     def __init__(self, sizes: Sequence[int], activation: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
         names = {"leaky": "leaky_relu"}
         self.activation = getattr(nn.functional, names.get(activation, activation))
 
@@ -144,7 +145,7 @@ def mlp(sizes: Sequence[int], activation: str, *, functional: bool = False, norm
     if functional:
         return Functional(sizes, activation)
     parts: list[nn.Module] = []
-    for a, b in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for a, b in itertools.pairwise(sizes):
         parts += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), ACTIVATIONS[activation]()]
     return nn.Sequential(*parts, nn.Linear(sizes[-2], sizes[-1]))
 

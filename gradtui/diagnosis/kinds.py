@@ -86,8 +86,8 @@ class Thresholds:
         too_large: the net's median update ratio, at first or now.
         too_large_growth: the norm of the parameters over what it was at first.
         too_small: the share by which the parameters can have changed in all steps so far: the median of the layers.
-        too_small_fastest: the same of the layer that moves most; where one moves by more, the others do not for a reason
-            of their own.
+        too_small_fastest: the same of the layer that moves most; where one moves by more, the others have a reason of
+            their own not to.
         plateau: share of its first value within which a loss counts as having stood still.
         plateau_rows: recorded steps before that is said.
     """

@@ -171,7 +171,7 @@ class Backwards:
 
 
 def _only(tensors: Any, grad_tensors: Any) -> Tensor | None:
-    """The tensor that backward is called on; None if it is called with gradients, on several tensors or on a sharded one."""
+    """The tensor that backward is called on; None if that has gradients given, is sharded, or is several."""
     if isinstance(tensors, Sequence) and len(tensors) == 1:
         tensors = tensors[0]
         if isinstance(grad_tensors, Sequence) and len(grad_tensors) == 1:
