@@ -200,6 +200,7 @@ class _Follower:
         self._history: History | None = None
         self._newest: FloatArray | None = None
         self._row: Rows | None = None
+        self._loss: float | None = None  # the newest that is known: where several models train, not every row has one
         self._first, self._last = 0, -1
         self._past: deque[tuple[float, FloatArray]] = deque()
         self._pace: deque[tuple[float, int]] = deque()
@@ -246,11 +247,11 @@ class _Follower:
             return None
         reader, view = self._reader, self._view
         following = wants.cursor is None
-        values, row = self._newest, self._row
+        values, row, loss = self._newest, self._row, self._loss
         if wants.cursor is not None:
             back = reader.at(max(wants.cursor, self._first), LOOK_BACK)
             if len(back):
-                values, row = view.newest_known(back.measures), back
+                values, row, loss = view.newest_known(back.measures), back, _first_loss(back)
         step = int(row.step[0])
         layer = min(wants.layer, len(self._layers) - 1)
         measure = min(wants.measure, len(reader.measures) - 1)
@@ -274,7 +275,7 @@ class _Follower:
             total_steps=reader.header.total_steps,
             seconds=float(row.time[0]),
             steps_per_second=self._steps_per_second() if self._status.live else None,
-            loss=float(row.loss[0]) if row.loss_known[0] else None,
+            loss=loss,
             metrics=tuple((name, _value_at(s, step)) for name, s in self._scalars.items()),
             sampling=reader.header.sampling,
             takes_stop="stop" in reader.header.takes_commands,
@@ -386,7 +387,7 @@ class _Follower:
         newest = self._reader.at(span[1], LOOK_BACK)
         if len(newest):
             self._newest = self._view.newest_known(newest.measures)
-            self._row = newest
+            self._row, self._loss = newest, _first_loss(newest)
             self._remember()
 
     def _take(self, rows: Rows) -> None:
@@ -395,6 +396,9 @@ class _Follower:
         assert self._history is not None
         self._history.add_rows(rows)
         self._last = int(rows.step[-1])
+        with_loss = rows.loss_known.nonzero()[0]
+        if len(with_loss):
+            self._loss = float(rows.loss[with_loss[-1]])
         measured = is_measured(rows.measures).any(axis=(1, 2)).nonzero()[0]
         if len(measured):
             newest = int(measured[-1])
@@ -449,6 +453,11 @@ def _extend(known: Scalars | None, added: Scalars) -> Scalars:
 def _value_at(series: Scalars, step: int) -> float:
     before = int(series.step.searchsorted(step, side="right"))
     return float(series.value[max(0, before - 1)])
+
+
+def _first_loss(rows: Rows) -> float | None:
+    known = rows.loss_known.nonzero()[0]
+    return float(rows.loss[known[0]]) if len(known) else None
 
 
 def _number(value: float) -> float | None:

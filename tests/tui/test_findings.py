@@ -68,7 +68,7 @@ async def test_every_finding_can_be_read_in_full_on_a_small_terminal(runs_in_tmp
     writer.close()
     app = app_of(writer.path)
     async with app.run_test(size=(60, 16)) as pilot:
-        await shows(pilot, "VANISHING")
+        await shows(pilot, "2 findings")
         await pilot.press("f")
         await shows(pilot, "· try residual shortcuts")
         await pilot.press("j", "j", "j", "j", "j", "j")

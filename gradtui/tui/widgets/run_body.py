@@ -70,6 +70,7 @@ class RunBody(Horizontal):
         strip.show(snapshot.neurons, snapshot.layer, len(names))
         self._show_curves(snapshot, f"{title} over time")
         words = self.query_one(Words)
+        self.query_one("#run-right").set_class(bool(snapshot.findings), "-ill")
         words.set_title("Findings" if snapshot.findings else "In words")
         words.show([clean(line) for line in _in_words(snapshot)])
 

@@ -62,6 +62,9 @@ class RunHeader(CellWidget):
             facts.append((f"epoch {min(math.floor(s.epoch) + 1, s.total_epochs or math.inf):g}{total}", False))
         if s.loss is not None:
             facts.append((f"loss {number(s.loss)}", not math.isfinite(s.loss)))
+        grave = sum(not finding.note for finding in s.findings)
+        if grave:
+            facts.append((f"{grave} finding{'s' * (grave > 1)}", True))
         for name, value in s.metrics:
             shown = f"{100 * value:.1f} %" if "accuracy" in name else number(value)
             facts.append(
