@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from gradtui.lab.recipe import Recipe
 from tests.end_to_end.terminal import Terminal
 from tests.synthetic import make_run, speeds
 
+SCRIPTS = Path(__file__).parents[1] / "run" / "scripts"
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
@@ -44,6 +47,17 @@ def check_comparison(words: list[str], folder: Path) -> None:
         assert "<svg" in page and "nothing" in page
 
 
+def check_run(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a script of somebody's as the README says; `python` is the one that the tests run in."""
+    sick = "--fail-on" in words
+    shutil.copy(SCRIPTS / ("sick/nan.py" if sick else "raw_tensors.py"), folder / "train.py")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    done = subprocess.run([sys.executable, "-m", "gradtui", *words], capture_output=True, text=True, timeout=110)
+    assert done.returncode == (10 if sick else 0), done.stderr
+    (run,) = runs()
+    assert run.status is not None and run.status.state == "finished" and run.layers
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_command(
     words: list[str],
@@ -54,13 +68,16 @@ def test_command(
 ) -> None:
     if "nielsen" in words:
         request.getfixturevalue("mnist_folder")
-    if words[:1] in (["attach"], ["runs"]):
+    if words[:1] in (["attach"], ["runs"], ["report"]):
         make_run(runs_in_tmp / "one.gradtui")
     if "remedies.compare" in words:
         Plan(runs_in_tmp / "remedies.compare", "Remedies", "", {"a": Recipe(), "b": Recipe(seed=1)}, (0,)).save()
     monkeypatch.chdir(tmp_path)
     if words[:1] == ["compare"] and "--view" not in words:
         check_comparison(words, tmp_path)
+        return
+    if words[:1] == ["run"]:
+        check_run(words, tmp_path, monkeypatch)
         return
     with Terminal(*words) as terminal:
         if words == ["remedies"]:
@@ -79,6 +96,9 @@ def test_command(
         elif words[:1] == ["runs"]:
             assert terminal.wait_for_exit() == 0
             assert "finished" in terminal.text
+        elif words[:1] == ["report"]:
+            assert terminal.wait_for_exit() == 0
+            assert "one: finished" in terminal.text
         else:
             terminal.wait_for("Vanishing gradient" if not words else "Learning speed")
             terminal.press("q")
