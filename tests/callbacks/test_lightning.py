@@ -56,9 +56,6 @@ def test_a_fit_is_a_run_with_layers_losses_epochs_and_metrics(kit, runs_in_tmp, 
     assert series["val_loss"].value[-1] == pytest.approx(float(trainer.callback_metrics["val_loss"]))
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Lightning's closure computes the gradients after the optimizer's pre-step hook"
-)
 def test_gradients_are_those_of_autograd(kit, runs_in_tmp, tmp_path):
     class WithNorms(kit.Classifier):
         def on_after_backward(self) -> None:

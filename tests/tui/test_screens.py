@@ -260,7 +260,8 @@ async def test_values_that_are_no_numbers_are_loud(runs_in_tmp: Path) -> None:
     writer.close()
     app = app_of(writer.path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "In words")
+        await shows(pilot, "Findings")
+        assert "no finite loss" in text_of(app.screen)
         lines = {
             f"fc{i}": line for i in range(1, 6) for line in text_of(app.screen).splitlines() if f"{i} fc{i} " in line
         }

@@ -92,7 +92,8 @@ class RunBody(Horizontal):
         speeds.set_title(title)
         speeds.show(curves.last_step, curves.mean, broken=curves.broken, cursor=cursor)
         loss = self.query_one("#loss", Curve)
-        loss.show(curves.last_step, curves.loss, broken=curves.loss_broken, cursor=cursor, empty="no loss logged")
+        empty = "no finite loss" if curves.loss_broken.any() else "no loss logged"
+        loss.show(curves.last_step, curves.loss, broken=curves.loss_broken, cursor=cursor, empty=empty)
         accuracy = self.query_one("#accuracy", Curve)
         accuracy.set_class(snapshot.accuracy is None, "-absent")
         if snapshot.accuracy is not None:
