@@ -7,9 +7,8 @@ it, be it a module or a function such as `torch.relu`, which a `TorchFunctionMod
 from __future__ import annotations
 
 import math
-import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from gradtui.record.hooks import Hook
-from gradtui.record.layers import Index, LayerTable, is_compiled
+from gradtui.record.layers import Index, LayerTable, is_anything_compiled, is_compiled
 from gradtui.record.measures import ACTIVATION_MEAN, ACTIVATION_STD, DEAD, MEASURES, SATURATED
 from gradtui.record.parts import is_sharded
 
@@ -76,7 +75,7 @@ class ActivationSampler:
         """Put the hooks on, unless something is compiled: they would break its graphs, or never be called."""
         begin = self._clock()
         models = [model for model in (ref() for ref in self._table.models.values()) if model is not None]
-        if _something_is_compiled() or any(is_compiled(module) for model in models for module in model.modules()):
+        if is_anything_compiled() or any(is_compiled(module) for model in models for module in model.modules()):
             return
         self._found.clear()
         self._settled.clear()
@@ -215,10 +214,3 @@ class _Enter:
 class _Leave(_Enter):
     def __call__(self, module: nn.Module, inputs: Any, output: Any = None) -> None:
         self._sampler.leave(self._layer, output)
-
-
-def _something_is_compiled() -> bool:
-    """True if `torch.compile` has compiled anything in this process, a training step perhaps."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    counters: Mapping[str, Mapping[str, int]] = getattr(dynamo, "counters", {})
-    return bool(counters.get("frames"))

@@ -7,6 +7,7 @@ the first recorder to the end of the last.
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -54,6 +55,7 @@ class Backwards:
         self._on_devices: list[Tensor] = []
         self._scaled: tuple[Callable[[], Any], Tensor] | None = None
         self._original: Any = None
+        self._wrapped: Any = None
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of losses that break from now on; wraps `backward` for the first."""
@@ -84,9 +86,9 @@ class Backwards:
 
     def _take_off(self) -> None:
         if not self._listeners and not self._followers and self._original is not None:
-            if getattr(torch.autograd.backward, "__wrapped__", None) is self._original:
-                original, self._original = self._original, None
-                torch.autograd.backward = original  # type: ignore[assignment]
+            if torch.autograd.backward is self._wrapped:
+                torch.autograd.backward = self._original
+                self._original = self._wrapped = None
             self.take()
 
     def take(self) -> float | Tensor | None:
@@ -115,7 +117,14 @@ class Backwards:
     def _put_on(self) -> None:
         if self._original is None:
             self._original = torch.autograd.backward
-            torch.autograd.backward = self._wrap(torch.autograd.backward)
+            torch.autograd.backward = self._wrapped = self._wrap(torch.autograd.backward)
+        if "torch._dynamo" in sys.modules:
+            self.hide()
+
+    def hide(self) -> None:
+        """Keep what we do out of a compiled training step, which calls `backward` eagerly. Loads the compiler."""
+        if torch.autograd.backward is self._wrapped and not hasattr(self._wrapped, "_torchdynamo_disable"):
+            torch.autograd.backward = self._wrapped = torch.compiler.disable(self._wrapped)  # type: ignore[no-untyped-call]
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)

@@ -1,6 +1,7 @@
-"""Trainings without an optimizer, such as `p.data.add_(p.grad, alpha=-lr)`: seen by parameters that change.
+"""Trainings whose steps nobody tells of: without an optimizer, or with one whose step `torch.compile` has compiled.
 
-The gradients are measured when `backward` has ended, the step that was taken is known when the next one begins.
+The gradients are measured when `backward` has ended, the step that was taken is known when the next one begins. That
+there is no optimizer, as in `p.data.add_(p.grad, alpha=-lr)`, is seen by parameters that change.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from gradtui.record.discover import leaves_of
 
 if TYPE_CHECKING:
-    from gradtui.record.layers import PartSource
     from gradtui.record.recorder import Recorder
 
 SAMPLED = 64  # elements of a parameter by which a change is noticed
@@ -59,20 +59,17 @@ class Suspicion:
 
 
 class ByHand:
-    """Measures a training without an optimizer; stands in for one with the recorder.
+    """Stands in for an optimizer with the recorder, which it tells of steps by calls of `backward`.
 
     Args:
         recorder: what records.
-        parameters: what is trained.
-        source: their layers.
+        groups: what is trained, as an optimizer has it.
     """
 
-    def __init__(self, recorder: Recorder, parameters: list[Tensor], source: PartSource) -> None:
+    def __init__(self, recorder: Recorder, groups: list[dict[str, Any]]) -> None:
         self._recorder = recorder
-        self.param_groups: list[dict[str, Any]] = [{"params": parameters}]
+        self.param_groups = groups
         self._stepping = False
-        recorder.observe(self, source, hooks=False)
-        recorder.step = 1  # the step by which it was noticed
 
     def backward_begins(self) -> None:
         """The step after the last backward has been taken by now."""

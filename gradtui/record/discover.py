@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from gradtui.record.layers import Part, own_parameters, parts_of
 
@@ -112,8 +113,10 @@ def _models_with(wanted: set[int]) -> list[nn.Module]:
             own = {id(parameter) for parameter in module.parameters()}
             if own & wanted:
                 covered.append((module, own, sum(1 for _ in module.modules())))
+    # what a compiler made of a model has the same parameters
+    covered.sort(key=lambda entry: (isinstance(entry[0], GraphModule), -len(entry[1] & wanted), entry[2]))
     chosen = []
-    for module, own, _ in sorted(covered, key=lambda entry: (-len(entry[1] & wanted), entry[2])):
+    for module, own, _ in covered:
         if own & wanted:
             chosen.append(module)
             wanted = wanted - own

@@ -15,7 +15,7 @@ def do_nothing(*_: Any) -> None:
 
 
 class Hook:
-    """Calls `target`; copies and pickles as a function that does nothing."""
+    """Calls `target`; copies and pickles as a function that does nothing, and compiles to nothing."""
 
     __slots__ = ("target",)
 
@@ -24,7 +24,7 @@ class Hook:
 
     def __call__(self, *arguments: Any) -> Any:
         """Pass the call on."""
-        return self.target(*arguments)
+        return None if is_compiling() else self.target(*arguments)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing

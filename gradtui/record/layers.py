@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from gradtui.record.hooks import Hook
+from gradtui.record.hooks import Hook, do_nothing
 from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, MEASURES, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
 from gradtui.runfile import NOT_MEASURED, Layer
 from gradtui.runfile.blocks import DoubleArray, FloatArray
@@ -80,13 +81,17 @@ class ForwardTrace:
         self.order: list[nn.Module] = []
         self.shapes: dict[int, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {}
         self._seen: set[int] = set()
-        self._handles: list[Any] = []
+        self._hooks: list[tuple[Any, Hook]] = []
         if any(is_compiled(module) for module in model.modules()):
             return  # forward hooks break compiled graphs, and do not fire once there is one
         for module in model.modules():
             if own_parameters(module):
-                self._handles.append(module.register_forward_pre_hook(Hook(self._enter)))
-                self._handles.append(module.register_forward_hook(Hook(self._leave)))
+                for put_on, target in (
+                    (module.register_forward_pre_hook, self._enter),
+                    (module.register_forward_hook, self._leave),
+                ):
+                    hook = Hook(target)
+                    self._hooks.append((put_on(hook), hook))
 
     def parts(self) -> list[Part]:
         """The layers in order of execution; raises RuntimeError if the model is no more."""
@@ -102,10 +107,16 @@ class ForwardTrace:
         ]
 
     def remove(self) -> None:
-        """Take the hooks off and let go of the model."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Take the hooks off and let go of the model.
+
+        Hooks that have been compiled stay, and do nothing: without them the model would be compiled once more.
+        """
+        for handle, hook in self._hooks:
+            if is_anything_compiled():
+                hook.target = do_nothing
+            else:
+                handle.remove()
+        self._hooks.clear()
         self.order.clear()
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
@@ -335,6 +346,13 @@ def fill_updates(grid: FloatArray, places: Places, parameters: DoubleArray, upda
         grid[places.layer + PARAM_NORM] = np.sqrt(of_layers)
         some = of_layers != 0
         grid[places.layer[some] + UPDATE_RATIO] = np.sqrt(steps[some] / of_layers[some])
+
+
+def is_anything_compiled() -> bool:
+    """True if `torch.compile` has compiled anything in this process, a training step perhaps."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    counters: Mapping[str, Mapping[str, int]] = getattr(dynamo, "counters", {})
+    return bool(counters.get("frames"))
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -19,7 +19,6 @@ from gradtui.orders import Orders
 from gradtui.record.backward import backwards
 
 if TYPE_CHECKING:
-    from gradtui.record.by_hand import ByHand
     from gradtui.record.recorder import Recorder
 
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
@@ -39,7 +38,6 @@ class ProcessWatch:
         self._ranks: dict[int, int] = {}
         self._traced = TRACED
         self._recorder: Recorder | None = None
-        self._by_hand: ByHand | None = None
         self._looks_for_hands = True
         self._pid = os.getpid()
 
@@ -63,15 +61,11 @@ class ProcessWatch:
         if self._traced:
             self._traced -= 1
             self._safely(lambda: self._trace(loss))
-        if self._by_hand is not None:
-            self._by_hand.backward_begins()
-        elif self._looks_for_hands:
+        if self._looks_for_hands:
             self._safely(lambda: self._look_for_hands(loss))
 
     def backward_ended(self) -> None:
-        """A training without an optimizer is measured here."""
-        if self._by_hand is not None and self._recorder is not None:
-            self._by_hand.backward_ended()
+        """Nothing to do."""
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -81,7 +75,7 @@ class ProcessWatch:
         from gradtui.record.sharded import Whole, trains_shards
         from gradtui.record.watching import is_first_rank
 
-        self._looks_for_hands, self._by_hand = False, None
+        self._looks_for_hands = False
         self._known.add(id(optimizer))
         weakref.finalize(optimizer, self._known.discard, id(optimizer)).atexit = False
         if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
@@ -128,14 +122,15 @@ class ProcessWatch:
             self._looks_for_hands = not self._suspicion.over
             return
         self._looks_for_hands = False
-        from gradtui.record.by_hand import ByHand
         from gradtui.record.discover import Discovered
         from gradtui.record.watching import is_first_rank
 
         if is_first_rank():
             parameters = self._suspicion.parameters()
             self._recorder = self._recorder or self._new_recorder()
-            self._by_hand = ByHand(self._recorder, parameters, self._source(Discovered(parameters, self._ranks)))
+            self._recorder.go_by_backward(
+                [{"params": parameters}], self._source(Discovered(parameters, self._ranks)), steps=1
+            )
 
     def _source(self, source: Any) -> Any:
         from gradtui.record.watching import Filtered
@@ -164,12 +159,16 @@ class ProcessWatch:
 
     def _forget(self) -> None:
         """In a forked child: what it trains by itself is a run of its own."""
-        self._recorder = self._by_hand = None
+        self._recorder = None
         self._looks_for_hands = True
 
 
-def begin() -> None:
-    """Begin to look at what this process trains, if `gradtui run` asked for it."""
+def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:
+    """Begin to look at what this process trains, if `gradtui run` asked for it.
+
+    `after_import` calls a function once a module has been imported.
+    """
     orders = Orders.given()
     if orders is not None:
         ProcessWatch(orders).begin()
+        after_import("torch._dynamo", backwards.hide)

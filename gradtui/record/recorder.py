@@ -14,8 +14,9 @@ import torch
 
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
+from gradtui.record.by_hand import ByHand
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import LayerTable, PartSource
+from gradtui.record.layers import LayerTable, PartSource, is_anything_compiled
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.notices import skipped_step
 from gradtui.record.origin import GradientGuard, broken_layers, where_it_broke
@@ -33,6 +34,7 @@ from gradtui.runfile.writer import say_on_stderr
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 MOST_AHEAD = 1000  # steps to the next measured one of sharded parameters, so that the pace is looked at again
+UNSEEN_STEPS = 2  # calls of backward without a step, where something is compiled, until the step is taken to be
 LOSS_EVERY = 0.05  # s between rows that hold a loss only
 
 
@@ -83,6 +85,8 @@ class Recorder:
         self._watched: dict[int, _Watched] = {}  # by id of the optimizer
         self._sampler = ActivationSampler(self._table, clock)
         self._guard = GradientGuard(self._table)
+        self._by_hand: ByHand | None = None
+        self._calls_before = backwards.calls
         self._epoch: float | None = None
         self._loss: float | torch.Tensor | None = None
         self._loss_comes_first: bool | None = None
@@ -228,6 +232,8 @@ class Recorder:
         self._closed = True
         try:
             if not self._deaf and self._out is not None:
+                if self._by_hand is not None:
+                    self._by_hand.backward_begins()  # the last step has been taken
                 self._send_row()
                 self._out.read_letters(all_of_them=True)
         except Exception as error:
@@ -464,19 +470,40 @@ class Recorder:
             watched.meter = None
 
     def backward_begins(self, loss: torch.Tensor | None) -> None:
-        """Nothing to do yet."""
+        """A step that nobody tells of has been taken by now."""
+        try:
+            if self._by_hand is not None:
+                self._by_hand.backward_begins()
+            elif self.step == 0 and backwards.calls - self._calls_before >= UNSEEN_STEPS and is_anything_compiled():
+                groups = [g for watched in self._watched.values() if (o := watched.optimizer()) for g in o.param_groups]
+                backwards.drop()
+                self.go_by_backward(groups, steps=backwards.calls - self._calls_before)
+        except Exception as error:
+            self._fail(error)
 
     def backward_ended(self) -> None:
         """Gradients are there, which something may change before the step."""
         try:
-            if not self._in_backward and not self._deaf:
+            if self._by_hand is not None:
+                self._by_hand.backward_ended()
+            elif not self._in_backward and not self._deaf:
                 self._guard.after_backward(self.step + 1)
         except Exception as error:
             self._fail(error)
 
+    def go_by_backward(self, groups: list[dict[str, Any]], *sources: PartSource, steps: int) -> None:
+        """Measure at each end of `backward`: there is no optimizer, or its step is compiled, hooks and all.
+
+        `groups` are what is trained, as an optimizer has it; `steps` have been taken so far.
+        """
+        self._watched.clear()  # their hooks stay: they are part of a compiled step, which would be compiled anew
+        self._by_hand = ByHand(self, groups)
+        self.observe(self._by_hand, *sources, hooks=False)
+        self.step = steps
+
     def _ask_guard(self) -> None:
         self._guard.before_step()
-        if self._guard.alters is False:
+        if self._guard.alters is False and self._by_hand is None:
             backwards.unfollow(self)
 
     # -- steps inside a backward ------------------------------------------------------------------------------
@@ -670,6 +697,7 @@ class Recorder:
         if not inside_a_step:
             self._watched.clear()
         self._sources.clear()
+        self._by_hand = None
         self._table.release()
         self._row = self._loss = self._joint = None
         self._in_backward = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -40,47 +41,59 @@ class PackageFinder:
         )
 
 
-class TorchLoader:
-    """Loads torch as its own loader does, and begins to look afterwards."""
+class Loader:
+    """Loads a module as its own loader does, and calls `then` afterwards."""
 
-    def __init__(self, spec: ModuleSpec) -> None:
-        self.spec, self.loader = spec, spec.loader
+    def __init__(self, spec: ModuleSpec, then: Callable[[], None]) -> None:
+        self.spec, self.loader, self.then = spec, spec.loader, then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As torch's own loader does."""
+        """As the module's own loader does."""
         assert self.loader is not None
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Load torch, with everything about it as it would be; then look at what it trains."""
+        """Load the module, with everything about it as it would be."""
         assert self.loader is not None
         self.spec.loader = module.__loader__ = self.loader
         self.loader.exec_module(module)
-        try:
-            from gradtui.record.process import begin
-
-            begin()
-        except Exception as error:
-            print(f"gradtui: nothing is recorded ({type(error).__name__}: {error})", file=sys.stderr)
+        self.then()
 
 
-class TorchFinder:
-    """Sees torch being imported, once."""
+class Finder:
+    """Sees a module being imported, once."""
 
-    @classmethod
-    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The specification of torch that everybody else finds, with our loader around its own."""
-        if name != "torch":
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self.name, self.then = name, then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The specification of the module that everybody else finds, with our loader around its own."""
+        if name != self.name:
             return None
-        sys.meta_path.remove(cls)
-        spec = importlib.util.find_spec("torch")
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = TorchLoader(spec)  # type: ignore[assignment]
+            spec.loader = Loader(spec, self.then)  # type: ignore[assignment]
         return spec
+
+
+def after_import(name: str, then: Callable[[], None]) -> None:
+    """Call `then` once the module has been imported."""
+    sys.meta_path.insert(0, Finder(name, then))
+
+
+def begin() -> None:
+    """Look at what torch trains from now on."""
+    try:
+        from gradtui.record.process import begin
+
+        begin(after_import)
+    except Exception as error:
+        print(f"gradtui: nothing is recorded ({type(error).__name__}: {error})", file=sys.stderr)
 
 
 try:
     run_hidden_one()
 finally:
     sys.meta_path.append(PackageFinder)
-    sys.meta_path.insert(0, TorchFinder)
+    after_import("torch", begin)
