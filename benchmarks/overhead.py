@@ -24,6 +24,7 @@ lock. A tool that is due each 1000th step may not be due at all in a slow case: 
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sqlite3
 import sys
@@ -109,7 +110,7 @@ class Recording(Tool):
         recorder._last_neurons_at += away
 
     def stop(self) -> None:
-        torch.autograd.backward = self._backward.__wrapped__
+        torch.autograd.backward = inspect.unwrap(self._backward)
         self._stopped_at = time.perf_counter()
 
     def unfinished(self) -> bool:

@@ -1,4 +1,4 @@
-"""torch.compile of the model, of the optimizer's step and of the whole step: nothing is compiled twice, or in more pieces.
+"""torch.compile of the model, of the optimizer's step, of a whole step: nothing is compiled again, or in more pieces.
 
 The back end is "eager": it runs the captured graphs as they are, so that plain autograd is the oracle to the last bit.
 """
