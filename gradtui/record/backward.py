@@ -56,6 +56,8 @@ class Backwards:
         self._scaled: tuple[Callable[[], Any], Tensor] | None = None
         self._original: Any = None
         self._wrapped: Any = None
+        self._is_hidden = False
+        self._is_plain = True
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of losses that break from now on; wraps `backward` for the first."""
@@ -67,16 +69,19 @@ class Backwards:
         """Tell `follower` of each call from now on."""
         self._put_on()
         self._followers.append(follower)
+        self._is_plain = False
 
     def unfollow(self, follower: Follower) -> None:
         """Tell it no more."""
         if follower in self._followers:
             self._followers.remove(follower)
+            self._settle()
             self._take_off()
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Call it once, after the next call of `backward` that succeeds."""
         self._at_end.append(call)
+        self._is_plain = False
 
     def ignore(self, listener: Listener) -> None:
         """Tell it no more; what was wrapped is taken off after the last."""
@@ -89,6 +94,7 @@ class Backwards:
             if torch.autograd.backward is self._wrapped:
                 torch.autograd.backward = self._original
                 self._original = self._wrapped = None
+                self._is_hidden = False
             self.take()
 
     def take(self) -> float | Tensor | None:
@@ -113,6 +119,7 @@ class Backwards:
         """Note that a loss scaler made `result` of `loss`, which is what is to be recorded."""
         if isinstance(loss, Tensor) and isinstance(result, Tensor):
             self._scaled = (weakref.ref(result), loss)
+            self._is_plain = False
 
     def _put_on(self) -> None:
         if self._original is None:
@@ -123,40 +130,53 @@ class Backwards:
 
     def hide(self) -> None:
         """Keep what we do out of a compiled training step, which calls `backward` eagerly. Loads the compiler."""
-        if torch.autograd.backward is self._wrapped and not hasattr(self._wrapped, "_torchdynamo_disable"):
-            torch.autograd.backward = self._wrapped = torch.compiler.disable(self._wrapped)  # type: ignore[no-untyped-call]
+        hide: Callable[..., Any] = torch.compiler.disable
+        if torch.autograd.backward is self._wrapped and not self._is_hidden:
+            self._is_hidden = True
+            torch.autograd.backward = self._wrapped = hide(self._wrapped, recursive=False)
+        if "_begin" not in vars(self):
+            self._begin, self._end = hide(self._begin), hide(self._end)  # type: ignore[method-assign]
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
-            # this runs at each step, which may take no more than 100 µs: the usual case makes as few calls as it can
-            if self._inside or is_compiling() or not (self._listeners or self._followers):
+            # this runs at each step, which may take no more than 100 µs: the usual case calls nothing of ours
+            if self._inside or is_compiling():
                 return original(tensors, grad_tensors, *args, **kwargs)
             self._inside = True
             try:
-                usual = type(tensors) is Tensor and grad_tensors is None
-                loss = tensors if usual else _only(tensors, grad_tensors)
-                if loss is not None and loss.numel() != 1:
-                    loss = None
-                if self._followers:
-                    for follower in self._followers:
-                        follower.backward_begins(loss)
-                if loss is not None:
-                    self._see(loss)
+                seen = False
+                if self._is_plain and type(tensors) is Tensor and grad_tensors is None and tensors.is_cpu:
+                    value = tensors.item() if tensors.numel() == 1 else None
+                    if type(value) is float and value - value == 0.0:
+                        self._losses += 1
+                        self._total += value
+                        seen = True
+                if not seen:
+                    self._begin(tensors, grad_tensors)
                 self.active = True
                 original(tensors, grad_tensors, *args, **kwargs)
                 self.active = False
                 self.calls += 1
-                if self._followers or self._at_end:
-                    self._tell_the_end()
+                if not self._is_plain:
+                    self._end()
             finally:
                 self._inside = self.active = False
 
         return backward
 
+    def _begin(self, tensors: Any, grad_tensors: Any) -> None:
+        """All that is not the finite loss of a training in host memory, once it is set up."""
+        loss = _only(tensors, grad_tensors)
+        for follower in self._followers:
+            follower.backward_begins(loss)
+        if loss is not None:
+            self._see(loss)
+
     def _see(self, loss: Tensor) -> None:
         if self._scaled is not None:
             (result, unscaled), self._scaled = self._scaled, None
+            self._settle()
             loss = unscaled if result() is loss else loss
         if loss.is_cpu:
             value = loss.item()
@@ -172,20 +192,25 @@ class Backwards:
             if len(self._on_devices) > 64:
                 self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
 
-    def _tell_the_end(self) -> None:
+    def _end(self) -> None:
         calls = self._at_end + [follower.backward_ended for follower in self._followers]
         self._at_end.clear()
+        self._settle()
         for call in calls:
             call()
 
+    def _settle(self) -> None:
+        """Note whether the next call is one of the usual kind."""
+        self._is_plain = not (self._followers or self._at_end or self._scaled)
+
 
 def _only(tensors: Any, grad_tensors: Any) -> Tensor | None:
-    """The tensor that backward is called on; None if that has gradients given, is sharded, or is several."""
+    """The one number that backward is called on; None if gradients are given, if it is sharded, or several."""
     if isinstance(tensors, Sequence) and len(tensors) == 1:
         tensors = tensors[0]
         if isinstance(grad_tensors, Sequence) and len(grad_tensors) == 1:
             grad_tensors = grad_tensors[0]
-    if not isinstance(tensors, Tensor) or grad_tensors is not None or is_sharded(tensors):
+    if not isinstance(tensors, Tensor) or grad_tensors is not None or tensors.numel() != 1 or is_sharded(tensors):
         return None
     return tensors
 

@@ -80,6 +80,16 @@ class StepHooks:
             handle.remove()
         self._handles.clear()
 
+    def rest(self) -> None:
+        """Leave out the hook before the step until `wake`; from within the one after it, or from outside."""
+        self._handles[0].remove()
+
+    def wake(self) -> None:
+        """Put the hook before the step on again."""
+        optimizer = self._optimizer()
+        if optimizer is not None and self._handles:
+            self._handles[0] = optimizer.register_step_pre_hook(self._before)
+
     def silence(self) -> None:
         """Make both do nothing from now on, from within the first; the second takes them off if it is safe."""
         self._before.target = do_nothing

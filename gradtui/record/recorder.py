@@ -98,7 +98,8 @@ class Recorder:
         self._has_shards = False
         self._arm_next = False
         self._next_loss_at = self._last_neurons_at = -math.inf
-        self._quiet_until = 0.0  # until then a step has nothing to do but be counted; 0: each is looked at
+        self._is_quiet = False  # until a time comes, a step has nothing to do but be counted
+        self._quiet_until = 0.0
         self._last_row_step = 0
         self._skips = 0
         self._broke = False
@@ -126,8 +127,9 @@ class Recorder:
                 source.remove()
             return
         try:
+            if self._is_quiet:
+                self._wake()
             self._sources += sources
-            self._quiet_until = 0.0
             for watched in self._watched.values():
                 watched.meter = None  # what it covers may change
             taps = StepHooks(optimizer, self.before_step, self.after_step) if hooks else None
@@ -172,7 +174,6 @@ class Recorder:
         try:
             loss = metrics.pop("loss", None)
             if metrics:
-                self._quiet_until = 0.0  # what is on a device has to be asked for
                 epoch = metrics.pop("epoch", None)
                 self._epoch = self._epoch if epoch is None else float(epoch)
             if loss is not None and not self._is_superfluous():
@@ -180,6 +181,8 @@ class Recorder:
             if metrics:
                 for name, value in metrics.items():
                     self._take_metric(name, value)
+                if self._out is not None and self._out.letters:
+                    self._quiet_until = 0.0  # what is on a device has to be asked for
         except Exception as error:
             self._fail(error)
 
@@ -260,14 +263,10 @@ class Recorder:
 
     def before_step(self, optimizer: Any, arguments: Any = (), keywords: Any = None) -> Any:
         """A step begins; may give back the step's arguments with a closure of our own around theirs."""
-        # small nets take 300 µs a step and leave cold caches: what is looked at here each time costs 100 ns an object
-        if self._clock() < self._quiet_until and not backwards.active:
-            return None
         try:
             if backwards.active:
                 self._join(optimizer)
                 return None
-            self._quiet_until = 0.0
             if self._row is not None:
                 self._send_row()
             if self._guard.alters is None:
@@ -309,9 +308,10 @@ class Recorder:
                     self._joint.after()
                 return
             self.step += 1
-            if self._quiet_until > 0.0:
-                if not self._logs_loss:
-                    backwards.drop()
+            if self._is_quiet:
+                # small nets take 300 µs a step and leave cold caches: each object that is looked at costs 100 ns
+                if self._clock() >= self._quiet_until:
+                    self._wake()
                 return
             if self._measuring:
                 self._measuring = False
@@ -344,9 +344,25 @@ class Recorder:
 
     def _be_quiet(self) -> None:
         """Let steps pass until one is to be measured, if nothing waits for the next one."""
-        if self._out is not None and not self._out.letters and not self._sources:
-            rows_at = self._sampling.rows.next_at
-            self._quiet_until = rows_at if self._logs_loss else min(rows_at, self._next_loss_at)
+        if self._out is None or self._out.letters or self._sources or self._has_shards or self._by_hand is not None:
+            return
+        self._quiet_until = self._sampling.rows.next_at
+        if not self._logs_loss or self._loss_comes_first:
+            self._quiet_until = min(self._quiet_until, self._next_loss_at)
+        if self._clock() < self._quiet_until:
+            self._is_quiet = True
+            for watched in self._watched.values():
+                if watched.hooks is not None:
+                    watched.hooks.rest()
+
+    def _wake(self) -> None:
+        """Look at each step again, from the next one on."""
+        self._is_quiet = False
+        self._loss = None  # it was of a step that has passed
+        backwards.drop()
+        for watched in self._watched.values():
+            if watched.hooks is not None:
+                watched.hooks.wake()
 
     def _measure(self, optimizer: Any) -> None:
         reading = self._read(optimizer)
@@ -549,7 +565,6 @@ class Recorder:
             self._logs_loss = True
         if self._loss_comes_first:
             self._loss = self._number("loss", value)
-            self._quiet_until = 0.0
         elif self._row is not None:
             self._row.loss = self._number("loss", value)
             self._send_row()
@@ -617,7 +632,6 @@ class Recorder:
 
     def _send(self, row: Row) -> None:
         row.epoch = self._epoch
-        self._quiet_until = 0.0
         self._next_loss_at, self._last_row_step = self._begin + row.seconds + LOSS_EVERY, row.step
         if self._out is not None:
             self._out.send(row)
