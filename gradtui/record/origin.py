@@ -73,7 +73,8 @@ def where_it_broke(loss: Tensor, table: LayerTable) -> tuple[int | None, str]:
     """The layer whose output was the first with a NaN or ∞ in the forward pass, and in words what happened.
 
     None stands for the time before the first layer: the input itself was not finite. A −∞ counts only where a layer is
-    given it, or nothing else is found: masks of attention and logarithms of probabilities have it in good health.
+    given it, or, if the net has made it, where nothing else is found: logarithms of probabilities have it in good
+    health, and masks of attention are made of it.
     """
     # a view of a parameter, such as its transpose, is no operation on what flows through the net
     nodes = [node for node in _nodes(loss) if not (_is_view(node) and _parameters(node))]
@@ -97,16 +98,16 @@ def _first_broken(nodes: list[Any], table: LayerTable, *, lenient: bool) -> tupl
     layer: int | None = None
     for node in nodes:
         own = [layer_of[key] for key in _parameters(node) if key in layer_of]
-        forgives = lenient and not own
         given, made = _saved(node)
-        if any(not _is_finite(tensor, forgives) for tensor in given):
+        # what has no gradient is a constant, such as a mask
+        if any(not _is_finite(tensor, not own and (lenient or not tensor.requires_grad)) for tensor in given):
             if layer is None:
                 return None, "the input of the model was NaN or infinite"
             before = f" before {table.layers[own[0]].name}" if own and own[0] != layer else ""
             return layer, f"what {_name(node)} was given after it{before} was NaN or infinite"
         if own:
             layer = own[0]
-        if any(not _is_finite(tensor, forgives) for tensor in made):
+        if any(not _is_finite(tensor, lenient and not own) for tensor in made):
             return layer, f"what {_name(node)} returned after it was NaN or infinite"
     return None
 
