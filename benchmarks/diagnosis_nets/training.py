@@ -145,7 +145,7 @@ def mlp(sizes: Sequence[int], activation: str, *, functional: bool = False, norm
     if functional:
         return Functional(sizes, activation)
     parts: list[nn.Module] = []
-    for a, b in itertools.pairwise(sizes):
+    for a, b in itertools.pairwise(sizes[:-1]):
         parts += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), ACTIVATIONS[activation]()]
     return nn.Sequential(*parts, nn.Linear(sizes[-2], sizes[-1]))
 
