@@ -332,8 +332,8 @@ def test_a_run_without_any_measures_is_judged_by_its_loss() -> None:
 
 
 def test_a_finding_says_what_where_and_since_when() -> None:
-    finding = Finding("dead", ("fc1", "fc2"), 1200, "93 % of its units are zero on whole batches", {"share": 0.93})
-    assert str(finding) == "DEAD  fc1, fc2  93 % of its units are zero on whole batches, since step 1,200"
+    finding = Finding("dead", ("fc1", "fc2"), 1200, "93 % of the units are zero on whole batches", {"share": 0.93})
+    assert str(finding) == "DEAD  fc1, fc2: 93 % of the units are zero on whole batches, since step 1,200"
     assert json.loads(json.dumps(finding.as_json()))["layers"] == ["fc1", "fc2"]
 
 

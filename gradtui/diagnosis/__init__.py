@@ -39,5 +39,8 @@ def diagnose(evidence: Evidence, thresholds: Thresholds | None = None) -> list[F
         if len(series) >= limits.least_rows:
             for look in rules.RULES:
                 found += look(series, limits)
+    if any(finding.kind == "exploding" for finding in found):
+        # on the way to ∞ one layer leaves the others far behind
+        found = [finding for finding in found if finding.kind != "vanishing"]
     order = list(KINDS)
     return sorted(found, key=lambda finding: (finding.note, order.index(finding.kind)))

@@ -136,8 +136,8 @@ class Finding:
     note: bool = False
 
     def __str__(self) -> str:
-        where = f"  {listed(self.layers)}" if self.layers else ""
-        return f"{self.kind.upper()}{where}  {self.evidence}, since step {self.since:,}"
+        where = f"{listed(self.layers)}: " if self.layers else ""
+        return f"{self.kind.upper()}  {where}{self.evidence}, since step {self.since:,}"
 
     def as_json(self) -> dict[str, Any]:
         """For `json.dumps`; a number that is not finite is None."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from gradtui.diagnosis.kinds import Finding, Thresholds
-from gradtui.diagnosis.series import Mask, Series
+from gradtui.diagnosis.series import Series
 from gradtui.wording import factor, percent
 
 
 def nan(series: Series) -> list[Finding]:
     """The first NaN or ∞: as the recorder saw it begin, or as the rows show it where they know it earlier."""
-    gradient = series.largest("grad_norm")
-    broken = ~np.isfinite(gradient) & series.measured("grad_norm")
+    broken = series.broken
     rows = broken.any(axis=1) | np.isinf(series.evidence.parts.loss_maximum)
     origins = series.evidence.origins
     if not origins and not rows.any():
@@ -43,12 +41,13 @@ def nan(series: Series) -> list[Finding]:
 def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     """The gradient or the loss grows from step to step; or the gradient from layer to layer, and nothing is learnt."""
     gradient = np.sqrt(np.nansum(series.gradient**2, axis=1))
-    known = np.flatnonzero(np.isfinite(series.gradient).any(axis=1))
+    gradient[~np.isfinite(series.gradient).any(axis=1)] = np.nan
+    known = np.flatnonzero(np.isfinite(gradient))
     losses = series.loss[np.isfinite(series.loss)]
-    if len(known) < 3 or not len(losses):
+    if not len(known) or not len(losses):
         return []
     values = gradient[known]
-    few = max(3, len(values) // 20)
+    few = max(1, len(values) // 20)
     begin = float(np.median(values[:few]))
     growth = float(np.median(values[-few:]) / begin) if begin else math.nan
     last = float(np.median(losses[-max(1, len(losses) // 20) :]))
@@ -57,12 +56,12 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
     rises = last > series.first_loss and size > limits.exploding_loss
     if rises or (growth > limits.exploding_growth and (size > 1 or broke)):
-        grows = np.zeros(len(series), np.bool_)
-        grows[known] = values > begin * math.sqrt(limits.exploding_growth)
+        grows = gradient > begin * math.sqrt(limits.exploding_growth)
         grows |= np.abs(series.loss) > abs(series.first_loss) * math.sqrt(limits.exploding_loss)
-        grown = [f"{what} {factor(by)}" for what, by in (("the gradient", growth), ("the loss", size)) if by > 1]
-        text = " and ".join(grown) + (" what it was at first" if grown else "the loss has become infinite")
-        return [series.finding("exploding", [], series.since(grows), text, {"growth": growth, "loss": size})]
+        grown = [f"{what} {factor(by)}" for what, by in (("gradient", growth), ("loss", size)) if by > 1]
+        text = f"{' and '.join(grown)} what {'it was' if len(grown) == 1 else 'they were'} at first"
+        since = series.since(grows, np.isfinite(gradient) | np.isfinite(series.loss))
+        return [series.finding("exploding", [], since, text, {"growth": growth, "loss": size})]
     speeds = series.recent(series.per_parameter)
     order = np.flatnonzero(np.isfinite(speeds) & (speeds > 0))
     if len(order) < 3 or series.learns:
@@ -74,8 +73,9 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     times = float(ratio.max())
     after = order[order > ill[0]]
     slowest = series.per_parameter[:, after[np.argmin(speeds[after])]]
-    since = series.since(series.per_parameter[:, ill[0]] > limits.exploding_layers * slowest)
-    text = f"its gradient per parameter is {factor(times)} that of later layers, and the loss does not fall"
+    first = series.per_parameter[:, ill[0]]
+    since = series.since(first > limits.exploding_layers * slowest, np.isfinite(first + slowest))
+    text = f"gradient per parameter {factor(times)} that of later layers, and the loss does not fall"
     return [series.finding("exploding", ill.tolist(), since, text, {"ratio": times})]
 
 
@@ -98,10 +98,13 @@ def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
     if not ill:
         return []
     last = int(order[np.argmax(speeds[order])])
-    holds = series.per_parameter[:, ill[0]] < limits.vanishing * series.per_parameter[:, last]
-    times = factor(1 / worst) if worst else "infinitely"
-    text = f"its gradient per parameter is {times} below that of {series.names[last]}"
-    return [series.finding("vanishing", ill, series.since(holds), text, {"ratio": worst})]
+    slow, fast = series.per_parameter[:, ill[0]], series.per_parameter[:, last]
+    since = series.since(slow < limits.vanishing * fast, np.isfinite(slow + fast))
+    if worst:
+        text = f"gradient per parameter {factor(1 / worst)} below that of {series.names[last]}"
+    else:
+        text = f"gradient of exactly 0 beside that of {series.names[last]}"
+    return [series.finding("vanishing", ill, since, text, {"ratio": worst})]
 
 
 def dead(series: Series, limits: Thresholds) -> list[Finding]:
@@ -118,8 +121,8 @@ def dead(series: Series, limits: Thresholds) -> list[Finding]:
     if not found:
         return []
     most = float(now[found].max())
-    since = series.since((dead[:, found[0]] >= limits.dead) | ~np.isfinite(dead[:, found[0]]))
-    text = f"{percent(most)} of its units are zero on whole batches"
+    since = series.since(dead[:, found[0]] >= limits.dead, np.isfinite(dead[:, found[0]]))
+    text = f"{percent(most)} of the units are zero on whole batches"
     return [series.finding("dead", found, since, text, {"share": most})]
 
 
@@ -134,8 +137,8 @@ def saturated(series: Series, limits: Thresholds) -> list[Finding]:
     if not ill or not series.is_stuck:
         return []
     most = float(now[ill].max())
-    since = series.since((share[:, ill[0]] >= limits.saturated) | ~np.isfinite(share[:, ill[0]]))
-    text = f"{percent(most)} of its outputs lie where the activation function is flat, and the loss does not fall"
+    since = series.since(share[:, ill[0]] >= limits.saturated, np.isfinite(share[:, ill[0]]))
+    text = f"{percent(most)} of the outputs lie where the activation function is flat, and the loss does not fall"
     return [series.finding("saturated", ill, since, text, {"share": most})]
 
 
@@ -152,8 +155,9 @@ def too_large(series: Series, limits: Thresholds) -> list[Finding]:
     growth = series.growth_of_parameters()
     numbers = {"update_ratio": max(at_first, now), "growth": growth}
     if max(at_first, now) > limits.too_large:
-        since = series.since((typical > limits.too_large) | ~np.isfinite(typical))
-        text = f"a step changes the parameters by {percent(max(at_first, now))} of their size"
+        since = series.since(typical > limits.too_large, np.isfinite(typical))
+        most = max(at_first, now)
+        text = f"a step is {percent(most) if most < 10 else factor(most)} as long as the parameters"
     elif growth > limits.too_large_growth:
         since = int(series.first_steps[0])
         text = f"the parameters have grown {factor(growth)}"
@@ -202,10 +206,10 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
             cause = "detached" if not gradient[later, layer].any() else "zero" if not values.any() else "forgotten"
             by_cause.setdefault(cause, []).append(layer)
     words: dict[str, str] = {
-        "frozen": "needs no gradient (requires_grad is False): it stays as it is",
-        "detached": "gets no gradient: it is detached, or not used in the forward pass",
-        "zero": "has a gradient of exactly 0",
-        "forgotten": "has a gradient, but no step changes it: it is not in the optimizer, or its rate is 0",
+        "frozen": "no gradient asked for (requires_grad is False), so the parameters stay as they are",
+        "detached": "no gradient: detached, or not used in the forward pass",
+        "zero": "a gradient of exactly 0",
+        "forgotten": "a gradient, but no step: not in the optimizer, or at a rate of 0",
     }
     remedies: dict[str, tuple[str, ...]] = {
         "frozen": ("requires_grad_(True), if it is to learn",),
@@ -215,8 +219,7 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
     }
     found = []
     for cause, layers in by_cause.items():
-        still: Callable[[int], Mask] = lambda layer: ~(series.update[:, layer] > 0)  # noqa: E731
-        since = series.since(still(layers[0]))
+        since = series.since(~(series.update[:, layers[0]] > 0), np.ones(len(series), np.bool_))
         found.append(
             series.finding(
                 "still", layers, since, words[cause], {"layers": float(len(layers))},

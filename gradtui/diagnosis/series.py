@@ -27,7 +27,14 @@ class Evidence:
 
 
 class Series:
-    """The measures as arrays [stretches, layers], NaN where there is no finite value, and what the loss does."""
+    """The measures as arrays [stretches, layers], NaN where there is no finite value, and what the loss does.
+
+    Attributes:
+        broken: where a gradient is NaN or infinite [stretches, layers].
+        learns: the loss has fallen, or none is known: then nothing speaks against it.
+        falls: it still falls.
+        is_stuck: it has not fallen, or not by much and falls no more.
+    """
 
     def __init__(self, evidence: Evidence, limits: Thresholds) -> None:
         self.evidence = evidence
@@ -36,9 +43,9 @@ class Series:
         self.first_steps = parts.first_step
         self.names = [layer.name for layer in evidence.layers]
         self._columns = {name: i for i, name in enumerate(evidence.measures)}
+        self.broken = ~np.isfinite(self._largest("grad_norm")) & self.measured("grad_norm")
         self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
         self._limits = limits
-        self._window = max(limits.least_rows // 2, math.ceil(limits.recent * len(parts)))
         known = self.loss[np.isfinite(self.loss)]
         few = max(1, len(known) // 20)
         # the very first, if those after it are higher: a rate that is too large throws the loss up within a few steps
@@ -46,7 +53,7 @@ class Series:
         recent = known[-max(3, math.ceil(limits.recent * len(known))) :]
         self.last_loss = float(np.median(recent)) if len(known) else math.nan
         self.fall = (self.first_loss - self.last_loss) / abs(self.first_loss) if self.first_loss else 0.0
-        self.learns = bool(self.fall > limits.progress)
+        self.learns = not len(known) or bool(self.fall > limits.progress)
         self.falls = _falls(recent, limits.slope)
         self.is_stuck = not self.learns or (self.fall < limits.learnt and not self.falls)
         sizes = np.array([max(1, layer.parameters) for layer in evidence.layers], np.float64)
@@ -58,16 +65,16 @@ class Series:
         return len(self.steps)
 
     def of(self, measure: str) -> DoubleArray:
-        """A measure [stretches, layers]; all NaN if the run does not have it."""
+        """A measure [stretches, layers], NaN where a gradient of the step is broken; all NaN if the run has it not."""
         column = self._columns.get(measure)
         shape = (len(self.steps), len(self.names))
         if column is None:
             return np.full(shape, np.nan)
         values = self.evidence.parts.mean[:, :, column].astype(np.float64)
-        return np.where(np.isfinite(values), values, np.nan)
+        return np.where(np.isfinite(values) & ~self.broken.any(axis=1, keepdims=True), values, np.nan)
 
-    def largest(self, measure: str) -> DoubleArray:
-        """The largest value of a measure in each stretch [stretches, layers], NaN and ∞ among them."""
+    def _largest(self, measure: str) -> DoubleArray:
+        """The largest value of a measure in each stretch [stretches, layers], be it NaN or ∞."""
         column = self._columns.get(measure)
         if column is None:
             return np.full((len(self.steps), len(self.names)), np.nan)
@@ -108,15 +115,19 @@ class Series:
                 found[layer] = np.median(known[-max(3, math.ceil(self._limits.recent * len(known))) :])
         return found
 
-    def since(self, holds: Mask) -> int:
-        """The first step of the stretch from which a condition [stretches] has held nearly always until the end."""
-        if not holds.any():
+    def since(self, holds: Mask, known: Mask) -> int:
+        """The first step of the stretch from which a condition [stretches] has held, where known, nearly always."""
+        rows = np.flatnonzero(known)
+        if not holds[rows].any():
             return int(self.first_steps[-1])
         # exceptions in the past are forgiven while they are a tenth of what followed
-        backwards = holds[::-1]
-        share = np.cumsum(backwards) / np.arange(1, len(holds) + 1)
+        backwards = holds[rows][::-1]
+        share = np.cumsum(backwards) / np.arange(1, len(rows) + 1)
         kept = np.flatnonzero((share >= 0.9) & backwards)
-        return int(self.first_steps[::-1][kept[-1]] if len(kept) else self.first_steps[-1])
+        if not len(kept):
+            return int(self.first_steps[-1])
+        first = len(rows) - 1 - int(kept[-1])
+        return int(self.first_steps[rows[first] if first else 0])
 
     def finding(
         self, kind: str, layers: Sequence[int], since: int, evidence: str, numbers: Mapping[str, float], *,
