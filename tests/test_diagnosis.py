@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -337,22 +338,115 @@ def test_a_finding_says_what_where_and_since_when() -> None:
     assert json.loads(json.dumps(finding.as_json()))["layers"] == ["fc1", "fc2"]
 
 
+@pytest.mark.parametrize(
+    "finding, text",
+    [
+        (Finding("nan", (), 7, "the input was NaN"), "NAN  the input was NaN, since step 7"),
+        (Finding("dead", tuple("abcdef"), 1, "90 % of the units"), "DEAD  a, b, c, d and 2 more: 90 % of the units, since step 1"),
+    ],
+)  # fmt: skip
+def test_a_finding_about_the_whole_net_names_no_layer_and_one_about_many_a_few(finding: Finding, text: str) -> None:
+    assert str(finding) == text
+
+
+def test_what_vanishes_is_told_in_numbers_and_a_gradient_of_0_as_such() -> None:
+    block, loss = healthy(loss=FLAT)
+    put(block, "grad_norm", 0.3 / 95_000, [0, 1], since=1)
+    assert str(only(diagnose(evidence(block, loss)), "vanishing")) == (
+        "VANISHING  fc1, fc2: gradient per parameter 95,000× below that of fc3, since step 1"
+    )
+    put(block, "grad_norm", 0.0, [0, 1])
+    assert only(diagnose(evidence(block, loss)), "vanishing").evidence == "gradient of exactly 0 beside that of fc3"
+    put(block, "grad_norm", 0.3 / 400, 1)
+    assert only(diagnose(evidence(block, loss)), "vanishing").evidence == (
+        "gradient per parameter 400× below that of fc3, or exactly 0"
+    )
+
+
+def test_a_gradient_beside_an_infinite_one_does_not_vanish() -> None:
+    block, _ = healthy(loss=FLAT)
+    block[60:, 3, 0] = np.inf
+    block[60:, :2, 0] = 1e-9
+    assert "vanishing" not in kinds(diagnose(evidence(block, FLAT)))
+    growing = np.geomspace(1, 1e12, 60).astype(np.float32)
+    block[:60, 3, 0] *= growing
+    loss = np.concatenate([2.3 * growing.astype(np.float64), np.full(40, np.nan)])
+    assert kinds(diagnose(evidence(block, loss))) >= {"nan", "exploding"}
+    assert "vanishing" not in kinds(diagnose(evidence(block, loss)))
+
+
+def in_turns() -> Evidence:
+    """A GAN's two groups of layers, each measured in every second row alone."""
+    block, _ = healthy()
+    block[::2, :2] = NOT_MEASURED
+    block[1::2, 2:] = NOT_MEASURED
+    return evidence(block, np.where(np.arange(ROWS) % 2, 0.69, 1.39))
+
+
+def broken() -> Evidence:
+    block, _ = healthy()
+    block[...] = np.nan
+    return evidence(block, np.full(ROWS, np.nan))
+
+
+AWKWARD = {
+    "no rows": lambda: evidence(*healthy(rows=0)),
+    "one row": lambda: evidence(*healthy(rows=1)),
+    "two rows, far apart": lambda: replace(
+        evidence(*healthy(rows=2)), parts=replace(evidence(*healthy(rows=2)).parts, last_step=np.array([1, 900]))
+    ),
+    "all NaN": broken,
+    "no layers": lambda: evidence(*healthy(layers=0, loss=FLAT)),
+    "no measures": lambda: replace(evidence(*healthy(loss=FLAT)), measures=[]),
+    "in turns": in_turns,
+    "no losses": lambda: evidence(healthy()[0], np.full(ROWS, np.nan)),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_runs_are_diagnosed_without_a_warning(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        findings = diagnose(AWKWARD[name]())
+    assert all(finding.note or finding.kind in ("nan", "plateau") for finding in findings)
+
+
+def test_players_in_turns_are_not_taken_for_ill() -> None:
+    assert [finding for finding in diagnose(in_turns()) if not finding.note] == []
+
+
 NUMBERS = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True),
     st.sampled_from([0.0, 1.0, 1e-30, 1e30, math.nan, math.inf, -math.inf]),
 )
+LOSSES = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 5e-324, math.nan, math.inf, -math.inf]))
 
 
 @given(st.data())
 def test_whatever_is_recorded_there_is_an_answer_that_json_can_say(data: st.DataObject) -> None:
     rows, count = data.draw(st.integers(0, 40)), data.draw(st.integers(0, 5))
-    block = data.draw(arrays.arrays(np.float32, (rows, count, len(MEASURES)), elements=NUMBERS, fill=NUMBERS))
-    holes = data.draw(arrays.arrays(np.bool_, block.shape))
-    block = np.where(holes, NOT_MEASURED, block)
-    loss = data.draw(arrays.arrays(np.float64, rows, elements=NUMBERS))
+    measures = data.draw(st.lists(st.sampled_from(MEASURES), unique=True) | st.just(list(MEASURES)))
+
+    def block() -> np.ndarray:
+        shape = (rows, count, len(measures))
+        drawn = data.draw(arrays.arrays(np.float32, shape, elements=NUMBERS, fill=NUMBERS))
+        return np.where(data.draw(arrays.arrays(np.bool_, shape)), NOT_MEASURED, drawn)
+
+    def loss() -> np.ndarray:
+        return data.draw(arrays.arrays(np.float64, rows, elements=LOSSES, fill=LOSSES))
+
+    steps = np.cumsum(data.draw(arrays.arrays(np.int64, rows, elements=st.integers(1, 1000))), dtype=np.int64)
+    times = np.zeros(rows)
+    mean = block()
+    parts = Envelope(steps, steps, steps, times, times, loss(), loss(), loss(), mean, block(), block())
+    names = data.draw(st.integers(0, 7))  # of layers: more or fewer than have a column
+    layers = [Layer(f"fc{i + 1}", "Linear", {}, data.draw(st.integers(0, 10**9))) for i in range(names)]
     layer = data.draw(st.none() | st.integers(0, 7))
     origins = data.draw(st.sampled_from([(), (Origin(3, "backward", layer, "it"),)]))
-    for finding in diagnose(evidence(block, loss, origins)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        findings = diagnose(Evidence(layers, measures, parts, origins))
+    for finding in findings:
         told = json.loads(json.dumps(finding.as_json(), allow_nan=False))
         assert told["kind"] in KINDS and told["remedies"]
         assert str(finding)

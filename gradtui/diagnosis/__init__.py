@@ -37,6 +37,8 @@ def diagnose(evidence: Evidence, thresholds: Thresholds | None = None) -> list[F
         series = Series(evidence, limits)
         found = list(rules.nan(series))
         if len(series) >= limits.least_rows:
+            found += rules.exploding(series, limits)
+        if len(series) >= limits.least_rows and series.span >= limits.least_steps:
             for look in rules.RULES:
                 found += look(series, limits)
     if any(finding.kind == "exploding" for finding in found):

@@ -67,14 +67,17 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The numbers that decide. All are ratios; steps are recorded ones.
+    """The numbers that decide: ratios, but for the first five.
 
     Attributes:
         least_rows: recorded steps below which only NaN is spoken of.
+        least_steps: steps below which only NaN and explosions are.
+        patience: steps before it is said that a loss or the parameters stand still.
+        plateau_rows: recorded steps before it is said of a loss.
+        slope: the fall within the recent part, in standard errors, that counts as still falling.
         recent: share of the run, its end, that is looked at.
         progress: share of its first value by which a loss has to have fallen to count as learning.
         learnt: the same, above which a net that no longer learns has learnt what there is, and is not stuck.
-        slope: the fall within the recent part, in standard errors, that counts as still falling.
         vanishing: a layer's gradient per parameter over that of the fastest later layer.
         vanishing_update: its update ratio over the median of the layers, where the loss falls nevertheless.
         exploding_layers: a layer's gradient per parameter over that of the slowest later one.
@@ -89,14 +92,16 @@ class Thresholds:
         too_small_fastest: the same of the layer that moves most; where one moves by more, the others have a reason of
             their own not to.
         plateau: share of its first value within which a loss counts as having stood still.
-        plateau_rows: recorded steps before that is said.
     """
 
-    least_rows: int = 6
+    least_rows: int = 2
+    least_steps: int = 25
+    patience: int = 100
+    plateau_rows: int = 10
+    slope: float = 3.0
     recent: float = 0.25
     progress: float = 0.1
     learnt: float = 0.5
-    slope: float = 3.0
     vanishing: float = 5e-3
     vanishing_update: float = 0.02
     exploding_layers: float = 100.0
@@ -110,7 +115,6 @@ class Thresholds:
     too_small: float = 0.01
     too_small_fastest: float = 0.1
     plateau: float = 0.03
-    plateau_rows: int = 15
 
 
 @dataclass(frozen=True)

@@ -87,24 +87,26 @@ def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
     if len(order) < 3:
         return []
     typical = float(np.nanmedian(updates[updates > 0])) if (updates > 0).any() else math.nan
-    ill, worst = [], 1.0
+    ill, ratios = [], []
     for i, layer in enumerate(order[:-1]):
         fastest = float(speeds[order[i + 1 :]].max())
         ratio = float(speeds[layer] / fastest) if fastest > 0 else 1.0
         hardly_moves = updates[layer] < limits.vanishing_update * typical
         if ratio < limits.vanishing and (hardly_moves or not series.learns):
             ill.append(int(layer))
-            worst = min(worst, ratio)
+            ratios.append(ratio)
     if not ill:
         return []
     last = int(order[np.argmax(speeds[order])])
     slow, fast = series.per_parameter[:, ill[0]], series.per_parameter[:, last]
     since = series.since(slow < limits.vanishing * fast, np.isfinite(slow + fast))
+    worst = min((ratio for ratio in ratios if ratio), default=0.0)
     if worst:
         text = f"gradient per parameter {factor(1 / worst)} below that of {series.names[last]}"
+        text += ", or exactly 0" if 0.0 in ratios else ""
     else:
         text = f"gradient of exactly 0 beside that of {series.names[last]}"
-    return [series.finding("vanishing", ill, since, text, {"ratio": worst})]
+    return [series.finding("vanishing", ill, since, text, {"ratio": min(ratios)})]
 
 
 def dead(series: Series, limits: Thresholds) -> list[Finding]:
@@ -174,16 +176,12 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
     if not len(known) or series.learns or not (known > 0).any():
         return []
     typical, fastest = float(np.median(known)), float(known.max())
-    moved = typical * float(series.steps[-1])
-    if moved >= limits.too_small or fastest * float(series.steps[-1]) >= limits.too_small_fastest:
+    moved = typical * series.span
+    if series.span < limits.patience or moved >= limits.too_small or fastest * series.span >= limits.too_small_fastest:
         return []
-    text = (
-        f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, all {int(series.steps[-1]):,} steps together change the parameters by at"
-        f" most {percent(moved)}"
-    )
-    return [
-        series.finding("too-small", [], int(series.first_steps[0]), text, {"update_ratio": typical, "moved": moved})
-    ]
+    text = f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, {series.span:,} steps change the parameters by {percent(moved)} at most"
+    numbers = {"update_ratio": typical, "moved": moved}
+    return [series.finding("too-small", [], int(series.first_steps[0]), text, numbers)]
 
 
 def still(series: Series, limits: Thresholds) -> list[Finding]:
@@ -232,7 +230,9 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
 def plateau(series: Series, limits: Thresholds) -> list[Finding]:
     """The loss is where it began, does not fall, and has never been lower."""
     losses = series.loss[np.isfinite(series.loss)]
-    if len(losses) < limits.plateau_rows or series.falls or not abs(series.fall) < limits.plateau:
+    if len(losses) < limits.plateau_rows or series.span < limits.patience:
+        return []
+    if series.falls or not abs(series.fall) < limits.plateau:
         return []
     best = float(np.median(np.sort(losses)[: max(3, len(losses) // 10)]))
     if (series.first_loss - best) > 3 * limits.plateau * abs(series.first_loss):
@@ -242,4 +242,4 @@ def plateau(series: Series, limits: Thresholds) -> list[Finding]:
     return [series.finding("plateau", [], int(series.first_steps[0]), text, numbers)]
 
 
-RULES = (exploding, vanishing, dead, saturated, too_large, too_small, still, plateau)
+RULES = (vanishing, dead, saturated, too_large, too_small, still, plateau)

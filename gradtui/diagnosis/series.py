@@ -33,7 +33,8 @@ class Series:
         broken: where a gradient is NaN or infinite [stretches, layers].
         learns: the loss has fallen, or none is known: then nothing speaks against it.
         falls: it still falls.
-        is_stuck: it has not fallen, or not by much and falls no more.
+        span: the steps from the first recorded one to the last.
+        is_stuck: the loss has not fallen, or not by much and falls no more.
     """
 
     def __init__(self, evidence: Evidence, limits: Thresholds) -> None:
@@ -41,8 +42,11 @@ class Series:
         parts = evidence.parts
         self.steps = parts.last_step
         self.first_steps = parts.first_step
-        self.names = [layer.name for layer in evidence.layers]
-        self._columns = {name: i for i, name in enumerate(evidence.measures)}
+        self.span = int(self.steps[-1] - self.first_steps[0]) + 1 if len(self.steps) else 0
+        # a layer that has just joined may not have a column yet, nor its name be known
+        layers = evidence.layers[: parts.mean.shape[1]]
+        self.names = [layer.name for layer in layers]
+        self._columns = {name: i for i, name in enumerate(evidence.measures[: parts.mean.shape[2]])}
         self.broken = ~np.isfinite(self._largest("grad_norm")) & self.measured("grad_norm")
         self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
         self._limits = limits
@@ -56,7 +60,7 @@ class Series:
         self.learns = not len(known) or bool(self.fall > limits.progress)
         self.falls = _falls(recent, limits.slope)
         self.is_stuck = not self.learns or (self.fall < limits.learnt and not self.falls)
-        sizes = np.array([max(1, layer.parameters) for layer in evidence.layers], np.float64)
+        sizes = np.array([max(1, layer.parameters) for layer in layers], np.float64)
         self.gradient = self.of("grad_norm")
         self.per_parameter = self.gradient / np.sqrt(sizes)
         self.update = self.of("update_ratio")
@@ -70,7 +74,7 @@ class Series:
         shape = (len(self.steps), len(self.names))
         if column is None:
             return np.full(shape, np.nan)
-        values = self.evidence.parts.mean[:, :, column].astype(np.float64)
+        values = self.evidence.parts.mean[:, : len(self.names), column].astype(np.float64)
         return np.where(np.isfinite(values) & ~self.broken.any(axis=1, keepdims=True), values, np.nan)
 
     def _largest(self, measure: str) -> DoubleArray:
@@ -78,7 +82,7 @@ class Series:
         column = self._columns.get(measure)
         if column is None:
             return np.full((len(self.steps), len(self.names)), np.nan)
-        return self.evidence.parts.maximum[:, :, column].astype(np.float64)
+        return self.evidence.parts.maximum[:, : len(self.names), column].astype(np.float64)
 
     def typical_update(self) -> DoubleArray:
         """The median update ratio of the layers [stretches]; NaN where none was measured."""
@@ -101,10 +105,10 @@ class Series:
     def measured(self, measure: str) -> Mask:
         """Whether a measure was taken at all, be it NaN [stretches, layers]."""
         column = self._columns.get(measure)
-        values: FloatArray = self.evidence.parts.maximum
         if column is None:
-            return np.zeros(values.shape[:2], np.bool_)
-        return is_measured(np.ascontiguousarray(values[:, :, column]))
+            return np.zeros((len(self.steps), len(self.names)), np.bool_)
+        values: FloatArray = self.evidence.parts.maximum[:, : len(self.names), column]
+        return is_measured(np.ascontiguousarray(values))
 
     def recent(self, values: DoubleArray) -> DoubleArray:
         """The median over the recent part of those stretches that have the value, [layers]."""
