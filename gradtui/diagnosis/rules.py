@@ -54,8 +54,8 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     # an objective without a floor, as of a critic, explodes downwards
     size = abs(last / series.first_loss) if series.first_loss else math.nan
     broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
-    rises = last > series.first_loss and size > limits.exploding_loss
-    if rises or (growth > limits.exploding_growth and (size > 1 or broke)):
+    rises = last > series.first_loss and size > limits.exploding_loss and not series.takes_turns
+    if rises or (growth > limits.exploding_growth and (broke or (size > 1 and not series.takes_turns))):
         grows = gradient > begin * math.sqrt(limits.exploding_growth)
         grows |= np.abs(series.loss) > abs(series.first_loss) * math.sqrt(limits.exploding_loss)
         grown = [f"{what} {factor(by)}" for what, by in (("gradient", growth), ("loss", size)) if by > 1]
@@ -232,7 +232,7 @@ def plateau(series: Series, limits: Thresholds) -> list[Finding]:
     losses = series.loss[np.isfinite(series.loss)]
     if len(losses) < limits.plateau_rows or series.span < limits.patience:
         return []
-    if series.falls or not abs(series.fall) < limits.plateau:
+    if series.learns or series.falls or not abs(series.fall) < limits.plateau:
         return []
     best = float(np.median(np.sort(losses)[: max(3, len(losses) // 10)]))
     if (series.first_loss - best) > 3 * limits.plateau * abs(series.first_loss):

@@ -31,7 +31,8 @@ class Series:
 
     Attributes:
         broken: where a gradient is NaN or infinite [stretches, layers].
-        learns: the loss has fallen, or none is known: then nothing speaks against it.
+        takes_turns: its layers are trained in turns, as of a GAN: what is one's loss is another's gain.
+        learns: the loss has fallen, or says nothing as none is known or its layers take turns.
         falls: it still falls.
         span: the steps from the first recorded one to the last.
         is_stuck: the loss has not fallen, or not by much and falls no more.
@@ -57,9 +58,11 @@ class Series:
         recent = known[-max(3, math.ceil(limits.recent * len(known))) :]
         self.last_loss = float(np.median(recent)) if len(known) else math.nan
         self.fall = (self.first_loss - self.last_loss) / abs(self.first_loss) if self.first_loss else 0.0
-        self.learns = not len(known) or bool(self.fall > limits.progress)
+        self.takes_turns = self._takes_turns()
+        self.learns = self.takes_turns or not len(known) or bool(self.fall > limits.progress)
         self.falls = _falls(recent, limits.slope)
-        self.is_stuck = not self.learns or (self.fall < limits.learnt and not self.falls)
+        little = self.fall < limits.learnt and not self.falls and not self.takes_turns
+        self.is_stuck = not self.learns or little
         sizes = np.array([max(1, layer.parameters) for layer in layers], np.float64)
         self.gradient = self.of("grad_norm")
         self.per_parameter = self.gradient / np.sqrt(sizes)
@@ -109,6 +112,12 @@ class Series:
             return np.zeros((len(self.steps), len(self.names)), np.bool_)
         values: FloatArray = self.evidence.parts.maximum[:, : len(self.names), column]
         return is_measured(np.ascontiguousarray(values))
+
+    def _takes_turns(self) -> bool:
+        """True if no layer is there in nearly all steps, though each is in some: the steps of several trainings."""
+        there = self.measured("grad_norm")
+        shares = there[there.any(axis=1)].mean(axis=0)[there.any(axis=0)] if there.any() else np.ones(1)
+        return bool((shares < 0.9).all())
 
     def recent(self, values: DoubleArray) -> DoubleArray:
         """The median over the recent part of those stretches that have the value, [layers]."""
