@@ -4,8 +4,8 @@
 
 Every second net of each kind, by its seed, is held out: the thresholds of `gradtui.diagnosis` were set with the other
 half in view, and the held-out half is shown with --held-out alone. Half of the nets of each half are recorded at every
-step, half within the default budget, and of these each step waits 5 ms for its data: else a training would be over
-within 0.2 s, and 1 % of that is enough for two or three rows.
+step, half within the default budget. Each step waits 5 ms for its data: else a training would be over within 0.2 s, and
+1 % of that is enough for two or three rows, or for one look at the activations.
 
 A healthy net with any finding that is not a note is a false alarm. Each net is checked, without the recorder, to be
 what it is said to be. Where a NaN began is told by an oracle: the same training once more, unrecorded, with hooks on
@@ -84,13 +84,12 @@ def train(net: Net, folder: Path) -> None:
     models = training.watched or training.model
     optimizers = training.optimizers or training.optimizer
     loss = training.loss
-    if net.every is None:
 
-        def waiting(step: int) -> torch.Tensor:
-            time.sleep(WAIT)
-            return loss(step)
+    def waiting(step: int) -> torch.Tensor:
+        time.sleep(WAIT)
+        return loss(step)
 
-        training.loss = waiting
+    training.loss = waiting
     with gradtui.watch(models, optimizers, every=net.every, path=path):
         losses = training.run()
     if not training.is_fair(losses):

@@ -342,7 +342,7 @@ def test_a_finding_says_what_where_and_since_when() -> None:
     "finding, text",
     [
         (Finding("nan", (), 7, "the input was NaN"), "NAN  the input was NaN, since step 7"),
-        (Finding("dead", tuple("abcdef"), 1, "90 % of the units"), "DEAD  a, b, c, d and 2 more: 90 % of the units, since step 1"),
+        (Finding("dead", tuple("abcdef"), 1, "90 % of it"), "DEAD  a, b, c, d and 2 more: 90 % of it, since step 1"),
     ],
 )  # fmt: skip
 def test_a_finding_about_the_whole_net_names_no_layer_and_one_about_many_a_few(finding: Finding, text: str) -> None:

@@ -92,6 +92,7 @@ class Thresholds:
         too_small_fastest: the same of the layer that moves most; where one moves by more, the others have a reason of
             their own not to.
         plateau: share of its first value within which a loss counts as having stood still.
+        negligible: a layer's gradient over its parameters, where rounding undoes the steps that it makes.
     """
 
     least_rows: int = 2
@@ -101,7 +102,7 @@ class Thresholds:
     slope: float = 3.0
     recent: float = 0.25
     progress: float = 0.1
-    learnt: float = 0.5
+    learnt: float = 0.6
     vanishing: float = 5e-3
     vanishing_update: float = 0.02
     exploding_layers: float = 100.0
@@ -111,10 +112,11 @@ class Thresholds:
     dead_above_others: float = 2.0
     saturated: float = 0.6
     too_large: float = 0.1
-    too_large_growth: float = 10.0
+    too_large_growth: float = 20.0
     too_small: float = 0.01
     too_small_fastest: float = 0.1
     plateau: float = 0.03
+    negligible: float = 1e-6
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gradtui.diagnosis.kinds import Finding, Thresholds
+from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
 from gradtui.diagnosis.series import Series
 from gradtui.wording import factor, percent
 
@@ -75,7 +75,7 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     slowest = series.per_parameter[:, after[np.argmin(speeds[after])]]
     first = series.per_parameter[:, ill[0]]
     since = series.since(first > limits.exploding_layers * slowest, np.isfinite(first + slowest))
-    text = f"gradient per parameter {factor(times)} that of later layers, and the loss does not fall"
+    text = f"gradient per parameter {factor(times)} that of later layers, and the loss {series.outcome}"
     return [series.finding("exploding", ill.tolist(), since, text, {"ratio": times})]
 
 
@@ -129,18 +129,22 @@ def dead(series: Series, limits: Thresholds) -> list[Finding]:
 
 
 def saturated(series: Series, limits: Thresholds) -> list[Finding]:
-    """Layers most of whose outputs are where the activation function is flat, in a net that is stuck."""
+    """Layers most of whose outputs are where the activation function is flat, in a net that does not learn.
+
+    Units that begin there hinder all that follows, though the loss may fall; units that come there may have learnt to.
+    """
     share = series.of("saturated")
-    now = series.recent(share)
+    now, at_first = series.recent(share), series.at_first(share)
     ill = [int(layer) for layer in np.flatnonzero(now >= limits.saturated)]
     if series.learns:
         # the outputs of the last layer are near 0 and 1 where the net is sure of itself
-        ill = [layer for layer in ill if layer < len(now) - 1]
-    if not ill or not series.is_stuck:
+        hinders = series.fall < limits.learnt and not series.takes_turns
+        ill = [layer for layer in ill if hinders and at_first[layer] >= limits.saturated and layer < len(now) - 1]
+    if not ill:
         return []
     most = float(now[ill].max())
     since = series.since(share[:, ill[0]] >= limits.saturated, np.isfinite(share[:, ill[0]]))
-    text = f"{percent(most)} of the outputs lie where the activation function is flat, and the loss does not fall"
+    text = f"{percent(most)} of the outputs lie where the activation function is flat, and the loss {series.outcome}"
     return [series.finding("saturated", ill, since, text, {"share": most})]
 
 
@@ -166,7 +170,7 @@ def too_large(series: Series, limits: Thresholds) -> list[Finding]:
     else:
         return []
     since = int(series.first_steps[0]) if now <= limits.too_large else since
-    return [series.finding("too-large", [], since, f"{text}, and the loss does not fall", numbers)]
+    return [series.finding("too-large", [], since, f"{text}, and the loss {series.outcome}", numbers)]
 
 
 def too_small(series: Series, limits: Thresholds) -> list[Finding]:
@@ -179,7 +183,9 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
     moved = typical * series.span
     if series.span < limits.patience or moved >= limits.too_small or fastest * series.span >= limits.too_small_fastest:
         return []
-    text = f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, {series.span:,} steps change the parameters by {percent(moved)} at most"
+    text = (
+        f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, {series.span:,} steps change the parameters {percent(moved)} at most"
+    )
     numbers = {"update_ratio": typical, "moved": moved}
     return [series.finding("too-small", [], int(series.first_steps[0]), text, numbers)]
 
@@ -194,6 +200,7 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
         return []
     window = np.flatnonzero(anything)[-max(3, int(anything.sum() * limits.recent)) :]
     later = slice(int(window[0]), None)
+    norms = series.of("param_norm")
     by_cause: dict[str, list[int]] = {}
     for layer in range(len(series.names)):
         if not moved[window, layer].any():
@@ -201,18 +208,24 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
                 by_cause.setdefault("frozen", []).append(layer)
         elif not updates[layer] > 0:
             values = series.gradient[later, layer]
-            cause = "detached" if not gradient[later, layer].any() else "zero" if not values.any() else "forgotten"
+            tiny = series.recent(series.gradient)[layer] < limits.negligible * series.recent(norms)[layer]
+            if not gradient[later, layer].any():
+                cause = "detached"
+            else:
+                cause = "zero" if not values.any() else "rounded" if tiny else "forgotten"
             by_cause.setdefault(cause, []).append(layer)
     words: dict[str, str] = {
         "frozen": "no gradient asked for (requires_grad is False), so the parameters stay as they are",
         "detached": "no gradient: detached, or not used in the forward pass",
         "zero": "a gradient of exactly 0",
+        "rounded": "a gradient so small beside the parameters that rounding undoes each step",
         "forgotten": "a gradient, but no step: not in the optimizer, or at a rate of 0",
     }
     remedies: dict[str, tuple[str, ...]] = {
         "frozen": ("requires_grad_(True), if it is to learn",),
         "detached": ("no detach, no_grad or .data between it and the loss",),
         "zero": ("a look at its activations: dead or saturated units",),
+        "rounded": KINDS["vanishing"].remedies,
         "forgotten": ("its parameters in the optimizer",),
     }
     found = []

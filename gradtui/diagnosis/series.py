@@ -35,6 +35,7 @@ class Series:
         learns: the loss has fallen, or says nothing as none is known or its layers take turns.
         falls: it still falls.
         span: the steps from the first recorded one to the last.
+        outcome: what the loss of a stuck net does, in words.
         is_stuck: the loss has not fallen, or not by much and falls no more.
     """
 
@@ -62,6 +63,7 @@ class Series:
         self.learns = self.takes_turns or not len(known) or bool(self.fall > limits.progress)
         self.falls = _falls(recent, limits.slope)
         little = self.fall < limits.learnt and not self.falls and not self.takes_turns
+        self.outcome = "falls by little" if self.learns else "does not fall"
         self.is_stuck = not self.learns or little
         sizes = np.array([max(1, layer.parameters) for layer in layers], np.float64)
         self.gradient = self.of("grad_norm")
@@ -126,6 +128,15 @@ class Series:
             known = values[:, layer][np.isfinite(values[:, layer])]
             if len(known):
                 found[layer] = np.median(known[-max(3, math.ceil(self._limits.recent * len(known))) :])
+        return found
+
+    def at_first(self, values: DoubleArray) -> DoubleArray:
+        """The median over the first twentieth of those stretches that have the value, [layers]."""
+        found = np.full(values.shape[1], np.nan)
+        for layer in range(values.shape[1]):
+            known = values[:, layer][np.isfinite(values[:, layer])]
+            if len(known):
+                found[layer] = np.median(known[: max(1, len(known) // 20)])
         return found
 
     def since(self, holds: Mask, known: Mask) -> int:
