@@ -227,6 +227,20 @@ def test_saturation_is_found_in_a_net_that_is_stuck(share: float, found: bool) -
     assert "saturated" not in kinds(diagnose(evidence(block, FALLING)))
 
 
+SLOW = np.linspace(10, 10 * (1 - LIMITS.learnt * 0.9), ROWS)
+
+
+@pytest.mark.parametrize(
+    "since, loss, found", [(1, SLOW, True), (41, SLOW, False), (41, FLAT, True), (1, FALLING, False)]
+)
+def test_saturation_that_came_while_the_loss_fell_was_learnt(since: int, loss: np.ndarray, found: bool) -> None:
+    block, _ = healthy()
+    put(block, "saturated", 0.8, 1, since=since)
+    findings = diagnose(evidence(block, loss))
+    assert ("saturated" in kinds(findings)) == found
+    assert not found or only(findings, "saturated").evidence.endswith("falls by little" if loss is SLOW else "not fall")
+
+
 # -- steps ------------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +274,24 @@ def test_a_loss_that_stands_where_it_began_is_a_plateau() -> None:
     assert kinds(diagnose(evidence(block, FLAT))) == {"plateau"}
     assert diagnose(evidence(block, np.linspace(2.3, 2.3 * (1 - 1.5 * LIMITS.plateau), ROWS))) == []
     few = LIMITS.plateau_rows - 1
-    assert diagnose(evidence(*healthy(few, loss=FLAT[:few]))) == []
+    parts = evidence(*healthy(few, loss=FLAT[:few])).parts
+    assert diagnose(replace(evidence(block, FLAT), parts=replace(parts, last_step=100 * parts.last_step))) == []
+
+
+def test_a_loss_is_waited_for() -> None:
+    early = LIMITS.patience - 1
+    block, _ = healthy(early)
+    put(block, "update_ratio", 1e-9)
+    assert diagnose(evidence(block, FLAT[:early])) == []
+
+
+def test_few_steps_tell_of_an_explosion_and_of_nothing_else() -> None:
+    early = LIMITS.least_steps - 1
+    block, _ = healthy(early)
+    put(block, "dead", 1.0, 1)
+    put(block, "update_ratio", 0.0, 2)
+    assert diagnose(evidence(block, FLAT[:early])) == []
+    assert kinds(diagnose(evidence(block, np.geomspace(1, 1e3, early)))) == {"exploding"}
 
 
 def test_a_loss_that_was_lower_before_does_not_stand_still() -> None:
@@ -294,6 +325,13 @@ def test_a_gradient_of_exactly_zero_is_told_apart() -> None:
     put(block, "update_ratio", 0.0, 3)
     put(block, "grad_norm", 0.0, 3)
     assert "exactly 0" in only(diagnose(evidence(block, loss)), "still").evidence
+
+
+def test_a_step_that_rounding_undoes_is_told_apart_from_one_that_is_not_taken() -> None:
+    block, loss = healthy()
+    put(block, "update_ratio", 0.0, 1)
+    put(block, "grad_norm", 5.0 * LIMITS.negligible / 2, 1)
+    assert "rounding" in only(diagnose(evidence(block, loss)), "still").evidence
 
 
 def test_a_frozen_layer_is_a_note_and_comes_last() -> None:

@@ -183,9 +183,8 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
     moved = typical * series.span
     if series.span < limits.patience or moved >= limits.too_small or fastest * series.span >= limits.too_small_fastest:
         return []
-    text = (
-        f"at ‖Δθ‖/‖θ‖ = {typical:.1e} a step, {series.span:,} steps change the parameters {percent(moved)} at most"
-    )
+    changed = f"{series.span:,} steps change the parameters by at most {percent(moved)}"
+    text = f"{changed}, at ‖Δθ‖/‖θ‖ = {typical:.1e} a step"
     numbers = {"update_ratio": typical, "moved": moved}
     return [series.finding("too-small", [], int(series.first_steps[0]), text, numbers)]
 
