@@ -75,7 +75,9 @@ class Thresholds:
         patience: steps before it is said that a loss or the parameters stand still.
         plateau_rows: recorded steps before it is said of a loss.
         slope: the fall within the recent part, in standard errors, that counts as still falling.
+        begin: share of the run, its beginning, that later values are compared with.
         recent: share of the run, its end, that is looked at.
+        exceptions: share of the steps that may differ from what is said to hold.
         progress: share of its first value by which a loss has to have fallen to count as learning.
         learnt: the same, above which a net that no longer learns has learnt what there is, and is not stuck.
         vanishing: a layer's gradient per parameter over that of the fastest later layer.
@@ -92,6 +94,7 @@ class Thresholds:
         too_small_fastest: the same of the layer that moves most; where one moves by more, the others have a reason of
             their own not to.
         plateau: share of its first value within which a loss counts as having stood still.
+        plateau_lower: the same, below its first value, that such a loss has never been.
         negligible: a layer's gradient over its parameters, where rounding undoes the steps that it makes.
     """
 
@@ -100,7 +103,9 @@ class Thresholds:
     patience: int = 100
     plateau_rows: int = 10
     slope: float = 3.0
+    begin: float = 0.05
     recent: float = 0.25
+    exceptions: float = 0.1
     progress: float = 0.1
     learnt: float = 0.6
     vanishing: float = 5e-3
@@ -116,6 +121,7 @@ class Thresholds:
     too_small: float = 0.01
     too_small_fastest: float = 0.1
     plateau: float = 0.03
+    plateau_lower: float = 0.1
     negligible: float = 1e-6
 
 

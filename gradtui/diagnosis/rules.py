@@ -47,10 +47,10 @@ def exploding(series: Series, limits: Thresholds) -> list[Finding]:
     if not len(known) or not len(losses):
         return []
     values = gradient[known]
-    few = max(1, len(values) // 20)
+    few = max(1, int(limits.begin * len(values)))
     begin = float(np.median(values[:few]))
     growth = float(np.median(values[-few:]) / begin) if begin else math.nan
-    last = float(np.median(losses[-max(1, len(losses) // 20) :]))
+    last = float(np.median(losses[-max(1, int(limits.begin * len(losses))) :]))
     # an objective without a floor, as of a critic, explodes downwards
     size = abs(last / series.first_loss) if series.first_loss else math.nan
     broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
@@ -87,26 +87,24 @@ def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
     if len(order) < 3:
         return []
     typical = float(np.nanmedian(updates[updates > 0])) if (updates > 0).any() else math.nan
-    ill, ratios = [], []
+    ill: list[tuple[float, int, int]] = []  # how far below, the layer, and which
     for i, layer in enumerate(order[:-1]):
-        fastest = float(speeds[order[i + 1 :]].max())
-        ratio = float(speeds[layer] / fastest) if fastest > 0 else 1.0
+        fastest = order[i + 1 :][np.argmax(speeds[order[i + 1 :]])]
+        ratio = float(speeds[layer] / speeds[fastest]) if speeds[fastest] > 0 else 1.0
         hardly_moves = updates[layer] < limits.vanishing_update * typical
         if ratio < limits.vanishing and (hardly_moves or not series.learns):
-            ill.append(int(layer))
-            ratios.append(ratio)
+            ill.append((ratio, int(layer), int(fastest)))
     if not ill:
         return []
-    last = int(order[np.argmax(speeds[order])])
-    slow, fast = series.per_parameter[:, ill[0]], series.per_parameter[:, last]
+    ratio, layer, fastest = min([one for one in ill if one[0] > 0] or ill)
+    slow, fast = series.per_parameter[:, layer], series.per_parameter[:, fastest]
     since = series.since(slow < limits.vanishing * fast, np.isfinite(slow + fast))
-    worst = min((ratio for ratio in ratios if ratio), default=0.0)
-    if worst:
-        text = f"gradient per parameter {factor(1 / worst)} below that of {series.names[last]}"
-        text += ", or exactly 0" if 0.0 in ratios else ""
+    if ratio > 0:
+        text = f"gradient per parameter {factor(1 / ratio)} below that of {series.names[fastest]}"
+        text += ", or exactly 0" if min(ill)[0] == 0 else ""
     else:
-        text = f"gradient of exactly 0 beside that of {series.names[last]}"
-    return [series.finding("vanishing", ill, since, text, {"ratio": min(ratios)})]
+        text = f"gradient of exactly 0 beside that of {series.names[fastest]}"
+    return [series.finding("vanishing", [layer for _, layer, _ in ill], since, text, {"ratio": min(ill)[0]})]
 
 
 def dead(series: Series, limits: Thresholds) -> list[Finding]:
@@ -246,8 +244,8 @@ def plateau(series: Series, limits: Thresholds) -> list[Finding]:
         return []
     if series.learns or series.falls or not abs(series.fall) < limits.plateau:
         return []
-    best = float(np.median(np.sort(losses)[: max(3, len(losses) // 10)]))
-    if (series.first_loss - best) > 3 * limits.plateau * abs(series.first_loss):
+    best = float(np.median(np.sort(losses)[: max(3, int(limits.exceptions * len(losses)))]))
+    if (series.first_loss - best) > limits.plateau_lower * abs(series.first_loss):
         return []  # it has been lower: it does not stand still
     text = f"the loss is {series.last_loss:.4g}, and was {series.first_loss:.4g} at first"
     numbers = {"first": series.first_loss, "last": series.last_loss}

@@ -53,7 +53,7 @@ class Series:
         self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
         self._limits = limits
         known = self.loss[np.isfinite(self.loss)]
-        few = max(1, len(known) // 20)
+        few = max(1, int(limits.begin * len(known)))
         # the very first, if those after it are higher: a rate that is too large throws the loss up within a few steps
         self.first_loss = float(min(known[0], np.median(known[:few]))) if len(known) else math.nan
         recent = known[-max(3, math.ceil(limits.recent * len(known))) :]
@@ -119,7 +119,7 @@ class Series:
         """True if no layer is there in nearly all steps, though each is in some: the steps of several trainings."""
         there = self.measured("grad_norm")
         shares = there[there.any(axis=1)].mean(axis=0)[there.any(axis=0)] if there.any() else np.ones(1)
-        return bool((shares < 0.9).all())
+        return bool((shares < 1 - self._limits.exceptions).all())
 
     def recent(self, values: DoubleArray) -> DoubleArray:
         """The median over the recent part of those stretches that have the value, [layers]."""
@@ -131,12 +131,12 @@ class Series:
         return found
 
     def at_first(self, values: DoubleArray) -> DoubleArray:
-        """The median over the first twentieth of those stretches that have the value, [layers]."""
+        """The median over the beginning of those stretches that have the value, [layers]."""
         found = np.full(values.shape[1], np.nan)
         for layer in range(values.shape[1]):
             known = values[:, layer][np.isfinite(values[:, layer])]
             if len(known):
-                found[layer] = np.median(known[: max(1, len(known) // 20)])
+                found[layer] = np.median(known[: max(1, int(self._limits.begin * len(known)))])
         return found
 
     def since(self, holds: Mask, known: Mask) -> int:
@@ -144,10 +144,10 @@ class Series:
         rows = np.flatnonzero(known)
         if not holds[rows].any():
             return int(self.first_steps[-1])
-        # exceptions in the past are forgiven while they are a tenth of what followed
+        # exceptions in the past are forgiven while they are few beside what followed
         backwards = holds[rows][::-1]
         share = np.cumsum(backwards) / np.arange(1, len(rows) + 1)
-        kept = np.flatnonzero((share >= 0.9) & backwards)
+        kept = np.flatnonzero((share >= 1 - self._limits.exceptions) & backwards)
         if not len(kept):
             return int(self.first_steps[-1])
         first = len(rows) - 1 - int(kept[-1])
