@@ -117,7 +117,7 @@ class Thresholds:
     dead_above_others: float = 2.0
     saturated: float = 0.6
     too_large: float = 0.1
-    too_large_growth: float = 20.0
+    too_large_growth: float = 12.0
     too_small: float = 0.01
     too_small_fastest: float = 0.1
     plateau: float = 0.03
