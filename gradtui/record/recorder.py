@@ -95,7 +95,7 @@ class Recorder:
         self._measuring = False
         self._joint: JointReading | None = None  # of the steps inside one backward
         self._in_backward = False
-        self._has_shards = False
+        self._has_shards = self._follows = False
         self._arm_next = False
         self._next_loss_at = self._last_neurons_at = -math.inf
         self._is_quiet = False  # until a time comes, a step has nothing to do but be counted
@@ -216,6 +216,7 @@ class Recorder:
                 if watched.hooks is not None:
                     watched.hooks.remove()
             self._watched.clear()
+            self._follows = True
         except Exception as error:
             self._fail(error)
         self.observe(optimizer)
@@ -480,6 +481,8 @@ class Recorder:
     def _forget_optimizer(self, key: int) -> None:
         """An optimizer was freed: let go of the parameters that nobody else trains."""
         self._watched.pop(key, None)
+        if self._follows:
+            return  # another one is to come, for the same parameters
         kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
         self._table.drop(lambda parameter: id(parameter) not in kept)
         for watched in self._watched.values():
