@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from gradtui.record.parts import is_sharded
 
@@ -141,17 +140,20 @@ class Backwards:
         @functools.wraps(original)
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
             # this runs at each step, which may take no more than 100 µs: the usual case calls nothing of ours
-            if self._inside or is_compiling():
+            if self._inside:
                 return original(tensors, grad_tensors, *args, **kwargs)
             self._inside = True
             try:
                 seen = False
                 if self._is_plain and type(tensors) is Tensor and grad_tensors is None and tensors.is_cpu:
-                    value = tensors.item() if tensors.numel() == 1 else None
-                    if type(value) is float and value - value == 0.0:
-                        self._losses += 1
-                        self._total += value
-                        seen = True
+                    try:
+                        value = tensors.item()
+                        if value - value == 0.0 and type(value) is float:
+                            self._losses += 1
+                            self._total += value
+                            seen = True
+                    except RuntimeError:
+                        pass  # no scalar, as PyTorch is about to say
                 if not seen:
                     self._begin(tensors, grad_tensors)
                 self.active = True

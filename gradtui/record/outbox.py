@@ -19,7 +19,7 @@ from gradtui.record.schedule import Sampling
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 
-DISTURBANCE = 1.5  # what measuring costs in all, with caches that are colder afterwards, over its own time
+DISTURBANCE = 2.2  # what measuring costs in all, with caches that are colder afterwards, over its own time
 UNFOLDED_OVERHEAD = 1500  # bytes of a row that waits to be folded, beside the short gradients it takes along
 UNFOLDED_BYTES = 12 << 20  # of rows that wait for the writer's thread to fold them
 MOST_SKIPS_TOLD = 20  # events about steps that a loss scaler skipped
