@@ -359,12 +359,15 @@ class Recorder:
 
     def _wake(self) -> None:
         """Look at each step again, from the next one on."""
-        self._is_quiet = False
-        self._loss = None  # it was of a step that has passed
-        backwards.drop()
-        for watched in self._watched.values():
-            if watched.hooks is not None:
-                watched.hooks.wake()
+        try:
+            self._is_quiet = False
+            self._loss = None  # it was of a step that has passed
+            backwards.drop()
+            for watched in self._watched.values():
+                if watched.hooks is not None:
+                    watched.hooks.wake()
+        except Exception as error:
+            self._fail(error)
 
     def _measure(self, optimizer: Any) -> None:
         reading = self._read(optimizer)
