@@ -145,15 +145,15 @@ def test_the_budget_reckons_with_the_time_of_the_device(slow, tmp_path):
     optimizer = sgd(model)
     clock = SteppedClock()
     recorder: Recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(None, 0.01), clock)
-    for _ in range(200):
+    for _ in range(300):
         clock.now += 0.01
         train(model, optimizer, recorder, steps=1)
         slow.catch_up()
     recorder.close()
     rows = gradtui.open_run(tmp_path / "r.gradtui").last(999)
     times = rows.time[is_measured(rows.measures).any(axis=(1, 2))]
-    # two pairs of events of 2 ms each, and half as much for the caches: a row each 600 ms, of 2 s
-    assert 3 <= len(times) <= 4 and np.diff(times).min() >= 0.6
+    # two pairs of events of 2 ms each, and 1.2 times as much for the caches: a row each 880 ms at most, of 3 s
+    assert 3 <= len(times) <= 4 and np.diff(times).min() >= 0.88
 
 
 def test_several_biases_of_a_layer_are_joined():
