@@ -270,7 +270,17 @@ def test_the_command_prints_stable_lines_and_writes_its_reports(tmp_path: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
-    words = ("--hidden", "8x2", "--with", "relu,he", "--with", "tanh", "--seeds", "1", "--jobs", "1")
+    # enough to do after the first that a busy machine cannot end it before the signal comes
+    others = ("relu,he", "tanh", "batch-norm", "adam", "gelu")
+    words = (
+        "--hidden",
+        "8x2",
+        *(word for other in others for word in ("--with", other)),
+        "--seeds",
+        "1",
+        "--jobs",
+        "1",
+    )
     process = start(*words, "--epochs", "25", folder=tmp_path)
     assert process.stdout is not None and process.stderr is not None
     first = process.stdout.readline().split("\t")
@@ -278,7 +288,7 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
     os.killpg(process.pid, number)  # as a terminal sends it: to the workers too
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "of 3 trainings are kept; the same command goes on" in err and "Traceback" not in err
+    assert "of 4 trainings are kept; the same command goes on" in err and "Traceback" not in err
     (folder,) = tmp_path.glob("*.compare")
     deadline = time.monotonic() + 20
     while running(folder) is not None and time.monotonic() < deadline:
@@ -289,7 +299,7 @@ def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, t
     again.communicate(timeout=100)
     assert again.returncode == 0
     cells = load_plan(folder).cells()
-    assert all(result_of(cell, None).over for cell in cells) and len(cells) == 3
+    assert all(result_of(cell, None).over for cell in cells) and len(cells) == 4
     assert {path: begun(path) for path in kept} == kept
 
 

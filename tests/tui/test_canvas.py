@@ -112,7 +112,8 @@ def test_pieces_of_any_size_end_in_the_newest_picture(
     console = console_of(ColorSystem.TRUECOLOR)
     canvas, at_once = Canvas(WIDTH, HEIGHT), ""
     sent = ""
-    for segments, y, x in lines:
+    for segments, y, left in lines:
+        x = min(left, WIDTH - Strip(segments).cell_length)  # Textual draws nothing beside the screen
         update = chops(Strip(segments), y, x, x, x + Strip(segments).cell_length)
         canvas.draw(update, console)
         at_once += update.render_segments(console)
