@@ -268,17 +268,20 @@ def _attach(options: argparse.Namespace) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
+    from gradtui.launch import Awaited
+    from gradtui.orders import newest_starting
     from gradtui.runfolder import any_run, find_run
 
     folder = _runs_folder(options)
     if not options.names:
+        starting = newest_starting(folder)
+        if starting is not None:
+            return _view(options, run=starting, launch=Awaited(starting))
         any_run(folder)
         return _view(options, newest=True)
     if len(options.names) == 1 and options.names[0].rstrip("/").endswith(".compare"):
         return _view(options, comparison=_comparison(options.names[0].rstrip("/"), folder))
     if options.wait and len(options.names) == 1 and not Path(options.names[0]).exists():
-        from gradtui.launch import Awaited
-
         path = Path(options.names[0]).absolute()
         return _view(options, run=path, launch=Awaited(path))
     from gradtui.runfile.glance import RunGlance

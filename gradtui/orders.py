@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gradtui.runfile.liveness import machine_identity, process_start
+
 VARIABLE = "GRADTUI_RUN"
+STARTING = "-starting"  # ends the name of the file in which a command says that it will write a run
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,17 @@ class Orders:
             return None
         return path
 
+    def announce(self) -> None:
+        """Leave word that this process, or what it becomes, is to write the run; a folder's trouble is told later."""
+        with contextlib.suppress(OSError):
+            self._starting.parent.mkdir(parents=True, exist_ok=True)
+            self._starting.write_text(f"{machine_identity()}\n{os.getpid()}", encoding="utf-8")
+
     def enter(self, path: Path) -> None:
         """Add a run to the ledger; it has its file now, so that nobody else will claim it."""
         if path == Path(self.path):
             self._claim.unlink(missing_ok=True)
+            self._starting.unlink(missing_ok=True)
         if self.ledger is not None:
             with Path(self.ledger).open("a", encoding="utf-8") as ledger:
                 ledger.write(f"{path}\n")
@@ -73,3 +84,22 @@ class Orders:
     @property
     def _claim(self) -> Path:
         return Path(f"{self.path}-claim")
+
+    @property
+    def _starting(self) -> Path:
+        return Path(f"{self.path}{STARTING}")
+
+
+def newest_starting(folder: Path) -> Path | None:
+    """The run file that the newest command will write which has begun under `gradtui run`, and has not trained yet."""
+    found: list[tuple[float, Path]] = []
+    for word in folder.glob(f"*{STARTING}"):
+        with contextlib.suppress(OSError, ValueError):
+            machine, pid = word.read_text(encoding="utf-8").splitlines()
+            if machine != machine_identity():
+                continue  # whether it still runs cannot be known here
+            if process_start(int(pid)) is not None:
+                found.append((word.stat().st_mtime, word))
+            else:
+                word.unlink()  # it ended without having trained
+    return Path(str(max(found)[1]).removesuffix(STARTING)) if found else None

@@ -41,7 +41,8 @@ def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
     else:
         if options.watch:
             _open_pane(command)
-        _say(f"recording {command.run_id} from the first step on; `gradtui attach {_attach(command)}` shows it")
+        _say(f"what this trains is recorded as {command.run_id}; `gradtui attach {_attach(command)}` shows it")
+        command.orders.announce()
         if not kinds:
             command.replace_this_process()
         code = wait_for(command.start())
@@ -66,7 +67,7 @@ def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
     """Look at the runs that were recorded; the exit code."""
     from gradtui.diagnosis import diagnose_run
 
-    if not runs:
+    if not any(_has_layers(path) for path in runs):
         _say("nothing was recorded, so --fail-on had nothing to look at")
         return NOTHING_RECORDED
     code = 0
@@ -78,12 +79,32 @@ def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
     return code
 
 
+def _has_layers(path: Path) -> bool:
+    from gradtui.runfile import open_run
+
+    with open_run(path) as run:
+        return bool(run.layer_count())
+
+
 def _open_pane(command: Command) -> None:
-    """The viewer in a pane of its own beside the command."""
+    """The viewer in a pane of its own beside the command or below it, or in a window where neither has room for it."""
+    from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
+
     viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", command.orders.path]
-    done = subprocess.run(["tmux", "split-window", "-h", "-d", *viewer], capture_output=True, text=True, check=False)
+    done = _tmux("display-message", "-p", "#{pane_width} #{pane_height}")
+    width, height = (int(number) for number in done.stdout.split()) if done.returncode == 0 else (0, 0)
+    if (width - 1) // 2 >= LEAST_WIDTH:
+        done = _tmux("split-window", "-h", "-d", *viewer)
+    elif (height - 1) // 2 >= LEAST_HEIGHT:
+        done = _tmux("split-window", "-v", "-d", *viewer)
+    else:
+        done = _tmux("new-window", "-n", "gradtui", *viewer)
     if done.returncode:
         raise GradtuiError(f"tmux opened no pane for the viewer: {done.stderr.strip()}; leave --watch out")
+
+
+def _tmux(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["tmux", *words], capture_output=True, text=True, check=False)
 
 
 def _run_behind_viewer(command: Command, view: View) -> int:

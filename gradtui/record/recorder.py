@@ -239,6 +239,8 @@ class Recorder:
                 if self._by_hand is not None:
                     self._by_hand.backward_begins()  # the last step has been taken
                 self._send_row()
+                if self.step > self._last_row_step:
+                    self._send(Row(self.step, self._clock() - self._begin, None, None))  # how many there were
                 self._out.read_letters(all_of_them=True)
         except Exception as error:
             self._fail(error)

@@ -22,6 +22,7 @@ from gradtui.record.schedule import Sampling
 from gradtui.runfile import RunWriter
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
+from gradtui.wording import listed
 
 if TYPE_CHECKING:
     from gradtui.diagnosis import Finding, Thresholds
@@ -146,8 +147,13 @@ class Filtered:
     patterns: Sequence[str]
 
     def parts(self) -> list[Part]:
-        """Those layers."""
-        return [part for part in self.source.parts() if fits(part.name, self.patterns)]
+        """Those layers; that there are none is said on stderr, because nothing would be recorded."""
+        parts = self.source.parts()
+        kept = [part for part in parts if fits(part.name, self.patterns)]
+        if parts and not kept:
+            names = listed([part.name for part in parts])
+            say_on_stderr(f"no layer is called {' or '.join(self.patterns)}, so none is recorded; there are {names}")
+        return kept
 
     def remove(self) -> None:
         """Take the source's hooks off."""

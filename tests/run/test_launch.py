@@ -15,6 +15,7 @@ import pytest
 
 from gradtui.errors import UsageError
 from gradtui.launch import CommandNotFoundError, name_of, prepare
+from gradtui.orders import newest_starting
 from gradtui.runfile import open_run
 
 TRAINS = """
@@ -208,7 +209,8 @@ def test_the_report_says_what_ails_a_run(tmp_path):
     assert [layer["name"] for layer in found["layers"]] == ["0", "2"] and found["loss"] == "nan"
 
 
-def test_watch_shows_the_viewer_in_a_pane_of_tmux(tmp_path):
+@pytest.mark.parametrize(("size", "where"), [((160, 40), ":.1"), ((80, 24), ":")], ids=["pane", "window"])
+def test_watch_shows_the_viewer_where_tmux_has_room_for_it(size, where, tmp_path):
     tmux = ["tmux", "-L", f"gradtui-{os.getpid()}"]
     if subprocess.run(["which", "tmux"], capture_output=True).returncode:
         pytest.skip("tmux is not installed")
@@ -216,13 +218,55 @@ def test_watch_shows_the_viewer_in_a_pane_of_tmux(tmp_path):
                    steps=3000, spoil="")  # fmt: skip
     command = f"GRADTUI_DIR={tmp_path / 'runs'} {sys.executable} -m gradtui run --watch {sys.executable} {train}"
     try:
-        subprocess.run([*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "40", command], check=True)
+        width, height = (str(number) for number in size)
+        subprocess.run([*tmux, "-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, command], check=True)
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            shown = subprocess.run([*tmux, "capture-pane", "-p", "-t", ":.1"], capture_output=True, text=True).stdout
+            shown = subprocess.run([*tmux, "capture-pane", "-p", "-t", where], capture_output=True, text=True).stdout
             if "Learning speed" in shown and "steps/s" in shown:
                 break
             time.sleep(0.3)
         assert "Learning speed" in shown and " train " in shown, shown
     finally:
         subprocess.run([*tmux, "kill-server"], capture_output=True)
+
+
+def test_attach_waits_for_the_run_that_a_command_is_about_to_write(tmp_path):
+    slow = script(tmp_path, "import sys\nsys.stdin.readline()\n" + textwrap.dedent(TRAINS), steps=5, spoil="")
+    folder = tmp_path / "runs"
+    words = [sys.executable, "-m", "gradtui", "run", "--name", "new", sys.executable, slow]
+    with subprocess.Popen(
+        words, env={**os.environ, "GRADTUI_DIR": str(folder)}, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdin is not None and command.stderr is not None
+        assert b"recorded as new-" in command.stderr.readline()
+        until = time.monotonic() + 20
+        while (promised := newest_starting(folder)) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert promised is not None and promised.name.startswith("new-") and not promised.exists()
+        command.stdin.write(b"\n")
+        command.stdin.close()
+        assert command.wait(60) == 0
+    assert promised.exists() and newest_starting(folder) is None
+
+
+def test_word_of_a_command_that_never_trained_is_taken_back(tmp_path):
+    assert run(tmp_path, "echo", "hello").returncode == 0
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".gradtui-starting"]
+    assert newest_starting(tmp_path / "runs") is None
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_patterns_that_no_layer_fits_are_told_and_do_not_pass(tmp_path):
+    train = script(tmp_path, TRAINS, steps=5, spoil="")
+    done = run(tmp_path, sys.executable, train, options=("--fail-on", "any", "--layers", "zzz*"))
+    assert done.returncode == 11
+    assert "no layer is called zzz*, so none is recorded; there are 0, 2" in done.stderr
+
+
+def test_the_last_step_is_known_although_it_was_not_measured(tmp_path):
+    train = script(tmp_path, TRAINS, steps=500, spoil="")
+    assert run(tmp_path, sys.executable, train).returncode == 0
+    with open_run(recorded(tmp_path)[0]) as reader:
+        rows = reader.newer(0)
+    assert rows.step[-1] == 500 and len(rows) < 400

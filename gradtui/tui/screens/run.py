@@ -10,6 +10,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.widgets import Footer, Static
 
 from gradtui.errors import GradtuiError
@@ -110,10 +111,15 @@ class RunScreen(TrainedScreen):
     async def on_delivered(self) -> None:
         """Show the newest delivery."""
         newest = self._slot.take()
-        if isinstance(newest, Waiting):
-            self._show_waiting(newest)
-        elif newest is not None:
-            await self._show(newest)
+        try:
+            if isinstance(newest, Waiting):
+                self._show_waiting(newest)
+            elif newest is not None:
+                await self._show(newest)
+        except NoMatches:
+            if self in self.app.screen_stack:
+                raise
+            # it arrived while the screen was being left, and the widgets are gone already
 
     def _show_waiting(self, waiting: Waiting) -> None:
         if self.snapshot is not None:

@@ -55,7 +55,8 @@ class RunHeader(CellWidget):
     @staticmethod
     def _facts(s: Snapshot) -> list[tuple[str, bool]]:
         of = f" of {s.last_step:,}" if not s.following else f"/{s.total_steps:,}" if s.total_steps else ""
-        facts = [(f"step {s.step:,}{of}", False)]
+        # steps go on between the measured ones
+        facts = [(f"step {s.last_step if s.following else s.step:,}{of}", False)]
         if s.epoch is not None:
             total = f"/{s.total_epochs:g}" if s.total_epochs else ""
             # the epoch counts finished ones in fractions; people count the one they are in
