@@ -150,7 +150,8 @@ Record the trainings in any command that you have, unmodified:
   gradtui run --fail-on nan,exploding python train.py  # exit code 10 if the training falls ill
 
 Every Python process of the command is looked into when it imports torch; its optimizers, or the changes of its
-parameters, show what it trains. Exit code, signals and streams stay the command's own.
+parameters, show what it trains. Exit code, signals and streams stay the command's own. With --fail-on, which looks once
+the command has ended well, exit code 10 stands for a finding and 11 for nothing that was recorded.
 """
 
 

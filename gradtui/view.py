@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gradtui.diagnosis import Finding
 from gradtui.runfile import Envelope, Event, Layer, Measure, Pictures, Scalars, Status, is_measured
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
-from gradtui.wording import factor, listed
+from gradtui.wording import called, factor, listed
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def in_words(layers: Sequence[LayerFacts], values: Sequence[float | None], measu
         lines.append(f"NOT FINITE  {listed(bad)}: {measure.symbol} is NaN or ∞.")
     if zero:
         lines.append(f"ZERO  {listed(zero)}: {measure.symbol} is exactly 0.")
-    finite = [(v, layer.name) for layer, v in zip(layers, values, strict=True) if v is not None and 0 < v < math.inf]
+    known = [(v, called(layer.name)) for layer, v in zip(layers, values, strict=True) if v is not None]
+    finite = [(v, name) for v, name in known if 0 < v < math.inf]
     if len(finite) > 1:
         (slow, slowest), (fast, fastest) = min(finite), max(finite)
         times = fast / slow

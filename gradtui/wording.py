@@ -18,9 +18,15 @@ def factor(times: float) -> str:
     return f"{times:.1f}×"
 
 
+def called(layer: str) -> str:
+    """A layer in a sentence; those of an `nn.Sequential` are called by mere numbers."""
+    return f"layer {layer}" if layer.isdigit() else layer
+
+
 def listed(names: Sequence[str]) -> str:
-    """The first four, and how many more there are."""
-    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    """The first four layers, and how many more there are."""
+    shown = ", ".join(called(name) for name in names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
 
 
 def percent(share: float) -> str:

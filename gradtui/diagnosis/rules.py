@@ -8,7 +8,7 @@ import numpy as np
 
 from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
 from gradtui.diagnosis.series import Series
-from gradtui.wording import factor, percent
+from gradtui.wording import called, factor, percent
 
 
 def nan(series: Series) -> list[Finding]:
@@ -100,10 +100,10 @@ def vanishing(series: Series, limits: Thresholds) -> list[Finding]:
     slow, fast = series.per_parameter[:, layer], series.per_parameter[:, fastest]
     since = series.since(slow < limits.vanishing * fast, np.isfinite(slow + fast))
     if ratio > 0:
-        text = f"gradient per parameter {factor(1 / ratio)} below that of {series.names[fastest]}"
+        text = f"gradient per parameter {factor(1 / ratio)} below that of {called(series.names[fastest])}"
         text += ", or exactly 0" if min(ill)[0] == 0 else ""
     else:
-        text = f"gradient of exactly 0 beside that of {series.names[fastest]}"
+        text = f"gradient of exactly 0 beside that of {called(series.names[fastest])}"
     return [series.finding("vanishing", [layer for _, layer, _ in ill], since, text, {"ratio": min(ill)[0]})]
 
 
