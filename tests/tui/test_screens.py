@@ -420,3 +420,21 @@ def test_the_feed_delivers_only_when_something_changed(runs_in_tmp: Path) -> Non
     feed.join(5)
     assert len(delivered) == first + 1
     assert not any(isinstance(item, Waiting) for item in delivered)
+
+
+async def test_what_arrives_while_the_screen_is_being_left_is_let_go(runs_in_tmp: Path) -> None:
+    app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await shows(pilot, "In words")
+        screen = app.screen
+        assert isinstance(screen, RunScreen) and screen.snapshot is not None
+        snapshot = screen.snapshot
+        late = RunScreen(lambda: screen.feed.path or Path(), "late")
+        app.push_screen(late)
+        app.pop_screen()
+        for _ in range(5):
+            late._deliver(snapshot)
+            await late.on_delivered()
+            late.snapshot = None
+            await pilot.pause()
+        assert app.screen is screen
