@@ -205,8 +205,7 @@ def denoising(run: Run) -> Figures:
     """784-1000-1000-1000-10, masking noise of 25 %. Vincent et al. 2010: 1.28 ± 0.22 %."""
     coders = autoencoders(run.generator(), 784, 1000, 1000, 1000, kind="denoising", level=0.25)
     layers = run.pretrained("denoising", coders, 20)
-    ways = (Way(8, None, "cg"), Way(25, 0.001))
-    return {"pretrained": run.tuned("denoising", lambda: classifier(layers, 10, run.generator()), ways)}
+    return {"pretrained": run.tuned("denoising", lambda: classifier(layers, 10, run.generator()), (Way(25, 0.001),))}
 
 
 def autoencoder(run: Run) -> Figures:
