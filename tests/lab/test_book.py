@@ -166,7 +166,9 @@ def test_a_step_decays_weights_by_lambda_over_n_and_leaves_biases_alone(
 
 
 @pytest.mark.usefixtures("mnist_folder")
-@pytest.mark.parametrize("hidden", [1, 2, 3])
+@pytest.mark.parametrize(
+    "hidden", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_three_epochs_reach_ninety_three_percent(hidden: int, runs_in_tmp: Path) -> None:
     recipe = EXPERIMENTS["mnist"].recipe.but(hidden=(30,) * hidden, epochs=3, every=None)
     result = train(recipe, folder=runs_in_tmp)

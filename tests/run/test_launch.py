@@ -261,7 +261,7 @@ def test_patterns_that_no_layer_fits_are_told_and_do_not_pass(tmp_path):
     train = script(tmp_path, TRAINS, steps=5, spoil="")
     done = run(tmp_path, sys.executable, train, options=("--fail-on", "any", "--layers", "zzz*"))
     assert done.returncode == 11
-    assert "no layer is called zzz*, so none is recorded; there are 0, 2" in done.stderr
+    assert "no layer is called zzz*, so none is recorded; there are layer 0, layer 2" in done.stderr
 
 
 def test_the_last_step_is_known_although_it_was_not_measured(tmp_path):
