@@ -271,13 +271,13 @@ def _attach(options: argparse.Namespace) -> int:
     check_terminal()
     from gradtui.launch import Awaited
     from gradtui.orders import newest_starting
-    from gradtui.runfolder import any_run, find_run
+    from gradtui.runfolder import any_run, find_run, runs
 
     folder = _runs_folder(options)
     if not options.names:
         starting = newest_starting(folder)
-        if starting is not None:
-            return _view(options, run=starting, launch=Awaited(starting))
+        if starting is not None and all(run.started < starting[0] for run in runs(folder)):
+            return _view(options, run=starting[1], launch=Awaited(starting[1]))
         any_run(folder)
         return _view(options, newest=True)
     if len(options.names) == 1 and options.names[0].rstrip("/").endswith(".compare"):

@@ -90,8 +90,8 @@ class Orders:
         return Path(f"{self.path}{STARTING}")
 
 
-def newest_starting(folder: Path) -> Path | None:
-    """The run file that the newest command will write which has begun under `gradtui run`, and has not trained yet."""
+def newest_starting(folder: Path) -> tuple[float, Path] | None:
+    """The newest command under `gradtui run` that has not trained yet: when it began, the run that it is to write."""
     found: list[tuple[float, Path]] = []
     for word in folder.glob(f"*{STARTING}"):
         with contextlib.suppress(OSError, ValueError):
@@ -99,7 +99,7 @@ def newest_starting(folder: Path) -> Path | None:
             if machine != machine_identity():
                 continue  # whether it still runs cannot be known here
             if process_start(int(pid)) is not None:
-                found.append((word.stat().st_mtime, word))
+                found.append((word.stat().st_mtime, Path(str(word).removesuffix(STARTING))))
             else:
                 word.unlink()  # it ended without having trained
-    return Path(str(max(found)[1]).removesuffix(STARTING)) if found else None
+    return max(found, default=None)

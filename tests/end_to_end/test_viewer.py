@@ -16,6 +16,7 @@ import pytest
 
 from gradtui.lab.launch import launch_in
 from gradtui.lab.recipe import Recipe
+from gradtui.orders import Orders
 from gradtui.runfile import RunGlance
 from tests.end_to_end.terminal import GRADTUI, Terminal
 from tests.synthetic import make_run
@@ -280,3 +281,18 @@ def test_there_is_no_such_run(runs_in_tmp: Path) -> None:
 def test_standard_error_that_is_no_terminal_is_refused(runs_in_tmp: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "gradtui"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 5
+
+
+def test_attach_prefers_a_command_that_is_about_to_train_to_runs_before_it(runs_in_tmp: Path) -> None:
+    make_run(runs_in_tmp / "old.gradtui")
+    Orders(str(runs_in_tmp), str(runs_in_tmp / "new.gradtui")).announce()
+    with Terminal("attach") as terminal:
+        terminal.wait_for("training is starting")
+        make_run(runs_in_tmp / "new.gradtui", name="brand new")
+        terminal.wait_for("brand new")
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0
+    with Terminal("attach") as terminal:  # it has trained by now
+        terminal.wait_for("Learning speed")
+        terminal.press("q")
+        assert terminal.wait_for_exit() == 0

@@ -241,9 +241,11 @@ def test_attach_waits_for_the_run_that_a_command_is_about_to_write(tmp_path):
         assert command.stdin is not None and command.stderr is not None
         assert b"recorded as new-" in command.stderr.readline()
         until = time.monotonic() + 20
-        while (promised := newest_starting(folder)) is None and time.monotonic() < until:
+        while (starting := newest_starting(folder)) is None and time.monotonic() < until:
             time.sleep(0.05)
-        assert promised is not None and promised.name.startswith("new-") and not promised.exists()
+        assert starting is not None and 0 <= time.time() - starting[0] < 30
+        promised = starting[1]
+        assert promised.name.startswith("new-") and not promised.exists()
         command.stdin.write(b"\n")
         command.stdin.close()
         assert command.wait(60) == 0
