@@ -80,9 +80,9 @@ def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
 
 
 def _has_layers(path: Path) -> bool:
-    from gradtui.runfile import open_run
+    from gradtui.runfile import RunGlance
 
-    with open_run(path) as run:
+    with RunGlance(path) as run:
         return bool(run.layer_count())
 
 

@@ -67,7 +67,8 @@ class Backwards:
     def follow(self, follower: Follower) -> None:
         """Tell `follower` of each call from now on."""
         self._put_on()
-        self._followers.append(follower)
+        if follower not in self._followers:
+            self._followers.append(follower)
         self._is_plain = False
 
     def unfollow(self, follower: Follower) -> None:

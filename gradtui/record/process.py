@@ -65,7 +65,9 @@ class ProcessWatch:
             self._safely(lambda: self._look_for_hands(loss))
 
     def backward_ended(self) -> None:
-        """Nothing to do."""
+        """Let the next calls pass by, once there is nothing left to learn from them."""
+        if not self._traced and not self._looks_for_hands:
+            backwards.unfollow(self)
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -105,6 +107,7 @@ class ProcessWatch:
         self._waited.add(id(optimizer))
         self._known.discard(id(optimizer))
         self._traced = TRACED
+        backwards.follow(self)
         return True
 
     def _trace(self, loss: Tensor) -> None:
@@ -161,6 +164,7 @@ class ProcessWatch:
         """In a forked child: what it trains by itself is a run of its own."""
         self._recorder = None
         self._looks_for_hands = True
+        backwards.follow(self)
 
 
 def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:

@@ -212,9 +212,8 @@ class Recorder:
             return
         try:
             self._send_row()
-            for watched in self._watched.values():
-                if watched.hooks is not None:
-                    watched.hooks.remove()
+            for hooks in self._hooks:
+                hooks.remove()
             self._watched.clear()
             self._follows = True
         except Exception as error:
@@ -258,9 +257,12 @@ class Recorder:
     def forget(self) -> None:
         """Stop recording without a word, in a forked child of the training; the parent goes on."""
         self._deaf = self._closed = True
-        for watched in self._watched.values():
-            if watched.hooks is not None:
-                watched.hooks.silence()
+        for hooks in self._hooks:
+            hooks.silence()
+
+    @property
+    def _hooks(self) -> list[StepHooks]:
+        return [watched.hooks for watched in self._watched.values() if watched.hooks is not None]
 
     # -- the optimizer's step ---------------------------------------------------------------------------------
 
@@ -355,9 +357,8 @@ class Recorder:
             self._quiet_until = min(self._quiet_until, self._next_loss_at)
         if self._clock() < self._quiet_until:
             self._is_quiet = True
-            for watched in self._watched.values():
-                if watched.hooks is not None:
-                    watched.hooks.rest()
+            for hooks in self._hooks:
+                hooks.rest()
 
     def _wake(self) -> None:
         """Look at each step again, from the next one on."""
@@ -365,9 +366,8 @@ class Recorder:
             self._is_quiet = False
             self._loss = None  # it was of a step that has passed
             backwards.drop()
-            for watched in self._watched.values():
-                if watched.hooks is not None:
-                    watched.hooks.wake()
+            for hooks in self._hooks:
+                hooks.wake()
         except Exception as error:
             self._fail(error)
 
@@ -707,12 +707,12 @@ class Recorder:
         backwards.unfollow(self)
         scalers.ignore(self)
         self._sampler.disarm()
+        for hooks in self._hooks:
+            if inside_a_step:
+                hooks.silence()
+            else:
+                hooks.remove()
         for watched in self._watched.values():
-            if watched.hooks is not None:
-                if inside_a_step:
-                    watched.hooks.silence()
-                else:
-                    watched.hooks.remove()
             if watched.meter is not None:
                 watched.meter.release()
         for source in self._sources:
