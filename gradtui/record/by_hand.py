@@ -51,11 +51,13 @@ class Suspicion:
 
     def _look_at(self, loss: Tensor) -> None:
         for leaf in leaves_of(loss):
-            self._leaves[id(leaf)] = (weakref.ref(leaf), _sample(leaf))
+            if _has_memory(leaf):
+                self._leaves[id(leaf)] = (weakref.ref(leaf), _sample(leaf))
 
     def _changed(self) -> list[Tensor]:
         pairs = [(ref(), sample) for ref, sample in self._leaves.values()]
-        return [leaf for leaf, sample in pairs if leaf is not None and not torch.equal(_sample(leaf), sample)]
+        there = [(leaf, sample) for leaf, sample in pairs if leaf is not None and _has_memory(leaf)]
+        return [leaf for leaf, sample in there if not torch.equal(_sample(leaf), sample)]
 
 
 class ByHand:
@@ -81,6 +83,11 @@ class ByHand:
         """The gradients are there, and will be gone soon."""
         self._stepping = True
         self._recorder.before_step(self)
+
+
+def _has_memory(leaf: Tensor) -> bool:
+    """False for a parameter that FSDP gathers for each use and frees after it."""
+    return leaf.numel() == 0 or leaf.untyped_storage().nbytes() > 0
 
 
 def _sample(leaf: Tensor) -> Tensor:

@@ -103,7 +103,8 @@ def test_rank_0_records_the_norms_of_whole_parameters(kind: str, tmp_path: Path,
     in_process, said = launch(tmp_path / "watch", kind, "watch")
     assert "gradtui" not in said
     run = (sys.executable, "-m", "gradtui", "run", "--every", "1", "--budget", "1")
-    under_run, _ = launch(tmp_path / "run", kind, "no", *run)
+    under_run, said = launch(tmp_path / "run", kind, "no", *run)
+    assert said.count("gradtui:") == 1, said  # how to attach
     (path,) = runs_in_tmp.glob("*.gradtui")
     for recorded, found in ((in_process, tmp_path / "watch" / "watched.gradtui"), (under_run, path)):
         assert all(torch.equal(a, b) for a, b in zip(weights, recorded, strict=True))
