@@ -105,7 +105,7 @@ class Recording(Tool):
         away, recorder = time.perf_counter() - self._stopped_at, self.recorder
         for budget in (recorder._sampling.rows, recorder._sampling.updates, recorder._sampling.activations):
             budget.next_at += away
-        recorder._next_loss_at += away
+        recorder._out.next_loss_at += away
         recorder._quiet_until += away
         recorder._last_neurons_at += away
 

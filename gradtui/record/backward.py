@@ -40,12 +40,13 @@ class Backwards:
 
     Attributes:
         active: a call is under way.
-        calls: of `backward` so far.
+        calls: of `backward` so far, while it is followed.
     """
 
     def __init__(self) -> None:
-        self.active = self._inside = False
+        self.active = False
         self.calls = 0
+        self._inside = False  # it, or what is done around it
         self._listeners: list[Listener] = []
         self._followers: list[Follower] = []
         self._at_end: list[Callable[[], None]] = []
@@ -130,39 +131,42 @@ class Backwards:
 
     def hide(self) -> None:
         """Keep what we do out of a compiled training step, which calls `backward` eagerly. Loads the compiler."""
-        hide: Callable[..., Any] = torch.compiler.disable
         if torch.autograd.backward is self._wrapped and not self._is_hidden:
+            from torch._dynamo.decorators import skip
+
+            # `torch.compiler.disable(recursive=False)` does this by one more function around each call, 2 µs
             self._is_hidden = True
-            torch.autograd.backward = self._wrapped = hide(self._wrapped, recursive=False)
+            skip(self._wrapped)
         if "_begin" not in vars(self):
+            hide: Callable[..., Any] = torch.compiler.disable
             self._begin, self._end = hide(self._begin), hide(self._end)  # type: ignore[method-assign]
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
             # this runs at each step, which may take no more than 100 µs: the usual case calls nothing of ours
-            if self._inside:
+            if self._is_plain and not self.active and type(tensors) is Tensor and grad_tensors is None:
+                try:
+                    value = tensors.item() if tensors.is_cpu else None
+                except RuntimeError:
+                    value = None  # no scalar, as PyTorch is about to say
+                if type(value) is float and value - value == 0.0:
+                    self._losses += 1
+                    self._total += value
+                    self.active = True
+                    try:
+                        return original(tensors, grad_tensors, *args, **kwargs)
+                    finally:
+                        self.active = False
+            if self._inside or self.active:
                 return original(tensors, grad_tensors, *args, **kwargs)
             self._inside = True
             try:
-                seen = False
-                if self._is_plain and type(tensors) is Tensor and grad_tensors is None and tensors.is_cpu:
-                    try:
-                        value = tensors.item()
-                        if value - value == 0.0 and type(value) is float:
-                            self._losses += 1
-                            self._total += value
-                            seen = True
-                    except RuntimeError:
-                        pass  # no scalar, as PyTorch is about to say
-                if not seen:
-                    self._begin(tensors, grad_tensors)
+                self._begin(tensors, grad_tensors)
                 self.active = True
                 original(tensors, grad_tensors, *args, **kwargs)
                 self.active = False
-                self.calls += 1
-                if not self._is_plain:
-                    self._end()
+                self._end()
             finally:
                 self._inside = self.active = False
 
@@ -196,6 +200,7 @@ class Backwards:
                 self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
 
     def _end(self) -> None:
+        self.calls += 1
         calls = self._at_end + [follower.backward_ended for follower in self._followers]
         self._at_end.clear()
         self._settle()

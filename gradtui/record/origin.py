@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradtui.record.layers import LayerTable
 from gradtui.record.parts import is_sharded, local_part
+from gradtui.runfile.schema import Origin
 
 MOST_NODES = 200_000  # of a graph that are looked at
 INFINITY = float("inf")
@@ -62,6 +63,16 @@ class GradientGuard:
         if seen is not None and not self.alters:
             grad = seen[0]()
             self.alters = grad is None or grad._version != seen[1]
+
+
+def find_origin(loss: Tensor, table: LayerTable, guard: GradientGuard, steps: int) -> Origin:
+    """Where a loss became NaN or infinite, after so many steps: in this forward pass, or in an earlier backward."""
+    broken = broken_layers(table)
+    if not broken:
+        return Origin(steps + 1, "forward", *where_it_broke(loss, table))
+    # backpropagation runs from the output to the input: the last layer met it first
+    step, layer = guard.found or (max(1, steps), broken[-1])
+    return Origin(step, "backward", layer, "its gradient was NaN or infinite")
 
 
 def broken_layers(table: LayerTable, tensor_of: Callable[[Tensor], Tensor | None] = lambda p: p) -> list[int]:

@@ -19,6 +19,7 @@ from gradtui.record.schedule import Sampling
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 
+LOSS_EVERY = 0.05  # s between rows that hold a loss only
 DISTURBANCE = 2.2  # what measuring costs in all, with caches that are colder afterwards, over its own time
 UNFOLDED_OVERHEAD = 1500  # bytes of a row that waits to be folded, beside the short gradients it takes along
 UNFOLDED_BYTES = 12 << 20  # of rows that wait for the writer's thread to fold them
@@ -49,18 +50,31 @@ class Outbox:
 
     Attributes:
         letters: numbers on their way from a device, and what is to be done with them.
+        epoch: of all that is sent until there is another one.
+        last_step: of the rows sent so far.
+        next_loss_at: when a loss is worth a row of its own, by the clock.
     """
 
     def __init__(self, writer: RunWriter, rows: RowMaker, sampling: Sampling, clock: Callable[[], float]) -> None:
         self.letters: deque[tuple[Letter, Callable[[Any], None]]] = deque()
+        self.epoch: float | None = None
+        self.last_step = 0
+        self.next_loss_at = -math.inf
+        self._begin = clock()
         self._writer, self._rows, self._sampling, self._clock = writer, rows, sampling, clock
         self._mails: dict[torch.device, Mail] = {}
         self._written = self._most_unfolded = 0
         self._told: set[str] = set()
         self._skips = 0
 
+    def seconds(self) -> float:
+        """Since the recording began."""
+        return self._clock() - self._begin
+
     def send(self, row: Row) -> None:
         """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
+        row.epoch = self.epoch
+        self.next_loss_at, self.last_step = self._begin + row.seconds + LOSS_EVERY, row.step
         reading, loss = row.reading, row.loss
         if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
             self._write(row, loss)
@@ -78,9 +92,34 @@ class Outbox:
             if reading.update_cost:
                 self._sampling.updates.next_at = math.inf
 
-    def scalar(self, step: int, epoch: float | None, name: str, value: float | torch.Tensor) -> None:
+    def send_loss(self, step: int, value: Any, optimizer: Any = None) -> None:
+        """Send a row with a loss only, of a step that was not measured, if the last row is a while ago."""
+        if self._clock() >= self.next_loss_at and step > self.last_step:
+            rate = None if optimizer is None else learning_rate(optimizer)
+            self.send(Row(step, self.seconds(), rate, None, loss=self.number("loss", value, step)))
+
+    def send_last(self, step: int) -> None:
+        """Send a row that says how many steps there were, if none says so yet."""
+        if step > self.last_step:
+            self.send(Row(step, self.seconds(), None, None))
+
+    def number(self, name: str, value: Any, step: int) -> float | torch.Tensor | None:
+        """A float; or the tensor itself if it is on a device, where asking would wait. What is no number is told."""
+        try:
+            if isinstance(value, torch.Tensor):
+                if value.is_cpu:
+                    return float(value.item())
+                if value.numel() != 1:
+                    raise ValueError(f"it has {value.numel()} elements")
+                return value.detach()
+            return float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            self.tell(f"metric {name}", f"{name!r} is not recorded: it is no number ({error})", step)
+            return None
+
+    def scalar(self, step: int, name: str, value: float | torch.Tensor) -> None:
         """Send one value of a metric."""
-        writer = self._writer
+        writer, epoch = self._writer, self.epoch
         if isinstance(value, torch.Tensor):
             letter = self._mail(value.device).send([value])
             self.letters.append((letter, lambda values: writer.scalar(step, epoch, name, float(values[0]))))
@@ -140,3 +179,13 @@ class Outbox:
             self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
         elif reading.update_cost:
             self._sampling.updates.spent(reading.update_cost * DISTURBANCE, self._clock())
+
+
+def learning_rate(optimizer: Any) -> float | None:
+    """Of an optimizer's first group; None if it has none, or has it on a device, where asking would wait."""
+    rate = optimizer.param_groups[0].get("lr")
+    if type(rate) is float:
+        return rate
+    if isinstance(rate, torch.Tensor):
+        return float(rate.item()) if rate.device.type == "cpu" else None
+    return None if rate is None else float(rate)

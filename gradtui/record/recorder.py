@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +15,13 @@ from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
 from gradtui.record.by_hand import ByHand
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import LayerTable, PartSource, is_anything_compiled
+from gradtui.record.layers import PartSource, is_anything_compiled
 from gradtui.record.lifetime import how_it_ended, let_go, look_after
+from gradtui.record.losses import Losses
 from gradtui.record.notices import skipped_step
-from gradtui.record.origin import GradientGuard, broken_layers, where_it_broke
-from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row
-from gradtui.record.parts import is_sharded
+from gradtui.record.optimizers import Optimizers, Watched
+from gradtui.record.origin import GradientGuard, broken_layers, find_origin
+from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row, learning_rate
 from gradtui.record.reading import JointReading, Meter, Reading
 from gradtui.record.rows import RowMaker, in_words
 from gradtui.record.scaler import scalers
@@ -29,29 +29,11 @@ from gradtui.record.schedule import Sampling
 from gradtui.record.sharded import Whole, WholeMeter, trains_shards
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
-from gradtui.runfile.schema import Origin
 from gradtui.runfile.writer import say_on_stderr
 
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 MOST_AHEAD = 1000  # steps to the next measured one of sharded parameters, so that the pace is looked at again
 UNSEEN_STEPS = 2  # calls of backward without a step, where something is compiled, until the step is taken to be
-LOSS_EVERY = 0.05  # s between rows that hold a loss only
-
-
-class _Watched:
-    """One optimizer: the hooks on its steps, and the meter of its parameters once they are known."""
-
-    def __init__(self, optimizer: Any, hooks: StepHooks | None) -> None:
-        self.optimizer = weakref.ref(optimizer)
-        self.hooks = hooks
-        self.meter: Meter | WholeMeter | None = None
-        self.whole: Whole | None = None
-
-    def parameters(self) -> set[int]:
-        """The ids of what it steps."""
-        optimizer = self.optimizer()
-        groups = () if optimizer is None else optimizer.param_groups
-        return {id(parameter) for group in groups for parameter in group["params"]}
 
 
 class Recorder:
@@ -79,35 +61,27 @@ class Recorder:
         self._sampling = sampling
         self._rows = rows
         self._clock, self._say = clock, say
-        self._begin = clock()
-        self._table = LayerTable()
-        self._sources: list[PartSource] = []
-        self._watched: dict[int, _Watched] = {}  # by id of the optimizer
+        self._optimizers = Optimizers(clock)
+        self._table = self._optimizers.table
         self._sampler = ActivationSampler(self._table, clock)
         self._guard = GradientGuard(self._table)
         self._by_hand: ByHand | None = None
         self._calls_before = backwards.calls
-        self._epoch: float | None = None
-        self._loss: float | torch.Tensor | None = None
-        self._loss_comes_first: bool | None = None
-        self._logs_loss = False
         self._row: Row | None = None
         self._measuring = False
         self._joint: JointReading | None = None  # of the steps inside one backward
         self._in_backward = False
-        self._has_shards = self._follows = False
         self._arm_next = False
-        self._next_loss_at = self._last_neurons_at = -math.inf
+        self._last_neurons_at = -math.inf
         self._is_quiet = False  # until a time comes, a step has nothing to do but be counted
         self._quiet_until = 0.0
-        self._last_row_step = 0
         self._skips = 0
         self._broke = False
         self._deaf = writer is None
         self._closed = False
-        self._out: Outbox | None = None
-        if writer is not None:
+        if writer is not None:  # without a run file nothing is measured or sent
             self._out = Outbox(writer, rows, sampling, clock)
+            self._losses = Losses(self._out, self._optimizers)
             try:
                 look_after(self)
                 backwards.listen(self)
@@ -129,14 +103,8 @@ class Recorder:
         try:
             if self._is_quiet:
                 self._wake()
-            self._sources += sources
-            for watched in self._watched.values():
-                watched.meter = None  # what it covers may change
             taps = StepHooks(optimizer, self.before_step, self.after_step) if hooks else None
-            self._watched[id(optimizer)] = watched = _Watched(optimizer, taps)
-            watched.whole = whole
-            self._has_shards |= whole is not None
-            weakref.finalize(optimizer, self._forget_optimizer, id(optimizer)).atexit = False
+            self._optimizers.add(optimizer, sources, taps, whole)
         except Exception as error:
             self._fail(error)
 
@@ -146,8 +114,7 @@ class Recorder:
 
     def observes(self, optimizer: Any) -> bool:
         """True if the steps of this optimizer are measured."""
-        watched = self._watched.get(id(optimizer))
-        return watched is not None and watched.optimizer() is optimizer
+        return optimizer in self._optimizers
 
     def __enter__(self) -> Recorder:
         return self
@@ -172,16 +139,21 @@ class Recorder:
         if self._deaf:
             return
         try:
+            out, losses = self._out, self._losses
             loss = metrics.pop("loss", None)
             if metrics:
                 epoch = metrics.pop("epoch", None)
-                self._epoch = self._epoch if epoch is None else float(epoch)
-            if loss is not None and not self._is_superfluous():
-                self._take_loss(loss)
+                out.epoch = out.epoch if epoch is None else float(epoch)
+            # in a quiet time no row has room for a loss: nothing is done, the usual case
+            is_wanted = loss is not None and not (self._is_quiet and losses.are_logged)
+            if is_wanted and losses.log(loss, self.step, self._row):
+                self._send_row()
             if metrics:
                 for name, value in metrics.items():
-                    self._take_metric(name, value)
-                if self._out is not None and self._out.letters:
+                    number = out.number(name, value, self.step)
+                    if number is not None:
+                        out.scalar(self.step, name, number)
+                if out.letters:
                     self._quiet_until = 0.0  # what is on a device has to be asked for
         except Exception as error:
             self._fail(error)
@@ -212,10 +184,7 @@ class Recorder:
             return
         try:
             self._send_row()
-            for hooks in self._hooks:
-                hooks.remove()
-            self._watched.clear()
-            self._follows = True
+            self._optimizers.clear()
         except Exception as error:
             self._fail(error)
         self.observe(optimizer)
@@ -234,12 +203,11 @@ class Recorder:
             return
         self._closed = True
         try:
-            if not self._deaf and self._out is not None:
+            if not self._deaf:
                 if self._by_hand is not None:
                     self._by_hand.backward_begins()  # the last step has been taken
                 self._send_row()
-                if self.step > self._last_row_step:
-                    self._send(Row(self.step, self._clock() - self._begin, None, None))  # how many there were
+                self._out.send_last(self.step)
                 self._out.read_letters(all_of_them=True)
         except Exception as error:
             self._fail(error)
@@ -257,12 +225,8 @@ class Recorder:
     def forget(self) -> None:
         """Stop recording without a word, in a forked child of the training; the parent goes on."""
         self._deaf = self._closed = True
-        for hooks in self._hooks:
+        for hooks in self._optimizers.hooks:
             hooks.silence()
-
-    @property
-    def _hooks(self) -> list[StepHooks]:
-        return [watched.hooks for watched in self._watched.values() if watched.hooks is not None]
 
     # -- the optimizer's step ---------------------------------------------------------------------------------
 
@@ -276,7 +240,7 @@ class Recorder:
                 self._send_row()
             if self._guard.alters is None:
                 self._ask_guard()
-            if self._out is not None and self._out.letters:
+            if self._out.letters:
                 self._out.read_letters()
             due = self._is_due(optimizer)
             if len(arguments) > 1 or keywords:
@@ -289,8 +253,8 @@ class Recorder:
 
     def _is_due(self, optimizer: Any) -> bool:
         """True if the step that begins is to be measured; may ask for the next one instead, with its activations."""
-        if self._has_shards:
-            whole = self._watched[id(optimizer)].whole
+        if self._optimizers.has_shards:
+            whole = self._optimizers[optimizer].whole
             if whole is not None:
                 return whole.measuring
         every = self._sampling.every
@@ -324,20 +288,12 @@ class Recorder:
                 row = self._row
                 assert row is not None and row.reading is not None
                 row.reading.after()
-                row.seconds = self._clock() - self._begin
-                if self._loss_comes_first:
-                    row.loss, self._loss = self._loss, None
-                if not self._logs_loss:
-                    self._add_found_loss(optimizer)
-                elif self._loss_comes_first:
+                row.seconds = self._out.seconds()
+                if self._losses.complete(row, optimizer):
                     self._send_row()
                 news = self._rows.watchdog is not None and bool(self._rows.watchdog.news)
-            elif self._loss is not None:
-                loss, self._loss = self._loss, None
-                self._keep_loss(loss, optimizer)
-                backwards.take()  # what a closure was evaluated for after the first time
-            elif not self._logs_loss:
-                self._keep_found_loss(optimizer)
+            else:
+                self._losses.keep(self.step, optimizer)
             every = self._sampling.every
             if self._arm_next or (every is not None and self.step % every == 0):
                 self._arm()
@@ -350,23 +306,21 @@ class Recorder:
 
     def _be_quiet(self) -> None:
         """Let steps pass until one is to be measured, if nothing waits for the next one."""
-        if self._out is None or self._out.letters or self._sources or self._has_shards or self._by_hand is not None:
+        out, optimizers = self._out, self._optimizers
+        if out.letters or optimizers.has_shards or optimizers.has_new_layers or self._by_hand is not None:
             return
-        self._quiet_until = self._sampling.rows.next_at
-        if not self._logs_loss or self._loss_comes_first:
-            self._quiet_until = min(self._quiet_until, self._next_loss_at)
+        self._quiet_until = min(self._sampling.rows.next_at, out.next_loss_at)
         if self._clock() < self._quiet_until:
             self._is_quiet = True
-            for hooks in self._hooks:
+            for hooks in optimizers.hooks:
                 hooks.rest()
 
     def _wake(self) -> None:
         """Look at each step again, from the next one on."""
         try:
             self._is_quiet = False
-            self._loss = None  # it was of a step that has passed
-            backwards.drop()
-            for hooks in self._hooks:
+            self._losses.forget()
+            for hooks in self._optimizers.hooks:
                 hooks.wake()
         except Exception as error:
             self._fail(error)
@@ -374,7 +328,7 @@ class Recorder:
     def _measure(self, optimizer: Any) -> None:
         reading = self._read(optimizer)
         if reading is not None:
-            self._row = Row(self.step + 1, 0.0, _learning_rate(optimizer), reading)
+            self._row = Row(self.step + 1, 0.0, learning_rate(optimizer), reading)
             self._measuring = True
 
     def _wrap_closure(self, optimizer: Any, arguments: Any, keywords: Any, due: bool) -> Any:
@@ -393,12 +347,7 @@ class Recorder:
                 try:
                     if due:
                         self._measure(optimizer)
-                    if not self._logs_loss:
-                        loss = backwards.take()
-                        if self._row is not None:
-                            self._row.loss = loss
-                        else:
-                            self._loss = loss
+                    self._losses.evaluated(self._row)
                 except Exception as error:
                     self._fail(error, inside_a_step=True)
             return result
@@ -412,8 +361,8 @@ class Recorder:
 
         `wants` says whether the update is wanted too, and the neurons; by default that is asked of the sampling.
         """
-        watched = self._watched[id(optimizer)]
-        if watched.meter is None or self._sources:
+        watched = self._optimizers[optimizer]
+        if watched.meter is None or self._optimizers.has_new_layers:
             watched.meter = self._set_up(watched)
         if watched.meter.busy:
             self._tell("busy", "the device is far behind the host: some steps are not recorded")
@@ -446,34 +395,20 @@ class Recorder:
         pause = (whole.cost * DISTURBANCE + ROW_COST) / self._sampling.rows.share
         return min(MOST_AHEAD, math.ceil(pause / whole.step_time))
 
-    def _set_up(self, watched: _Watched) -> Meter | WholeMeter:
-        writer = self._writer
+    def _set_up(self, watched: Watched) -> Meter | WholeMeter:
+        """The meter of one optimizer, once its layers are known; they are written to the run."""
+        writer, out = self._writer, self._out
         if writer is None:
             raise RuntimeError("there is no run file")
-        for source in self._sources:
-            self._table.add(source.parts())
-            source.remove()
-        self._sources.clear()
+        self._optimizers.learn_layers()
         self._rows.know(self._table)
         writer.set_layers(self._table.layers)
-        mine = watched.parameters()
-        others = set[int]().union(*(other.parameters() for other in self._watched.values() if other is not watched))
-        inside = backwards.active  # there its neighbours step on their own, each when its gradient is made
-        if watched.whole is not None:
-            return WholeMeter(self._table.part(lambda p: id(p) in mine), watched.whole, watched.optimizer())
-        shards = any(is_sharded(slot.parameter) for slot in self._table.slots if id(slot.parameter) in mine)
-        if shards:
+        meter, is_whole = self._optimizers.make_meter(watched, inside_backward=backwards.active)
+        if not is_whole:
             self._tell("shards", "parameters that are sharded over some of the processes only are not measured")
-        meter = Meter(
-            self._table.part(
-                lambda p: (id(p) in mine or not (inside or id(p) in others)) and not (shards and is_sharded(p))
-            ),
-            self._clock,
-        )
-        if self._out is not None:
-            self._out.expect(sum(slot.parameter.numel() for slot in self._table.slots))
-            if meter.mail is not None:
-                self._out.share(meter.mail)
+        out.expect(sum(slot.parameter.numel() for slot in self._table.slots))
+        if meter.mail is not None:
+            out.share(meter.mail)
         return meter
 
     def _arm(self) -> None:
@@ -484,25 +419,14 @@ class Recorder:
             if not self._sampler.armed:
                 self._sampling.activations.next_at = math.inf  # there is nothing that could be sampled
 
-    def _forget_optimizer(self, key: int) -> None:
-        """An optimizer was freed: let go of the parameters that nobody else trains."""
-        self._watched.pop(key, None)
-        if self._follows:
-            return  # another one is to come, for the same parameters
-        kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
-        self._table.drop(lambda parameter: id(parameter) not in kept)
-        for watched in self._watched.values():
-            watched.meter = None
-
     def backward_begins(self, loss: torch.Tensor | None) -> None:
         """A step that nobody tells of has been taken by now."""
         try:
             if self._by_hand is not None:
                 self._by_hand.backward_begins()
             elif self.step == 0 and backwards.calls - self._calls_before >= UNSEEN_STEPS and is_anything_compiled():
-                groups = [g for watched in self._watched.values() if (o := watched.optimizer()) for g in o.param_groups]
                 backwards.drop()
-                self.go_by_backward(groups, steps=backwards.calls - self._calls_before)
+                self.go_by_backward(self._optimizers.groups(), steps=backwards.calls - self._calls_before)
         except Exception as error:
             self._fail(error)
 
@@ -521,7 +445,7 @@ class Recorder:
 
         `groups` are what is trained, as an optimizer has it; `steps` have been taken so far.
         """
-        self._watched.clear()  # their hooks stay: they are part of a compiled step, which would be compiled anew
+        self._optimizers.clear(keep_hooks=True)  # they are part of a compiled step, which would be compiled anew
         self._by_hand = ByHand(self, groups)
         self.observe(self._by_hand, *sources, hooks=False)
         self.step = steps
@@ -556,93 +480,14 @@ class Recorder:
         joint, self._joint = self._joint, None
         try:
             if joint is not None and joint.readings:
-                self._row = Row(self.step, self._clock() - self._begin, None, joint)
-                if not self._logs_loss:
-                    self._row.loss = backwards.take()
+                self._row = Row(self.step, self._out.seconds(), None, joint)
+                self._losses.evaluated(self._row)
         except Exception as error:
             self._fail(error)
-
-    # -- losses and metrics -----------------------------------------------------------------------------------
-
-    def _is_superfluous(self) -> bool:
-        """True for the loss of an unmeasured step soon after another row: the usual case under a budget."""
-        return self._row is None and self._loss_comes_first is False and self._clock() < self._next_loss_at
-
-    def _take_loss(self, value: Any) -> None:
-        if self._loss_comes_first is None:
-            self._loss_comes_first = self.step == 0
-            self._logs_loss = True
-        if self._loss_comes_first:
-            self._loss = self._number("loss", value)
-        elif self._row is not None:
-            self._row.loss = self._number("loss", value)
-            self._send_row()
-        else:
-            self._keep_loss(value, None)
-
-    def _keep_loss(self, value: Any, optimizer: Any) -> None:
-        """A loss of a step that was not measured is worth a row too, if the last one is a while ago."""
-        now = self._clock()
-        if now >= self._next_loss_at and self.step > self._last_row_step:
-            rate = None if optimizer is None else _learning_rate(optimizer)
-            self._send(Row(self.step, now - self._begin, rate, None, loss=self._number("loss", value)))
-
-    def _add_found_loss(self, optimizer: Any) -> None:
-        """Give the measured row the loss that `backward` was called on, and send it."""
-        found, row = backwards.take(), self._row
-        if row is None:
-            return
-        if row.loss is None:
-            row.loss = found
-        name = self._group(optimizer)
-        if name is not None and row.loss is not None and self._out is not None:
-            loss, row.loss = row.loss, None
-            self._out.scalar(row.step, self._epoch, f"loss {name}", loss)
-
-    def _keep_found_loss(self, optimizer: Any) -> None:
-        found = backwards.take()
-        if found is not None and self._clock() >= self._next_loss_at and self._group(optimizer) is None:
-            self._keep_loss(found, optimizer)
-
-    def _group(self, optimizer: Any) -> str | None:
-        """What the model of an optimizer is called, if it is not the first one; its loss is a metric then."""
-        if len(self._watched) < 2:
-            return None
-        mine = self._watched[id(optimizer)]
-        if mine is next(iter(self._watched.values())):
-            return None
-        return self._table.root_of(mine.parameters()) or "2"
-
-    def _take_metric(self, name: str, value: Any) -> None:
-        number = self._number(name, value)
-        if number is not None and self._out is not None:
-            self._out.scalar(self.step, self._epoch, name, number)
-
-    def _number(self, name: str, value: Any) -> float | torch.Tensor | None:
-        """A float; or the tensor itself if it is on a device, where asking would wait."""
-        try:
-            if isinstance(value, torch.Tensor):
-                if value.is_cpu:
-                    return float(value.item())
-                if value.numel() != 1:
-                    raise ValueError(f"it has {value.numel()} elements")
-                return value.detach()
-            return float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            self._tell(f"metric {name}", f"{name!r} is not recorded: it is no number ({error})")
-            return None
-
-    # -- rows on their way to the file ------------------------------------------------------------------------
 
     def _send_row(self) -> None:
         row, self._row = self._row, None
         if row is not None:
-            self._send(row)
-
-    def _send(self, row: Row) -> None:
-        row.epoch = self._epoch
-        self._next_loss_at, self._last_row_step = self._begin + row.seconds + LOSS_EVERY, row.step
-        if self._out is not None:
             self._out.send(row)
 
     # -- trouble ----------------------------------------------------------------------------------------------
@@ -653,13 +498,7 @@ class Recorder:
             return
         self._broke = True
         try:
-            broken = broken_layers(self._table)
-            if broken:
-                # backpropagation runs from the output to the input: the last layer met it first
-                step, layer = self._guard.found or (max(1, self.step), broken[-1])
-                origin = Origin(step, "backward", layer, "its gradient was NaN or infinite")
-            else:
-                origin = Origin(self.step + 1, "forward", *where_it_broke(loss, self._table))
+            origin = find_origin(loss, self._table, self._guard, self.step)
             self._writer.origin(origin)
             if self._rows.watchdog is not None:
                 self._rows.watchdog.origins.append(origin)
@@ -679,15 +518,14 @@ class Recorder:
         try:
             self._skips += 1
             if self._skips <= MOST_SKIPS_TOLD:
-                mine = self._watched[id(optimizer)].parameters()
+                mine = self._optimizers[optimizer].parameters()
                 layers = broken_layers(self._table, lambda p: p.grad if id(p) in mine else None)
                 self.event("skipped", skipped_step([self._table.layers[layer].name for layer in layers]))
         except Exception as error:
             self._fail(error)
 
     def _tell(self, kind: str, text: str) -> None:
-        if self._out is not None:
-            self._out.tell(kind, text, self.step)
+        self._out.tell(kind, text, self.step)
 
     def _fail(self, error: Exception, inside_a_step: bool = False) -> None:
         """Tell it once and stop recording; the training goes on."""
@@ -707,31 +545,9 @@ class Recorder:
         backwards.unfollow(self)
         scalers.ignore(self)
         self._sampler.disarm()
-        for hooks in self._hooks:
-            if inside_a_step:
-                hooks.silence()
-            else:
-                hooks.remove()
-        for watched in self._watched.values():
-            if watched.meter is not None:
-                watched.meter.release()
-        for source in self._sources:
-            source.remove()
-        if not inside_a_step:
-            self._watched.clear()
-        self._sources.clear()
+        self._optimizers.release(inside_a_step=inside_a_step)
         self._by_hand = None
-        self._table.release()
-        self._row = self._loss = self._joint = None
+        self._row = self._joint = None
         self._in_backward = False
-        if self._out is not None:
+        if self._writer is not None:
             self._out.letters.clear()
-
-
-def _learning_rate(optimizer: Any) -> float | None:
-    rate = optimizer.param_groups[0].get("lr")
-    if type(rate) is float:
-        return rate
-    if isinstance(rate, torch.Tensor):
-        return float(rate.item()) if rate.device.type == "cpu" else None  # asking a device would wait
-    return None if rate is None else float(rate)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -73,21 +74,25 @@ def test_on_a_fast_link_the_pictures_come_as_often_as_asked(answers: bool, runs_
         assert 14 <= terminal.raw.count(QUESTION) - before <= 24
 
 
-@pytest.mark.parametrize("ending", ["hung up", signal.SIGHUP, signal.SIGTERM])
-def test_a_terminal_that_is_no_longer_read_keeps_nothing_from_ending(live_run: Path, ending: object) -> None:
-    terminal = Terminal("attach", str(live_run), "--fps", "60", answers=False)
-    with terminal:
-        terminal.wait_for("In words")
-        terminal.settle(3)
-        used = processor_seconds(terminal.pid)
+def test_a_terminal_that_is_no_longer_read_keeps_nothing_from_ending(live_run: Path) -> None:
+    with ExitStack() as stack:
+        hung_up, *signalled = terminals = [
+            stack.enter_context(Terminal("attach", str(live_run), "--fps", "60", answers=False)) for _ in range(3)
+        ]
+        for terminal in terminals:
+            terminal.wait_for("Neurons of")
+        for terminal in terminals:
+            terminal.settle(1)
+        used = [processor_seconds(terminal.pid) for terminal in terminals]
         time.sleep(3)  # nobody reads: what the kernel holds fills up
-        assert processor_seconds(terminal.pid) - used < 2, "it spins while its output is blocked"
-        if isinstance(ending, signal.Signals):
-            os.kill(terminal.pid, ending)
-        else:
-            terminal.hang_up()
+        for terminal, before in zip(terminals, used, strict=True):
+            assert processor_seconds(terminal.pid) - before < 2, "it spins while its output is blocked"
+        hung_up.hang_up()
+        for terminal, number in zip(signalled, (signal.SIGHUP, signal.SIGTERM), strict=True):
+            os.kill(terminal.pid, number)
         deadline = time.monotonic() + 5
-        while os.waitpid(terminal.pid, os.WNOHANG)[0] == 0:
-            assert time.monotonic() < deadline, "the viewer lives on"
-            time.sleep(0.05)
-        terminal.exit_code = 0
+        for terminal in terminals:
+            while os.waitpid(terminal.pid, os.WNOHANG)[0] == 0:
+                assert time.monotonic() < deadline, "the viewer lives on"
+                time.sleep(0.05)
+            terminal.exit_code = 0

@@ -15,6 +15,8 @@ import torch
 
 import gradtui
 from gradtui.record import reading
+from gradtui.record.losses import Losses
+from gradtui.record.outbox import Outbox
 from gradtui.record.recorder import Recorder
 from tests.record.watched_nets import perceptron, train
 
@@ -59,8 +61,8 @@ def boom(*_, **__):
     [
         (reading.HostReading, "__init__"),
         (reading.HostReading, "after"),
-        (Recorder, "_send"),
-        (Recorder, "_take_loss"),
+        (Outbox, "send"),
+        (Losses, "log"),
         (Recorder, "_set_up"),
         (Recorder, "_measure"),
     ],

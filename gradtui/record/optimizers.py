@@ -1,0 +1,150 @@
+"""The optimizers of a recording, the layers of what they step, and what measures those."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from gradtui.record.hooks import StepHooks
+from gradtui.record.layers import LayerTable, PartSource
+from gradtui.record.parts import is_sharded
+from gradtui.record.reading import Clock, Meter
+from gradtui.record.sharded import Whole, WholeMeter
+
+
+class Watched:
+    """One optimizer: the hooks on its steps, and the meter of its parameters once they are known."""
+
+    def __init__(self, optimizer: Any, hooks: StepHooks | None, whole: Whole | None) -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.hooks, self.whole = hooks, whole
+        self.meter: Meter | WholeMeter | None = None
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What it steps, as parameter groups; nothing if it is no more."""
+        optimizer = self.optimizer()
+        return [] if optimizer is None else optimizer.param_groups
+
+    def parameters(self) -> set[int]:
+        """The ids of what it steps."""
+        return {id(parameter) for group in self.groups() for parameter in group["params"]}
+
+
+class Optimizers:
+    """Those whose steps are measured.
+
+    Args:
+        clock: seconds.
+
+    Attributes:
+        table: the layers of all that they step.
+        has_shards: some of it is sharded over all processes.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.table = LayerTable()
+        self.has_shards = False
+        self._clock = clock
+        self._sources: list[PartSource] = []
+        self._watched: dict[int, Watched] = {}  # by id of the optimizer
+        self._keeps_layers = False
+
+    def __getitem__(self, optimizer: Any) -> Watched:
+        return self._watched[id(optimizer)]
+
+    def __contains__(self, optimizer: Any) -> bool:
+        watched = self._watched.get(id(optimizer))
+        return watched is not None and watched.optimizer() is optimizer
+
+    @property
+    def hooks(self) -> Iterator[StepHooks]:
+        """Those on their steps."""
+        return (watched.hooks for watched in list(self._watched.values()) if watched.hooks is not None)
+
+    def add(self, optimizer: Any, sources: Sequence[PartSource], hooks: StepHooks | None, whole: Whole | None) -> None:
+        """Measure one more; `sources` tell the layers that are new with it."""
+        self._sources += sources
+        for watched in self._watched.values():
+            watched.meter = None  # what it covers may change
+        self._watched[id(optimizer)] = Watched(optimizer, hooks, whole)
+        self.has_shards |= whole is not None
+        weakref.finalize(optimizer, self._forget, id(optimizer)).atexit = False
+
+    def groups(self) -> list[dict[str, Any]]:
+        """All that is stepped, as parameter groups."""
+        return [group for watched in self._watched.values() for group in watched.groups()]
+
+    @property
+    def has_new_layers(self) -> bool:
+        """True if layers have come that are not in the table."""
+        return bool(self._sources)
+
+    def learn_layers(self) -> None:
+        """Put the layers that have come in the table."""
+        for source in self._sources:
+            self.table.add(source.parts())
+            source.remove()
+        self._sources.clear()
+
+    def make_meter(self, watched: Watched, *, inside_backward: bool) -> tuple[Meter | WholeMeter, bool]:
+        """What measures one, and whether that is all that it steps.
+
+        Inside a backward its neighbours step on their own, each when its gradient is made.
+        """
+        mine = watched.parameters()
+        if watched.whole is not None:
+            return WholeMeter(self.table.part(lambda p: id(p) in mine), watched.whole, watched.optimizer()), True
+        others = set[int]().union(*(other.parameters() for other in self._watched.values() if other is not watched))
+        shards = any(is_sharded(slot.parameter) for slot in self.table.slots if id(slot.parameter) in mine)
+
+        def is_measured(parameter: torch.Tensor) -> bool:
+            is_ours = id(parameter) in mine or not (inside_backward or id(parameter) in others)
+            return is_ours and not (shards and is_sharded(parameter))
+
+        return Meter(self.table.part(is_measured), self._clock), not shards
+
+    def model_of(self, optimizer: Any) -> str | None:
+        """What the model of one is called, if there are several and it is not the first one's."""
+        if len(self._watched) < 2:
+            return None
+        mine = self._watched[id(optimizer)]
+        if mine is next(iter(self._watched.values())):
+            return None
+        return self.table.root_of(mine.parameters()) or "2"
+
+    def clear(self, *, keep_hooks: bool = False) -> None:
+        """Measure none of them any more, but keep their layers: another one is to come for the same parameters."""
+        self._keeps_layers = True
+        for hooks in () if keep_hooks else self.hooks:
+            hooks.remove()
+        self._watched.clear()
+
+    def release(self, *, inside_a_step: bool) -> None:
+        """Let go of everything; hooks must not be removed from within a step."""
+        for hooks in self.hooks:
+            if inside_a_step:
+                hooks.silence()
+            else:
+                hooks.remove()
+        for watched in self._watched.values():
+            if watched.meter is not None:
+                watched.meter.release()
+        for source in self._sources:
+            source.remove()
+        self._sources.clear()
+        if not inside_a_step:
+            self._watched.clear()
+        self.table.release()
+
+    def _forget(self, key: int) -> None:
+        """An optimizer was freed: let go of the parameters that nobody else trains."""
+        self._watched.pop(key, None)
+        if self._keeps_layers:
+            return
+        kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
+        self.table.drop(lambda parameter: id(parameter) not in kept)
+        for watched in self._watched.values():
+            watched.meter = None
