@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ import torch
 from pretrain.stack import load_net, load_stack
 
 OFTEN = ["--batch-size", "20", "--threads", "1", "--checkpoint-every", "0.0005"]
-LONG = [*OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "40", "--method", "pcd", "--chains", "10",
-        "--up-down-epochs", "30"]  # fmt: skip
-TUNE = [*OFTEN, "--epochs", "40", "--dropout", "0.2"]
+LONG = [*OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "20", "--method", "pcd", "--chains", "10",
+        "--up-down-epochs", "15"]  # fmt: skip
+TUNE = [*OFTEN, "--epochs", "20", "--dropout", "0.2"]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -53,17 +54,17 @@ def test_killed_at_any_time_and_started_again_it_ends_with_the_same_weights(tmp_
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run("fit", str(whole), *LONG)
     chance, kills = random.Random(3), 0
-    for at in (2, 30, 55, 90):
+    for at in (10, 30, 45):
         process = start("fit", str(killed), *LONG)
         wait_for_lines(killed, at, process)
         time.sleep(chance.uniform(0, 0.03))
-        number = signal.SIGTERM if at == 55 else signal.SIGKILL
+        number = signal.SIGTERM if at == 30 else signal.SIGKILL
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
         kills += process.returncode != 0
-        if at == 55 and process.returncode:
+        if at == 30 and process.returncode:
             assert process.returncode == 128 + signal.SIGTERM and "the same command goes on" in said
-    assert kills == 4
+    assert kills == 3
     run("fit", str(killed), *LONG)
     assert torch.equal(weights(killed), weights(whole))
     told = [
@@ -71,9 +72,15 @@ def test_killed_at_any_time_and_started_again_it_ends_with_the_same_weights(tmp_
         for text in ((folder / "metrics.jsonl").read_text() for folder in (whole, killed))
     ]
     assert told[0] == told[1], "each epoch once, with the same error"
+
+
+def test_fine_tuning_that_is_killed_ends_with_the_same_net(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run("fit", str(whole), *OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "1")
+    shutil.copytree(whole, killed)
     run("finetune", str(whole), *TUNE)
     process = start("finetune", str(killed), *TUNE)
-    wait_for_lines(killed, 120, process)
+    wait_for_lines(killed, 2 + 10, process)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode != 0
@@ -94,6 +101,12 @@ def test_two_processes_train_as_one(flags: list[str], tmp_path: Path) -> None:
     run("fit", str(alone), *common)
     torchrun(["fit", str(together), *common])
     torch.testing.assert_close(weights(together), weights(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_tune_as_one(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run("fit", str(alone), "--data", "digits", "--layers", "30,20", "--epochs", "1", "--threads", "1")
+    shutil.copytree(alone, together)
     tune = ["--epochs", "2", "--optimizer", "sgd", "--threads", "1"]
     run("finetune", str(alone), *tune)
     torchrun(["finetune", str(together), *tune])

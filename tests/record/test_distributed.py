@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reaso
 SCRIPT = """
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -28,62 +28,67 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-kind, watched, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1, bias=False))
-if kind == "ddp":
-    trained = DistributedDataParallel(model)
-else:
-    trained = model
-    fully_shard(model[0])
-    fully_shard(model)
-optimizer = torch.optim.Adam(model.parameters())
-if watched == "bare":
-    from tests.record.oracle import Bare
-    probe = Bare()
-    probe.watch(model, optimizer)
-elif watched == "watch" or watched == "first" and rank == 0:
-    import gradtui
-    if watched == "first":
-        from datetime import timedelta
-        from gradtui.record import sharded
-        sharded.PATIENCE = timedelta(seconds=0.2)
-    recorder = gradtui.watch(model, optimizer, every=1, update_every=1, path=Path("watched.gradtui"))
-elif watched == "closes":
-    import gradtui
-    recorder = gradtui.watch(model, optimizer, every=2, path=Path("watched.gradtui"))
-generator = torch.Generator().manual_seed(rank)
-for step in range(steps):
-    optimizer.zero_grad()
-    loss = trained(torch.randn(8, 6, generator=generator)).square().mean()
-    loss.backward()
+
+def train(kind, watched, steps):
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1, bias=False))
+    if kind == "ddp":
+        trained = DistributedDataParallel(model)
+    else:
+        trained = model
+        fully_shard(model[0])
+        fully_shard(model)
+    optimizer = torch.optim.Adam(model.parameters())
+    recorder = None
     if watched == "bare":
-        probe.before(loss)
-    optimizer.step()
-    if watched == "bare":
-        probe.after()
-    if watched == "closes" and step == 2 and rank == 0:
+        from tests.record.oracle import Bare
+        probe = Bare()
+        probe.watch(model, optimizer)
+    elif watched != "no" and not (watched == "first" and rank):
+        import gradtui
+        if watched == "first":
+            from gradtui.record import sharded
+            sharded.PATIENCE = timedelta(seconds=0.2)
+        every = 2 if watched == "closes" else 1
+        recorder = gradtui.watch(model, optimizer, every=every, update_every=every, path=Path(watched + ".gradtui"))
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = trained(torch.randn(8, 6, generator=generator)).square().mean()
+        loss.backward()
+        if watched == "bare":
+            probe.before(loss)
+        optimizer.step()
+        if watched == "bare":
+            probe.after()
+        if watched == "closes" and step == 2 and rank == 0:
+            recorder.close()
+    weights = [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in model.parameters()]
+    if recorder is not None:
         recorder.close()
-weights = [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in model.parameters()]
-if rank == 0:
-    torch.save({"weights": weights}, "weights.pt")
-    if watched == "bare":
-        torch.save({"rows": probe.rows, "losses": probe.losses}, "expected.pt")
+    if rank == 0:
+        torch.save(weights, watched + ".pt")
+        if watched == "bare":
+            torch.save({"rows": probe.rows, "losses": probe.losses}, "expected.pt")
+
+
+kind, ways, steps = sys.argv[1], sys.argv[2].split(","), int(sys.argv[3])
+dist.init_process_group("gloo")
+for way in ways:
+    train(kind, way, steps)
 dist.destroy_process_group()
-print("done", rank)
+print("done")
 """
 
 
-def launch(folder: Path, kind: str, watched: str, *before: str, steps: int = 3) -> tuple[list[torch.Tensor], str]:
-    """Train in a folder of its own; the weights, and what was said on stderr."""
-    folder.mkdir()
+def launch(folder: Path, kind: str, ways: str, *before: str, steps: int = 3) -> str:
+    """Train in a folder, in one way after another, each of which leaves its weights there; what was said on stderr."""
     (folder / "train.py").write_text(SCRIPT)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     command = [*before, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, "train.py", kind, watched, str(steps)],
+        [*command, "train.py", kind, ways, str(steps)],
         cwd=folder,
         env=env,
         capture_output=True,
@@ -91,23 +96,26 @@ def launch(folder: Path, kind: str, watched: str, *before: str, steps: int = 3) 
         timeout=100,
     )
     assert done.returncode == 0 and done.stdout.count("done") == 2, done.stderr[-3000:]
-    saved: dict[str, Any] = torch.load(folder / "weights.pt", weights_only=True)
-    return saved["weights"], done.stderr
+    return done.stderr
+
+
+def agree(folder: Path, *ways: str) -> bool:
+    """True if these ways have led to the same weights, bit for bit."""
+    bare, *others = (torch.load(folder / f"{way}.pt", weights_only=True) for way in ways)
+    return all(torch.equal(a, b) for other in others for a, b in zip(bare, other, strict=True))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_rank_0_records_the_norms_of_whole_parameters(kind: str, tmp_path: Path, runs_in_tmp: Path) -> None:
-    weights, _ = launch(tmp_path / "bare", kind, "bare")
-    expected = torch.load(tmp_path / "bare" / "expected.pt", weights_only=True)
-    in_process, said = launch(tmp_path / "watch", kind, "watch")
-    assert "gradtui" not in said
+    assert "gradtui" not in launch(tmp_path, kind, "bare,watch")
     run = (sys.executable, "-m", "gradtui", "run", "--every", "1", "--budget", "1")
-    under_run, said = launch(tmp_path / "run", kind, "no", *run)
+    said = launch(tmp_path, kind, "no", *run)
     assert said.count("gradtui:") == 1, said  # how to attach
+    assert agree(tmp_path, "bare", "watch", "no")
+    expected = torch.load(tmp_path / "expected.pt", weights_only=True)
     (path,) = runs_in_tmp.glob("*.gradtui")
-    for recorded, found in ((in_process, tmp_path / "watch" / "watched.gradtui"), (under_run, path)):
-        assert all(torch.equal(a, b) for a, b in zip(weights, recorded, strict=True))
+    for found in (tmp_path / "watch.gradtui", path):
         with open_run(found) as reader:
             assert reader.status().state == "finished"
             assert {layer.kind for layer in reader.layers()} == {"Linear"}
@@ -115,18 +123,10 @@ def test_rank_0_records_the_norms_of_whole_parameters(kind: str, tmp_path: Path,
 
 
 @pytest.mark.timeout(300)
-def test_a_process_that_is_not_watched_is_not_waited_for(tmp_path: Path) -> None:
-    weights, _ = launch(tmp_path / "bare", "fsdp2", "bare")
-    recorded, said = launch(tmp_path / "first", "fsdp2", "first")
-    assert all(torch.equal(a, b) for a, b in zip(weights, recorded, strict=True))
+def test_processes_that_do_not_watch_or_stop_to_are_not_waited_for(tmp_path: Path) -> None:
+    said = launch(tmp_path, "fsdp2", "bare,closes,first", steps=7)
+    assert agree(tmp_path, "bare", "closes", "first")
     assert said.count("does not watch in all processes") == 1
-
-
-@pytest.mark.timeout(300)
-def test_a_recording_of_shards_that_is_closed_lets_the_others_go(tmp_path: Path) -> None:
-    weights, _ = launch(tmp_path / "bare", "fsdp2", "bare", steps=7)
-    recorded, _ = launch(tmp_path / "closes", "fsdp2", "closes", steps=7)
-    assert all(torch.equal(a, b) for a, b in zip(weights, recorded, strict=True))
-    with open_run(tmp_path / "closes" / "watched.gradtui") as reader:
+    with open_run(tmp_path / "closes.gradtui") as reader:
         rows = reader.last(9)
     assert rows.step[is_measured(rows.measures[:, :, GRAD_NORM]).all(axis=1)].tolist() == [1, 3]
