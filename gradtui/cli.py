@@ -221,8 +221,8 @@ def _add_attach(commands: Any) -> None:
 def _add_runs(commands: Any) -> None:
     listing = commands.add_parser(
         "runs",
-        help="list runs: live ones first",
-        description="List runs, live ones first, tab-separated in a pipe.",
+        help="list comparisons and runs: live ones first",
+        description="List comparisons, then runs, live ones first; tab-separated in a pipe.",
     )
     listing.add_argument("--json", action="store_true", help="one JSON array, for scripts")
     listing.add_argument("--dir", metavar="FOLDER", default=argparse.SUPPRESS, help=FOLDER_HELP)
@@ -368,11 +368,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _runs(options: argparse.Namespace) -> int:
+    from gradtui.lab.plan import comparisons, summarise_comparison
     from gradtui.listing import as_json, as_table
     from gradtui.runfolder import runs
 
-    found = runs(_folder(options))
-    print(as_json(found) if options.json else as_table(found, _runs_folder(options), terminal=sys.stdout.isatty()))
+    folder, found = _runs_folder(options), runs(_folder(options))
+    compared = [summarise_comparison(path) for path in comparisons(folder)]
+    if options.json:
+        print(as_json(found, compared))
+    else:
+        print(as_table(found, folder, compared, terminal=sys.stdout.isatty()))
     return 0
 
 

@@ -13,21 +13,25 @@ from gradtui.errors import UsageError
 from gradtui.runfolder import RunSummary
 
 if TYPE_CHECKING:
+    from gradtui.lab.plan import ComparisonSummary
     from gradtui.lab.remedies import Remedy
 
 COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started")
 
 
-def as_json(runs: Sequence[RunSummary]) -> str:
+def as_json(runs: Sequence[RunSummary], comparisons: Sequence[ComparisonSummary] = ()) -> str:
     """One JSON array; a number that JSON has no word for (NaN, ∞) is given as a string."""
-    return json.dumps([_facts(run) for run in runs], indent=2, ensure_ascii=True)
+    facts = [*(_facts_of_comparison(one) for one in comparisons), *(_facts(run) for run in runs)]
+    return json.dumps(facts, indent=2, ensure_ascii=True)
 
 
-def as_table(runs: Sequence[RunSummary], folder: Path, *, terminal: bool) -> str:
+def as_table(
+    runs: Sequence[RunSummary], folder: Path, comparisons: Sequence[ComparisonSummary] = (), *, terminal: bool
+) -> str:
     """Aligned columns for a terminal, tab-separated ones for a pipe; the first line names them."""
-    if not runs and terminal:
+    if not runs and not comparisons and terminal:
         return f"no runs in {folder} yet: `gradtui train` starts one"
-    table = [COLUMNS, *(_row(run) for run in runs)]
+    table = [COLUMNS, *(_row_of_comparison(one, terminal) for one in comparisons), *(_row(run) for run in runs)]
     if not terminal:
         return "\n".join("\t".join(row) for row in table)
     widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
@@ -66,8 +70,28 @@ def _remedies(family: str | None) -> list[Remedy]:
     return [remedy for remedy in REMEDIES.values() if family in (None, remedy.family)]
 
 
+def _facts_of_comparison(one: ComparisonSummary) -> dict[str, Any]:
+    return {
+        "kind": "comparison",
+        "run": one.folder.name,
+        "path": str(one.folder),
+        "name": one.title,
+        "state": one.state,
+        "detail": one.problem,
+        "started": one.started,
+        "runs": one.begun,
+        "planned": one.planned,
+    }
+
+
+def _row_of_comparison(one: ComparisonSummary, terminal: bool) -> tuple[str, ...]:
+    progress = f"{one.begun} of {one.planned} runs" if terminal else ""
+    return (_printable(one.folder.name), one.state, progress, "", "", "", _moment(one.started))
+
+
 def _facts(run: RunSummary) -> dict[str, Any]:
     return {
+        "kind": "run",
         "run": run.run_id,
         "path": str(run.path),
         "name": run.name,
@@ -90,8 +114,12 @@ def _row(run: RunSummary) -> tuple[str, ...]:
         "" if run.loss is None else f"{run.loss:.4g}",
         "" if run.accuracy is None else f"{run.accuracy:.4f}",
         str(run.layers),
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started)),
+        _moment(run.started),
     )
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
 def _number(value: float | None) -> float | str | None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gradtui.lab.plan import Plan, locked
+from gradtui.lab.recipe import Recipe
 from tests.synthetic import make_run
 
 
@@ -59,6 +61,27 @@ def test_runs_are_tab_separated_in_a_pipe_and_json_for_scripts(runs_in_tmp: Path
     assert facts["one"]["step"] == 1000 and facts["one"]["layers"] == 4 and facts["one"]["accuracy"] > 0.8
     assert facts["two"]["loss"] == "nan" and facts["two"]["detail"] == "ValueError: [red]"
     assert "not a gradtui run" in facts["three"]["detail"]
+
+
+def test_comparisons_stand_before_the_runs(runs_in_tmp: Path) -> None:
+    make_run(runs_in_tmp / "one.gradtui")
+    plan = Plan(runs_in_tmp / "cures.compare", "Cures", "", {"a": Recipe(), "b": Recipe(activation="tanh")}, (0, 1))
+    plan.save()
+    make_run(plan.cells()[0].path)
+    (runs_in_tmp / "torn.compare").mkdir()
+    (runs_in_tmp / "torn.compare" / "plan.json").write_text("{")
+    table = [line.split("\t") for line in gradtui("runs").stdout.splitlines()]
+    assert sorted(row[:2] for row in table[1:3]) == [["cures.compare", "stopped"], ["torn.compare", "unreadable"]]
+    assert {len(row) for row in table} == {7} and [row[0] for row in table[3:]] == ["one"]
+    facts = {one["run"]: one for one in json.loads(gradtui("runs", "--json").stdout)}
+    assert [facts[name]["kind"] for name in ("cures.compare", "one")] == ["comparison", "run"]
+    assert (facts["cures.compare"]["runs"], facts["cures.compare"]["planned"]) == (1, 4)
+    assert "damaged" in facts["torn.compare"]["detail"]
+    with locked(plan.folder):
+        assert "cures.compare\tlive" in gradtui("runs").stdout
+    for cell in plan.cells()[1:]:
+        make_run(cell.path)
+    assert "cures.compare\tfinished" in gradtui("runs").stdout
 
 
 def test_dir_is_taken_before_and_after_the_command(tmp_path: Path) -> None:

@@ -95,6 +95,22 @@ class Plan:
             ) from error
 
 
+@dataclass(frozen=True)
+class ComparisonSummary:
+    """One line about a comparison: how many of its trainings have been begun, and whether they go on.
+
+    `state` is live, finished, stopped (the same command goes on), or unreadable for the reason in `problem`.
+    """
+
+    folder: Path
+    state: str
+    title: str = ""
+    begun: int = 0
+    planned: int = 0
+    started: float = 0.0
+    problem: str = ""
+
+
 def comparison_folder(runs_folder: Path, name: str) -> Path:
     """Where the comparison of that name lives."""
     return runs_folder / f"{safe(name)}{FOLDER_ENDING}"
@@ -104,6 +120,18 @@ def comparisons(runs_folder: Path) -> list[Path]:
     """The folders of all comparisons, the newest first."""
     found = [path.parent for path in runs_folder.glob(f"*{FOLDER_ENDING}/{PLAN}")]
     return sorted(found, key=lambda path: -(path / PLAN).stat().st_mtime)
+
+
+def summarise_comparison(folder: Path) -> ComparisonSummary:
+    """What a list shows about a comparison."""
+    try:
+        plan = load_plan(folder)
+    except RunFileError as error:
+        return ComparisonSummary(folder, "unreadable", problem=str(error))
+    cells = plan.cells()
+    begun = sum(cell.path.exists() for cell in cells)
+    state = "live" if running(folder) is not None else "finished" if begun == len(cells) else "stopped"
+    return ComparisonSummary(folder, state, plan.title, begun, len(cells), plan.started)
 
 
 def remove_comparison(folder: Path) -> None:

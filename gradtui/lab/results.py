@@ -18,6 +18,7 @@ from gradtui.lab.pretraining import FINE_TUNING
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
 
+FEWEST_SEEDS = 3  # for an interval that is shown: of two values it is nine times as wide as what lies between them
 LAST_ROWS = 10  # recorded steps whose mean is "the end": one step's gradient is noisy
 
 
@@ -232,7 +233,8 @@ HEADINGS = (
 
 def as_cells(row: TableRow) -> tuple[str, ...]:
     """A row in words, one for each of `HEADINGS`."""
-    accuracy, half = row.accuracy, row.accuracy.half_width if row.accuracy else None
+    accuracy = row.accuracy
+    half = accuracy.half_width if accuracy is not None and accuracy.count >= FEWEST_SEEDS else None
     return (
         row.label,
         f"{row.learning_rate:.3g}",

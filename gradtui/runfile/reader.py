@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gradtui.errors import RunFileError
 from gradtui.runfile.blocks import (
@@ -67,6 +68,14 @@ class RunReader(RunGlance):
         """The newest `count` recorded steps, oldest first."""
         newest = self._rows("ORDER BY step DESC LIMIT ?", (count,))
         return Rows(*(getattr(newest, f.name)[::-1] for f in fields(Rows)))
+
+    def losses(self, newer_than: int = 0) -> tuple[npt.NDArray[np.int64], DoubleArray]:
+        """The recorded steps after `newer_than` that have a loss, oldest first, and their losses."""
+        with self._reading():
+            found = self._all(
+                "SELECT step, loss FROM steps WHERE step > ? AND loss IS NOT NULL ORDER BY step", (newer_than,)
+            )
+        return np.array([row[0] for row in found], np.int64), _floats([row[1] for row in found])
 
     def at(self, step: int, count: int = 1) -> Rows:
         """The newest `count` recorded steps that are not after `step` and have measures, newest first."""

@@ -25,7 +25,8 @@ LOOK_BACK = 64  # rows in which a sampled measure (the update ratio) is sought
 LOOK_BACK_OF_MANY = 4  # the same where a row is large
 MANY_LAYERS = 300
 STATUS_EVERY = 1.0  # s between looks at whether a run still lives
-GRID = 200  # points of an accuracy curve: more than a panel has columns
+GRID = 200  # points of a curve: more than a panel has columns
+MOST_LOSSES = 4000  # that are kept of a run
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lane:
         progress: share of the steps that are done, 0 to 1; None if unknown.
         accuracy: of the test images once they are measured (`tested`), of the validation before.
         epochs, accuracies: the validation over time.
+        steps, losses: of a run without any, thinned evenly where it is long.
         numbers: what stands in the run beside: the learning rate, the epoch, the loss.
     """
 
@@ -63,6 +65,8 @@ class Lane:
     tested: bool = False
     epochs: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
 
     @property
     def spread(self) -> float | None:
@@ -156,7 +160,7 @@ class _LaneFollower:
         self._reader: RunReader | None = None
         self._lane = Lane(source.label, source.path)
         self._names: tuple[str, ...] = ()
-        self._mark = 0
+        self._mark = self._loss_mark = 0
         self._step = -1
         self._shown_measure = -1
         self._status_read = -math.inf
@@ -190,6 +194,7 @@ class _LaneFollower:
         self._reader = open_run(self._source.path)
         self.measures = tuple(self._reader.measures)
         self._step, self._mark, self._names = -1, 0, ()
+        self._loss_mark = 0
         return True
 
     def _look(self, reader: RunReader, measure: int) -> Lane:
@@ -201,7 +206,17 @@ class _LaneFollower:
         if span is not None and (span[1] != self._step or measure != self._shown_measure):
             lane = self._look_at_steps(reader, lane, span[1], measure)
         series, self._mark = reader.scalars(self._mark)
-        return _with_accuracy(lane, series)
+        lane = _with_accuracy(lane, series)
+        return lane if lane.accuracies else self._with_losses(reader, lane)
+
+    def _with_losses(self, reader: RunReader, lane: Lane) -> Lane:
+        steps, losses = reader.losses(self._loss_mark)
+        if not len(steps):
+            return lane
+        self._loss_mark = int(steps[-1])
+        every = max(1, (len(lane.steps) + len(steps)) // MOST_LOSSES)
+        together = (*lane.steps, *steps.tolist()), (*lane.losses, *losses.tolist())
+        return replace(lane, steps=together[0][::every], losses=together[1][::every])
 
     def _look_at_status(self, reader: RunReader, lane: Lane) -> Lane:
         now = time.monotonic()
@@ -253,17 +268,19 @@ def _with_accuracy(lane: Lane, series: dict[str, Scalars]) -> Lane:
     return lane
 
 
-def on_one_grid(lanes: Sequence[Lane]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The accuracies over one axis of epochs: places [GRID], in hundredths of an epoch, and values [GRID, lanes].
+def on_one_grid(
+    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Curves, each of places and values, over one axis: hundredths of places [GRID], and values [GRID, curves].
 
-    NaN where a lane has no value: before its first evaluation, and after its last.
+    NaN where a curve has no value: before its first place, and after its last.
     """
     import numpy as np
 
-    longest = max((lane.epochs[-1] for lane in lanes if lane.epochs), default=1.0)
+    longest = max((places[-1] for places, _ in curves if places), default=1.0)
     grid = np.linspace(0.0, longest, GRID)
-    values = np.full((GRID, len(lanes)), np.nan)
-    for column, lane in enumerate(lanes):
-        if lane.epochs:
-            values[:, column] = np.interp(grid, lane.epochs, lane.accuracies, left=np.nan, right=np.nan)
+    values = np.full((GRID, len(curves)), np.nan)
+    for column, (places, of_curve) in enumerate(curves):
+        if places:
+            values[:, column] = np.interp(grid, places, of_curve, left=np.nan, right=np.nan)
     return (grid * 100).astype(np.int64), values

@@ -22,7 +22,18 @@ from gradtui.lab.compare import plan_of, run_cells, tune_rates
 from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.plan import Cell, Plan, comparisons, load_plan, locked, remove_comparison, running
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.results import RunResult, as_csv, as_json, estimate, result_of, results, spread, table
+from gradtui.lab.results import (
+    HEADINGS,
+    RunResult,
+    as_cells,
+    as_csv,
+    as_json,
+    estimate,
+    result_of,
+    results,
+    spread,
+    table,
+)
 from gradtui.lab.train import train
 from gradtui.runfile import NOT_MEASURED, open_run
 
@@ -152,6 +163,15 @@ def test_an_interval_needs_two_seeds() -> None:
     assert one is not None and (one.mean, one.half_width, one.count) == (0.5, None, 1)
     two = estimate([0.0, 1.0])
     assert two is not None and two.half_width == pytest.approx(12.706204736 / 2, rel=1e-6)
+
+
+def test_an_interval_is_shown_from_three_seeds_on() -> None:
+    plan = Plan(Path("a.compare"), "", "", {"a": SHORT}, (0, 1, 2))
+    found = [RunResult("a", seed, 0.1, "finished", accuracy=accuracy) for seed, accuracy in enumerate((0.1, 0.2, 0.3))]
+    column = HEADINGS.index("95 %")
+    shown = [as_cells(table(plan, found[:count])[0])[column] for count in (1, 2, 3)]
+    half_width = 4.302652729696142 * 10.0 / math.sqrt(3)  # t(0.975, 2) from tables
+    assert shown == ["", "", f"±{half_width:.1f}"]
 
 
 def test_json_and_csv_hold_every_run_and_no_nan(runs_in_tmp: Path) -> None:

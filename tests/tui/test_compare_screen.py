@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.bars import number
-from gradtui.tui.lanes import Comparison, Lane, LaneFeed, Source, on_one_grid
+from gradtui.tui.lanes import MOST_LOSSES, Comparison, LaneFeed, Source, on_one_grid
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.compare import CompareScreen
 from gradtui.tui.screens.home import HomeScreen
@@ -307,13 +308,57 @@ def test_a_lane_feed_reads_what_comes_and_says_what_breaks(runs_in_tmp: Path) ->
     assert not feed.is_alive()
 
 
-def test_accuracies_share_one_axis_of_epochs() -> None:
-    lanes = [
-        Lane("a", Path(), epochs=(1.0, 2.0, 4.0), accuracies=(0.0, 0.5, 1.0)),
-        Lane("b", Path(), epochs=(1.0, 2.0), accuracies=(0.2, 0.2)),
-        Lane("c", Path()),
-    ]
-    places, values = on_one_grid(lanes)
+async def test_runs_without_accuracies_show_their_losses(runs_in_tmp: Path) -> None:
+    paths = []
+    for name, scale in (("slow", 1.0), ("fast", 0.25)):
+        writer = RunWriter(runs_in_tmp / f"{name}.gradtui", header(name), MEASURES)
+        writer.set_layers(layers(2))
+        for step in range(1, 101):
+            writer.step(step, None, step / 10, scale / step, 0.1, np.ones((2, 2), np.float32).tobytes())
+        writer.close()
+        paths.append(writer.path)
+    app = GradtuiApp(runs_in_tmp, comparison=paths)
+    async with app.run_test(size=WIDE) as pilot:
+        await shows(pilot, "Loss over steps")
+        text = text_of(app.screen)
+        assert f"loss {number(1.0 / 100)}" in text and f"loss {number(0.25 / 100)}" in text
+        assert re.search("[⠁-⣿]{3}", text), "a curve"
+
+
+def test_losses_of_a_long_run_are_thinned_evenly_and_follow_it(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "long.gradtui", header("long"), MEASURES)
+    writer.set_layers(layers(2))
+    arrived: list[Comparison] = []
+
+    def last_step_shown() -> int:
+        return arrived[-1].lanes[0].steps[-1] if arrived and arrived[-1].lanes[0].steps else 0
+
+    feed = LaneFeed([Source("long", writer.path)], arrived.append, frames_per_second=50)
+    for step in range(1, 3 * MOST_LOSSES):
+        writer.step(step, None, step / 10, float(step), 0.1, None)
+    feed.start()
+    try:
+        deadline = time.monotonic() + 20
+        while last_step_shown() < 3 * MOST_LOSSES - 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for step in range(3 * MOST_LOSSES, 6 * MOST_LOSSES):
+            writer.step(step, None, step / 10, float(step), 0.1, None)
+        writer.close()
+        while last_step_shown() < 6 * MOST_LOSSES - 9:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        feed.stop()
+        feed.join(5)
+    lane = arrived[-1].lanes[0]
+    assert MOST_LOSSES / 2 <= len(lane.steps) <= 2 * MOST_LOSSES and lane.steps == lane.losses
+    gaps = np.diff(lane.steps)
+    assert gaps.max() <= 4 * gaps.min()
+
+
+def test_curves_share_one_axis() -> None:
+    places, values = on_one_grid([((1.0, 2.0, 4.0), (0.0, 0.5, 1.0)), ((1.0, 2.0), (0.2, 0.2)), ((), ())])
     assert places[0] == 0 and places[-1] == 400 and values.shape == (len(places), 3)
     assert np.isnan(values[places < 100]).all() and np.isnan(values[:, 2]).all()
     assert values[-1, 0] == 1.0 and np.isnan(values[-1, 1])

@@ -25,6 +25,7 @@ from gradtui.tui.widgets.too_small import TooSmall
 if TYPE_CHECKING:
     from gradtui.tui.app import GradtuiApp
 
+ACCURACIES, LOSSES = "Validation accuracy over epochs", "Loss over steps"
 ORDERS = ("in order", "most accurate first", "levelest first")
 
 
@@ -80,7 +81,7 @@ class CompareScreen(TrainedScreen):
         self._hidden: set[str] = set()
         self._newest: Comparison | None = None
         self._shown: tuple[Lane, ...] = ()
-        self._accuracies: tuple[object, ...] = ()
+        self._curves: tuple[object, ...] = ()
         self._due = False
         self.feed = LaneFeed(self._sources[0], self._deliver, frames_per_second=frames_per_second, ready=ready)
 
@@ -88,7 +89,7 @@ class CompareScreen(TrainedScreen):
         """A line about all of it, the lanes, the curves."""
         yield Static(id="compare-header", markup=False)
         yield SideBySide(id="side-by-side")
-        yield Curve(log=False, id="accuracies")
+        yield Curve(log=False, id="curves")
         yield Static(clean(self._look), id="look", markup=False)
         yield TooSmall(id="too-small")
         yield Footer(show_command_palette=False)
@@ -96,7 +97,7 @@ class CompareScreen(TrainedScreen):
     def on_mount(self) -> None:
         """Start reading once the first frame is on the screen."""
         self.query_one(SideBySide).focus()
-        self.query_one("#accuracies", Curve).set_title("Validation accuracy over epochs")
+        self.query_one("#curves", Curve).set_title(ACCURACIES)
         self._say()
         self.call_after_refresh(self.feed.start)
 
@@ -134,7 +135,7 @@ class CompareScreen(TrainedScreen):
             title = f"{TITLES.get(measure.name, clean(measure.name))}  {clean(measure.symbol)}"
             self._side.set_title(f"{title}  {ORDERS[self._order]}")
         self._side.show(lanes, colours, len(numbers))
-        self._draw_accuracies(newest.lanes)
+        self._draw_curves(newest.lanes)
         self._say()
 
     def _in_order(self, lanes: Sequence[Lane]) -> tuple[Lane, ...]:
@@ -147,12 +148,22 @@ class CompareScreen(TrainedScreen):
         kept.sort(key=lambda lane: lane.label != self._baseline)
         return tuple(kept)
 
-    def _draw_accuracies(self, lanes: Sequence[Lane]) -> None:
-        shown = tuple(lane.accuracies if lane.label not in self._hidden else () for lane in lanes)
-        if shown != self._accuracies:
-            self._accuracies = shown
-            lanes = [lane if lane.label not in self._hidden else Lane(lane.label, lane.path) for lane in lanes]
-            self.query_one("#accuracies", Curve).show(*on_one_grid(lanes), empty="nothing evaluated yet")
+    def _draw_curves(self, lanes: Sequence[Lane]) -> None:
+        """The accuracies, or the losses where no run has any."""
+        losses = not any(lane.accuracies for lane in lanes) and any(lane.losses for lane in lanes)
+        shown = tuple(
+            ((), ())
+            if lane.label in self._hidden
+            else (lane.steps, lane.losses)
+            if losses
+            else (lane.epochs, lane.accuracies)
+            for lane in lanes
+        )
+        if shown != self._curves:
+            self._curves = shown
+            panel = self.query_one("#curves", Curve)
+            panel.set_title(LOSSES if losses else ACCURACIES)
+            panel.show(*on_one_grid(shown), empty="nothing evaluated yet")
 
     def _say(self) -> None:
         lanes = self._newest.lanes if self._newest is not None else ()

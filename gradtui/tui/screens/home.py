@@ -43,7 +43,7 @@ class HomeScreen(Screen[None]):
         Binding(
             "tab",
             "app.focus_next",
-            "experiments/runs",
+            "other list",
             tooltip="go from the experiments to the runs and back",
         ),
         Binding("f", "form", "new recipe", tooltip="build a recipe: a form with every choice"),

@@ -58,7 +58,7 @@ class RunScreen(TrainedScreen):
         Binding("p", "plot", "plot", tooltip="a large plot over time, to zoom into"),
         Binding("t", "time", "time steps", show=False, tooltip="the gradient through time of a recurrent net"),
         Binding("i", "images", "images", show=False, tooltip="filters and dreams of a layer that is pretrained"),
-        Binding("w", "again", "again with", tooltip="the same training again with one thing changed, side by side"),
+        Binding("w", "again", "again with", tooltip="a built-in training again with one thing changed, side by side"),
     ]
 
     def __init__(
@@ -136,6 +136,7 @@ class RunScreen(TrainedScreen):
         first = self.snapshot is None
         self.snapshot = snapshot
         if first:
+            self.refresh_bindings()
             # loaded now: the first frame does without them
             from gradtui.tui.widgets.run_body import RunBody
             from gradtui.tui.widgets.run_header import RunHeader
@@ -277,12 +278,13 @@ class RunScreen(TrainedScreen):
 
         self._open(ImagesScreen(self))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Only built-in trainings, which are made from a recipe, can be had again."""
+        return action != "again" or (self.snapshot is not None and self.snapshot.recipe is not None)
+
     def action_again(self) -> None:
         """Train the same recipe with one thing changed."""
-        if self.snapshot is None or self.feed.path is None:
-            return
-        if self.snapshot.recipe is None:
-            self.notify("This run was not made from a recipe: only built-in trainings can be had again.", markup=False)
+        if self.snapshot is None or self.snapshot.recipe is None or self.feed.path is None:
             return
         from gradtui.lab.recipe import Recipe
 

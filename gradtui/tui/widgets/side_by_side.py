@@ -178,6 +178,9 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
             told = f"{100 * lane.accuracy:.1f} % "
             drawn += cells(" " * max(1, width - len(drawn) - len(told) - len(what) - 1), plain)
             drawn += cells(told, plain) + cells(what, dim)
+        elif lane.loss is not None:
+            told = f"loss {number(lane.loss)}"
+            drawn += cells(" " * max(1, width - len(drawn) - len(told)), plain) + cells(told, dim)
         return drawn
 
     def _draw_spread(self, index: int, lane: Lane, width: int, ground: str) -> list[Cell]:
