@@ -130,21 +130,21 @@ def test_a_killed_training_is_shown_as_died_and_the_viewer_goes_on(training: tup
         assert terminal.wait_for_exit() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
-def test_whatever_ends_the_viewer_leaves_the_training_alone(number: signal.Signals, training: tuple[Path, int]) -> None:
+def test_whatever_ends_the_viewer_leaves_the_training_alone(training: tuple[Path, int]) -> None:
     path, _ = training
-    with Terminal("attach", str(path)) as terminal:
-        terminal.wait_for("● live")
-        began = time.monotonic()
-        os.kill(terminal.pid, number)
-        code = terminal.wait_for_exit(5)
-        if number != signal.SIGKILL:
-            assert code == 0 and time.monotonic() - began < 2
-            assert restored(terminal.raw)
-    with RunGlance(path) as run:
-        before = run.span()
-        wait_until(lambda: run.span() != before)
-        assert run.status().live
+    for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGTERM):
+        with Terminal("attach", str(path)) as terminal:
+            terminal.wait_for("● live")
+            began = time.monotonic()
+            os.kill(terminal.pid, number)
+            code = terminal.wait_for_exit(5)
+            if number != signal.SIGKILL:
+                assert code == 0 and time.monotonic() - began < 2
+                assert restored(terminal.raw)
+        with RunGlance(path) as run:
+            before = run.span()
+            wait_until(lambda run=run, before=before: run.span() != before)
+            assert run.status().live
 
 
 def test_a_lost_connection_ends_the_viewer_and_not_the_training(training: tuple[Path, int]) -> None:

@@ -154,7 +154,7 @@ GATED = {
 }
 
 
-@pytest.mark.parametrize("net", GATED)
+@pytest.mark.parametrize("net", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_gated_nets_solve_the_adding_problem_and_then_carry_a_level_gradient(net: str, runs_in_tmp: Path) -> None:
     recipe, state = GATED[net]
     cost, time = last_of(train(recipe.but(epochs=20), folder=runs_in_tmp))

@@ -288,25 +288,27 @@ def test_the_command_prints_stable_lines_and_writes_its_reports(tmp_path: Path) 
     assert [row["runs"] for row in facts["table"]] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_what_is_done_and_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
-    # enough to do after the first that a busy machine cannot end it before the signal comes
+def test_signals_keep_what_is_done_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    # enough to do after the first ones that a busy machine cannot end it before the signal comes
     others = ("--with", "relu,he", "--with", "tanh", "--with", "batch-norm")
     words = ("--hidden", "8x2", *others, "--seeds", "1", "--jobs", "1")
-    process = start(*words, "--epochs", "25", folder=tmp_path)
-    assert process.stdout is not None and process.stderr is not None
-    first = process.stdout.readline().split("\t")
-    assert first[0] == "nothing" and first[3] == "finished"
-    os.killpg(process.pid, number)  # as a terminal sends it: to the workers too
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "of 4 trainings are kept; the same command goes on" in err and "Traceback" not in err
-    (folder,) = tmp_path.glob("*.compare")
-    deadline = time.monotonic() + 20
-    while running(folder) is not None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    kept = {cell.path: begun(cell.path) for cell in load_plan(folder).cells() if result_of(cell, None).over}
-    assert kept
+    kept: dict[Path, float] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(*words, "--epochs", "25", folder=tmp_path)
+        assert process.stdout is not None and process.stderr is not None
+        for _ in range(len(kept) + 1):
+            assert process.stdout.readline().split("\t")[3] == "finished"
+        os.killpg(process.pid, number)  # as a terminal sends it: to the workers too
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "of 4 trainings are kept; the same command goes on" in err and "Traceback" not in err
+        (folder,) = tmp_path.glob("*.compare")
+        deadline = time.monotonic() + 20
+        while running(folder) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        now = {cell.path: begun(cell.path) for cell in load_plan(folder).cells() if result_of(cell, None).over}
+        assert len(now) > len(kept) and {path: now[path] for path in kept} == kept
+        kept = now
     again = start(*words, "--epochs", "25", folder=tmp_path)
     again.communicate(timeout=100)
     assert again.returncode == 0

@@ -20,7 +20,7 @@ TEN = Recipe(
 SMALL = Recipe(hidden=(8, 6, 5), train_size=40, batch_size=20, epochs=2, pretrain_epochs=2, init="xavier")
 
 
-@pytest.mark.parametrize("way", ["rbm", "autoencoder", "supervised"])
+@pytest.mark.parametrize("way", ["rbm", pytest.param("autoencoder", marks=pytest.mark.slow), "supervised"])
 def test_ten_sigmoid_layers_that_stay_at_chance_learn_once_they_are_pretrained(way: str, runs_in_tmp: Path) -> None:
     result = train(TEN.but(pretrain=way), folder=runs_in_tmp)
     assert result.accuracy is not None and result.accuracy >= 0.93
