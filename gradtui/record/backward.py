@@ -155,9 +155,12 @@ class Backwards:
                     self._total += value
                     self.active = True
                     try:
-                        return original(tensors, grad_tensors, *args, **kwargs)
+                        original(tensors, grad_tensors, *args, **kwargs)
                     finally:
                         self.active = False
+                    if not self._is_plain:  # something was asked for meanwhile
+                        self._end()
+                    return None
             if self._inside or self.active:
                 return original(tensors, grad_tensors, *args, **kwargs)
             self._inside = True

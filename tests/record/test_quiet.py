@@ -11,6 +11,7 @@ from torch import nn
 
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import GRAD_NORM
+from gradtui.record.outbox import LOSS_EVERY
 from gradtui.record.recorder import Recorder
 from gradtui.record.schedule import Sampling
 from gradtui.runfile import is_measured, open_run
@@ -44,7 +45,7 @@ class Scene:
             step_of(self.model, self.optimizer)
         for budget in (sampling.rows, sampling.updates, sampling.activations):
             budget.next_at = self.clock.now + 10
-        self.recorder._next_loss_at = self.clock.now + 10
+        self.recorder._out.next_loss_at = self.clock.now + 10
         self.recorder._quiet_until = self.clock.now
         for _ in range(2):
             step_of(self.model, self.optimizer)
@@ -76,6 +77,31 @@ def test_the_step_after_the_pause_is_measured_under_its_own_number(tmp_path: Pat
     assert later, "something was due"
     for step, norm in later.items():
         assert norm == pytest.approx(norms[step], rel=1e-6)
+
+
+@pytest.mark.parametrize("comes_first", [False, True])
+def test_losses_that_are_logged_in_a_pause_have_rows_now_and_then(comes_first: bool, tmp_path: Path) -> None:
+    clock = SteppedClock()
+    model = perceptron(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sampling = Sampling(None, 0.01)
+    recorder = recorder_with(model, optimizer, tmp_path / "a.gradtui", sampling, clock)
+    for step in range(1, 101):
+        if comes_first:
+            recorder.log(loss=float(step))
+        step_of(model, optimizer)
+        if not comes_first:
+            recorder.log(loss=float(step))
+        if step == 4:
+            for budget in (sampling.rows, sampling.updates, sampling.activations):
+                budget.next_at = clock.now + 1000
+        clock.now += 0.01
+    recorder.close()
+    with open_run(tmp_path / "a.gradtui") as run:
+        rows = run.newer(4)
+    known = rows.loss_known
+    assert rows.loss[known].tolist() == rows.step[known].tolist(), "each the loss of its own step"
+    assert 10 <= known.sum() <= 100 * 0.01 / LOSS_EVERY + 1
 
 
 def test_a_loss_that_breaks_in_the_pause_is_placed(tmp_path: Path) -> None:
