@@ -107,7 +107,7 @@ class Recording(Tool):
             budget.next_at += away
         recorder._out.next_loss_at += away
         recorder._quiet_until += away
-        recorder._last_neurons_at += away
+        recorder._sampling.neurons_at += away
 
     def stop(self) -> None:
         torch.autograd.backward = inspect.unwrap(self._backward)

@@ -36,7 +36,8 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     recipes: dict[str, Recipe] = {}
     names, looks, targets = [], [], []
     given = vars(options)
-    changes = {key: value for key, value in given.items() if key != "with"}
+    # here the name is the comparison's
+    changes = {key: value for key, value in given.items() if key not in ("with", "name")}
     for what in options.what:
         if what.endswith(".json"):
             recipe = changed_by_flags(_recipe_file(Path(what)), changes)
@@ -54,8 +55,8 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
         targets.append(experiment.target_cost)
     if not recipes:
         base = changed_by_flags(Recipe(every=None), changes)
-        recipes[options.name or "nothing"] = base
-        names.append(options.name or base.title)
+        recipes["nothing"] = base
+        names.append(base.title)
     base = next(iter(recipes.values()))
     for remedies in given["with"] or ():
         label = remedies.replace(",", " + ")

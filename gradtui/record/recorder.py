@@ -31,7 +31,6 @@ from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
 from gradtui.runfile.writer import say_on_stderr
 
-NEURONS_EVERY = 0.25  # s between samples of the neurons
 MOST_AHEAD = 1000  # steps to the next measured one of sharded parameters, so that the pace is looked at again
 UNSEEN_STEPS = 2  # calls of backward without a step, where something is compiled, until the step is taken to be
 
@@ -72,7 +71,6 @@ class Recorder:
         self._joint: JointReading | None = None  # of the steps inside one backward
         self._in_backward = False
         self._arm_next = False
-        self._last_neurons_at = -math.inf
         self._is_quiet = False  # until a time comes, a step has nothing to do but be counted
         self._quiet_until = 0.0
         self._skips = 0
@@ -368,20 +366,13 @@ class Recorder:
             self._tell("busy", "the device is far behind the host: some steps are not recorded")
             return None
         now = self._clock()
-        update, neurons = wants or self._wanted(now)
+        update, neurons = wants or self._sampling.wants(self.step + 1, now)
         timed = self._sampling.every is None
         reading = watched.meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
         if self._sampler.armed:
             reading.activations = self._sampler.disarm()
             self._sampling.activations.spent(self._sampler.cost * DISTURBANCE, self._clock())
         return reading
-
-    def _wanted(self, now: float) -> tuple[bool, bool]:
-        """Whether the step to be measured is to have its update and its neurons."""
-        neurons = now - self._last_neurons_at >= NEURONS_EVERY
-        if neurons:
-            self._last_neurons_at = now
-        return self._sampling.update_due(self.step + 1, now), neurons
 
     def _plan_whole(self, whole: Whole) -> int:
         """How many steps on sharded parameters are to be measured again; 0 if never."""
@@ -465,7 +456,7 @@ class Recorder:
             self._send_row()
             every = self._sampling.every
             due = self._clock() >= self._sampling.rows.next_at if every is None else self.step % every == 0
-            self._joint = JointReading(*self._wanted(self._clock())) if due else None
+            self._joint = JointReading(*self._sampling.wants(self.step + 1, self._clock())) if due else None
         if self._joint is not None:
             reading = self._read(optimizer, self._joint.wants)
             if reading is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 ACTIVATIONS_SHARE = 0.25  # of the budget that sampled activations may cost
+NEURONS_EVERY = 0.25  # s between samples of the neurons
 
 
 class Budget:
@@ -43,6 +44,7 @@ class Sampling:
         self.rows = Budget(budget * (1.0 - ACTIVATIONS_SHARE) if every is None else budget)
         self.updates = Budget(budget)
         self.activations = Budget(budget * ACTIVATIONS_SHARE)
+        self.neurons_at = -math.inf
         self._last_update = -math.inf
 
     def due(self, step: int, now: float) -> bool:
@@ -60,6 +62,13 @@ class Sampling:
         if taken:
             self._last_update = step
         return taken
+
+    def wants(self, step: int, now: float) -> tuple[bool, bool]:
+        """Whether the measured step that begins is to have the costly measures, and its neurons."""
+        neurons = now >= self.neurons_at
+        if neurons:
+            self.neurons_at = now + NEURONS_EVERY
+        return self.update_due(step, now), neurons
 
     def __str__(self) -> str:
         percent = f"within {100 * self.budget:g} % of the step time"

@@ -385,3 +385,6 @@ def test_any_recipes_can_be_compared_experiments_parts_of_them_and_files(tmp_pat
     mnist = plan("vanishing", "--data", "mnist")
     assert {recipe.data for recipe in mnist.recipes.values()} == {"mnist"}
     assert all(3 <= recipe.epochs < 60 for recipe in mnist.recipes.values()), "about as many steps as on the digits"
+    named = plan("--hidden", "8x2", "--with", "tanh", "--name", "mine-too")
+    assert (named.name, list(named.recipes)) == ("mine-too", ["nothing", "tanh"])
+    assert list(plan(mine, "--with", "tanh", "--name", "other").recipes) == ["mine", "tanh"]
