@@ -12,11 +12,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: now and then a test waits for a terminal or a process."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def runs_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test writes into the user's own runs."""

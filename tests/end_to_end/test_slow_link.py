@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,23 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from gradtui.lab.launch import launch_in
-from gradtui.lab.recipe import Recipe
 from tests.end_to_end.terminal import QUESTION, Terminal
-from tests.synthetic import make_run
+from tests.synthetic import make_run, write_steps
 
 
 @pytest.fixture
 def live_run(runs_in_tmp: Path) -> Iterator[Path]:
-    """A training that goes on until it is stopped."""
-    launch = launch_in(runs_in_tmp, Recipe(epochs=1_000_000))
-    deadline = time.monotonic() + 20
-    while not launch.path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield launch.path
-    launch.process.kill()
-    launch.process.wait()
+    """A run to which fifty steps a second are added as long as the test lasts."""
+    writer = make_run(runs_in_tmp / "live.gradtui", count=5, close=False)
+    over = threading.Event()
+
+    def add() -> None:
+        step = 1000
+        while not over.wait(0.02):
+            step += 1
+            write_steps(writer, step, step, 5)
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    yield writer.path
+    over.set()
+    adding.join()
+    writer.close()
 
 
 def processor_seconds(pid: int) -> float:
@@ -40,7 +46,7 @@ def test_a_key_acts_within_half_a_second_over_five_kilobytes_a_second(live_run: 
     with Terminal("attach", str(live_run), "--fps", "20", speed=5000) as terminal:
         terminal.wait_for("In words")
         terminal.settle(2)
-        for key, effect in (("m", "Weight gradient"), ("M", "Learning speed"), ("m", "Weight gradient"), ("?", "Keys")):
+        for key, effect in (("m", "Update ratio"), ("M", "Learning speed"), ("m", "Update ratio"), ("?", "Keys")):
             before = len(terminal.raw)
             terminal.settle(0.7)
             assert len(terminal.raw) > before + 1000, "values change meanwhile, as fast as the link takes them"
