@@ -31,6 +31,11 @@ class Losses:
         self._waiting: float | torch.Tensor | None = None  # for the step that it is of
         self._out, self._optimizers = out, optimizers
 
+    @property
+    def come_after_steps(self) -> bool:
+        """True if they are logged after the step that they are of, so that nothing has to be done in the step."""
+        return self.are_logged and not self._come_first
+
     def log(self, value: Any, step: int, row: Row | None) -> bool:
         """Take a loss that is logged after so many steps; True if it completes `row`, of the step just measured."""
         if not self.are_logged:

@@ -142,9 +142,9 @@ class Recorder:
             if metrics:
                 epoch = metrics.pop("epoch", None)
                 out.epoch = out.epoch if epoch is None else float(epoch)
-            # in a quiet time no row has room for a loss: nothing is done, the usual case
-            is_wanted = loss is not None and not (self._is_quiet and losses.are_logged)
-            if is_wanted and losses.log(loss, self.step, self._row):
+            # the usual case: nothing is measured, and the last row with a loss has just been sent
+            is_wanted = not (self._is_quiet and losses.are_logged and self._clock() < out.next_loss_at)
+            if loss is not None and is_wanted and losses.log(loss, self.step, self._row):
                 self._send_row()
             if metrics:
                 for name, value in metrics.items():
@@ -307,7 +307,9 @@ class Recorder:
         out, optimizers = self._out, self._optimizers
         if out.letters or optimizers.has_shards or optimizers.has_new_layers or self._by_hand is not None:
             return
-        self._quiet_until = min(self._sampling.rows.next_at, out.next_loss_at)
+        self._quiet_until = self._sampling.rows.next_at
+        if not self._losses.come_after_steps:
+            self._quiet_until = min(self._quiet_until, out.next_loss_at)
         if self._clock() < self._quiet_until:
             self._is_quiet = True
             for hooks in optimizers.hooks:

@@ -45,7 +45,7 @@ class Scene:
             step_of(self.model, self.optimizer)
         for budget in (sampling.rows, sampling.updates, sampling.activations):
             budget.next_at = self.clock.now + 10
-        self.recorder._out.next_loss_at = self.clock.now + 10
+        self.recorder._out.next_loss_at = self.clock.now + 5
         self.recorder._quiet_until = self.clock.now
         for _ in range(2):
             step_of(self.model, self.optimizer)
@@ -102,6 +102,22 @@ def test_losses_that_are_logged_in_a_pause_have_rows_now_and_then(comes_first: b
     known = rows.loss_known
     assert rows.loss[known].tolist() == rows.step[known].tolist(), "each the loss of its own step"
     assert 10 <= known.sum() <= 100 * 0.01 / LOSS_EVERY + 1
+
+
+def test_a_loss_that_is_logged_now_and_then_does_not_end_the_pause(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.recorder.log(loss=0.5)
+    for _ in range(20):
+        step_of(scene.model, scene.optimizer)
+        scene.clock.now += 0.45
+    scene.recorder.log(loss=0.25)
+    assert hooks_before(scene.optimizer) == 0, "9 of 10 s are over"
+    step = scene.recorder.step
+    scene.measured()
+    assert scene.recorder.path is not None
+    with open_run(scene.recorder.path) as run:
+        rows = run.newer(0)
+    assert rows.loss[rows.step == step].tolist() == [0.25]
 
 
 def test_a_loss_that_breaks_in_the_pause_is_placed(tmp_path: Path) -> None:
