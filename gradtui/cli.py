@@ -373,6 +373,8 @@ def _runs(options: argparse.Namespace) -> int:
     from gradtui.runfolder import runs
 
     folder, found = _runs_folder(options), runs(_folder(options))
+    if _folder(options) is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
     compared = [summarise_comparison(path) for path in comparisons(folder)]
     if options.json:
         print(as_json(found, compared))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradtui.errors import UsageError
-from gradtui.runfolder import RunSummary
+from gradtui.runfolder import NONE_YET, RunSummary
 
 if TYPE_CHECKING:
     from gradtui.lab.plan import ComparisonSummary
@@ -30,7 +30,7 @@ def as_table(
 ) -> str:
     """Aligned columns for a terminal, tab-separated ones for a pipe; the first line names them."""
     if not runs and not comparisons and terminal:
-        return f"no runs in {folder} yet: `gradtui train` starts one"
+        return NONE_YET.format(folder)
     table = [COLUMNS, *(_row_of_comparison(one, terminal) for one in comparisons), *(_row(run) for run in runs)]
     if not terminal:
         return "\n".join("\t".join(row) for row in table)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from gradtui.diagnosis import Evidence, Finding, diagnose
-from gradtui.runfile import RunReader, open_run
+from gradtui.runfile import RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
 
+ACTIVATIONS = ("activation_mean", "activation_std", "saturated", "dead")
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
 
 
@@ -29,7 +30,13 @@ def _facts(reader: RunReader) -> dict[str, Any]:
     layers, span, status = reader.layers(), reader.span(), reader.status()
     names = [measure.name for measure in reader.measures]
     findings = diagnose(Evidence(layers, names, reader.overview(), reader.origins()))
-    values = newest_known(reader.at(span[1], LOOK_BACK).measures) if span and layers else np.empty((0, len(names)))
+    values, sampled = np.empty((0, len(names)), np.float32), None
+    if span and layers:
+        rows = reader.at(span[1], LOOK_BACK)
+        values = newest_known(rows.measures)
+        with_activations = is_measured(rows.measures[:, :, [name in ACTIVATIONS for name in names]]).any(axis=(1, 2))
+        sampled = int(rows.step[with_activations.argmax()]) if with_activations.any() else None
+    loss = reader.newest_loss()
     return {
         "run": reader.run_id,
         "name": reader.header.name,
@@ -38,7 +45,9 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "command": reader.header.command,
         "steps": span[1] if span else 0,
         "recorded": reader.recorded(),
-        "loss": reader.last_loss(),
+        "loss": None if loss is None else loss[1],
+        "loss_step": None if loss is None else loss[0],
+        "activations_step": sampled,
         "sampling": reader.header.sampling,
         "findings": [finding.as_json() for finding in findings],
         "layers": [
@@ -49,7 +58,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
                 "parameters": layer.parameters,
                 **dict(zip(names, known(row), strict=True)),
             }
-            for layer, row in zip(layers, values.astype(np.float32), strict=False)
+            for layer, row in zip(layers, values, strict=False)
         ],
         "events": [vars(event) for event in reader.events()[-20:]],
     }
@@ -58,12 +67,16 @@ def _facts(reader: RunReader) -> dict[str, Any]:
 def _text(found: dict[str, Any], terminal: bool) -> str:
     state = found["state"] + (f" ({found['detail']})" if found["detail"] else "")
     loss = "unknown" if found["loss"] is None else f"{found['loss']:.4g}"
+    if found["loss"] is not None and found["loss_step"] != found["steps"]:
+        loss += f" in step {found['loss_step']:,}"
     lines = [f"{found['run']}: {state}, {found['steps']:,} steps, loss {loss}; measured {found['sampling']}", ""]
     if not found["findings"]:
         lines.append("No findings: nothing that the diagnosis knows ails this net.")
     for finding in found["findings"]:
         lines.append(str(Finding(**{key: _tupled(value) for key, value in finding.items()})))
         lines.append(f"   try: {', '.join(finding['remedies'])}")
+    if found["activations_step"] is not None:
+        lines += ["", f"saturated and dead: as of step {found['activations_step']:,}, when outputs were last sampled"]
     columns = ("layer", "shape", "‖∂C/∂b‖", "‖∂C/∂θ‖", "‖Δθ‖/‖θ‖", "saturated", "dead")
     keys = ("bias_grad_norm", "grad_norm", "update_ratio", "saturated", "dead")
     table = [columns] + [

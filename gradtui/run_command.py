@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from errno import EACCES
 from pathlib import Path
 
 from gradtui.errors import GradtuiError, UsageError
@@ -26,6 +27,7 @@ def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
         raise UsageError(f"--every {options.every}: give a number of steps, 1 or more")
     if not 0 < options.budget <= 1:
         raise UsageError(f"--budget {options.budget:g}: give a share of the time, e.g. 0.01")
+    _check_folder(folder)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     command = prepare(
         words,
@@ -51,6 +53,16 @@ def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
     return end_as(code)
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise `GradtuiError` if no run can be kept there: better now than after an hour of training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise GradtuiError(f"cannot keep runs in {folder}: {error.strerror}; --dir names another place") from error
+
+
 def _kinds(text: str | None) -> frozenset[str]:
     if text is None:
         return frozenset()
@@ -60,7 +72,7 @@ def _kinds(text: str | None) -> frozenset[str]:
     unknown = [word for word in named if word not in KINDS and word != "any"]
     if unknown or not named:
         raise UsageError(f"--fail-on {text}: the findings are {', '.join(KINDS)}; or any")
-    return frozenset(KINDS if "any" in named else named)
+    return frozenset([*KINDS, "any"] if "any" in named else named)
 
 
 def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
@@ -73,7 +85,7 @@ def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
     code = 0
     for path in runs:
         for finding in diagnose_run(path):
-            if finding.kind in kinds:
+            if finding.kind in kinds and not (finding.note and "any" in kinds):  # what may well be meant
                 code = ILL
                 _say(f"{path.stem}: {finding}")
     return code

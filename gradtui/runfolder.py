@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
+NONE_YET = "no runs in {} yet: `gradtui train` starts one, and so does `gradtui run` before a command that trains"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def summarise(path: Path) -> RunSummary:
 def any_run(folder: Path) -> None:
     """Raise `UsageError` if a folder holds no run at all; reads none."""
     if next(folder.glob(f"*{ENDING}"), None) is None:
-        raise UsageError(f"no runs in {folder} yet: `gradtui train` starts one")
+        raise UsageError(NONE_YET.format(folder))
 
 
 def find_run(name: str | None, folder: str | Path | None = None) -> Path:

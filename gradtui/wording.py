@@ -18,6 +18,15 @@ def factor(times: float) -> str:
     return f"{times:.1f}×"
 
 
+def multiple(times: float) -> str:
+    """A ratio in a table: `3.4×`, `170×`, `4e+07×`; ∞ and NaN as they are."""
+    if not math.isfinite(times):
+        return "NaN" if math.isnan(times) else "∞"
+    if times >= 1e4:
+        return f"{times:.0e}×"
+    return f"{times:.2g}×" if times < 100 else f"{float(f'{times:.2g}'):.0f}×"
+
+
 def called(layer: str) -> str:
     """A layer in a sentence; those of an `nn.Sequential` are called by mere numbers."""
     return f"layer {layer}" if layer.isdigit() else layer

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradtui.lab.plan import Plan, locked
 from gradtui.lab.recipe import Recipe
-from tests.synthetic import make_run
+from gradtui.runfile import NOT_MEASURED, Measure, RunWriter
+from tests.synthetic import MEASURES, header, layers, make_run
 
 
 def gradtui(*words: str, **kind: object) -> subprocess.CompletedProcess[str]:
@@ -61,6 +63,35 @@ def test_runs_are_tab_separated_in_a_pipe_and_json_for_scripts(runs_in_tmp: Path
     assert facts["one"]["step"] == 1000 and facts["one"]["layers"] == 4 and facts["one"]["accuracy"] > 0.8
     assert facts["two"]["loss"] == "nan" and facts["two"]["detail"] == "ValueError: [red]"
     assert "not a gradtui run" in facts["three"]["detail"]
+
+
+def test_the_report_says_of_which_step_its_numbers_are(runs_in_tmp: Path) -> None:
+    measures = [Measure(name, name, "1", "") for name in ("bias_grad_norm", "dead")]
+    writer = RunWriter(runs_in_tmp / "a.gradtui", header("a"), measures)
+    writer.set_layers(layers(2))
+    for step in range(1, 11):
+        dead = 0.5 if step == 4 else NOT_MEASURED
+        block = np.array([[0.1, dead], [0.2, NOT_MEASURED]], np.float32)
+        writer.step(step, None, step / 10, 0.5 if step < 8 else None, 0.1, block.tobytes())
+    writer.close()
+    said = gradtui("report", "a").stdout
+    assert "10 steps, loss 0.5 in step 7;" in said and "as of step 4" in said
+    facts = json.loads(gradtui("report", "a", "--json").stdout)
+    assert (facts["loss_step"], facts["activations_step"], facts["layers"][0]["dead"]) == (7, 4, 0.5)
+
+
+def test_a_long_run_without_layers_is_reported(runs_in_tmp: Path) -> None:
+    writer = RunWriter(runs_in_tmp / "bare.gradtui", header("bare"), MEASURES)
+    for step in range(1, 3000):
+        writer.step(step, None, step / 1000, 0.5, 0.1, b"" if step % 2 else None)
+    writer.close()
+    done = gradtui("report", "bare")
+    assert done.returncode == 0 and "2,999 steps, loss 0.5" in done.stdout
+
+
+def test_a_folder_of_runs_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    done = gradtui("--dir", str(tmp_path / "nope"), "runs")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "there is no folder" in done.stderr
 
 
 def test_comparisons_stand_before_the_runs(runs_in_tmp: Path) -> None:

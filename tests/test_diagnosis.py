@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gradtui.diagnosis import KINDS, Evidence, Finding, Kind, Thresholds, diagnose
+from gradtui.diagnosis import CAUSES_FIRST, KINDS, Evidence, Finding, Kind, Thresholds, diagnose
 from gradtui.runfile import NOT_MEASURED, Layer
 from gradtui.runfile.blocks import Envelope
 from gradtui.runfile.schema import Origin
@@ -267,6 +267,25 @@ def test_steps_are_too_small_if_all_together_change_nothing(share: float, found:
     assert ("too-small" in kinds(findings)) == found
     assert not found or only(findings, "too-small").since == 1
     assert "too-small" not in kinds(diagnose(evidence(block, FALLING)))
+
+
+def test_steps_that_blew_the_parameters_up_and_then_died_are_not_too_small() -> None:
+    block, _ = healthy()
+    put(block, "update_ratio", 7.0, since=1)
+    put(block, "update_ratio", 1e-30, since=3)
+    put(block, "param_norm", 5e20, since=2)
+    found = kinds(diagnose(evidence(block, FLAT)))
+    assert "too-large" in found and "too-small" not in found
+
+
+def test_causes_come_before_what_they_lead_to() -> None:
+    block, _ = healthy()
+    put(block, "update_ratio", 2.0)
+    put(block, "grad_norm", 1e-6, 0)
+    put(block, "dead", 0.95, 1)
+    order = [finding.kind for finding in diagnose(evidence(block, FLAT))]
+    assert order.index("too-large") < order.index("dead") < order.index("vanishing")
+    assert sorted(CAUSES_FIRST) == sorted(KINDS)
 
 
 def test_a_loss_that_stands_where_it_began_is_a_plateau() -> None:

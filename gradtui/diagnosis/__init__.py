@@ -19,6 +19,9 @@ from gradtui.diagnosis.series import Evidence, Series
 
 __all__ = ["KINDS", "Evidence", "Finding", "Kind", "Thresholds", "diagnose", "diagnose_run"]
 
+# where several are found, what may have led to the others comes first
+CAUSES_FIRST = ("nan", "exploding", "too-large", "dead", "saturated", "vanishing", "too-small", "still", "plateau")
+
 
 def diagnose_run(path: str | Path, thresholds: Thresholds | None = None) -> list[Finding]:
     """The findings of a run file, gravest first; raises `RunFileError` if it is none."""
@@ -44,5 +47,4 @@ def diagnose(evidence: Evidence, thresholds: Thresholds | None = None) -> list[F
     if any(finding.kind == "exploding" for finding in found):
         # on the way to ∞ one layer leaves the others far behind
         found = [finding for finding in found if finding.kind != "vanishing"]
-    order = list(KINDS)
-    return sorted(found, key=lambda finding: (finding.note, order.index(finding.kind)))
+    return sorted(found, key=lambda finding: (finding.note, CAUSES_FIRST.index(finding.kind)))

@@ -177,6 +177,8 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
     known = updates[np.isfinite(updates)]
     if not len(known) or series.learns or not (known > 0).any():
         return []
+    if np.nanmax(series.typical_update()) >= limits.too_small:
+        return []  # a single step has changed them by more
     typical, fastest = float(np.median(known)), float(known.max())
     moved = typical * series.span
     if series.span < limits.patience or moved >= limits.too_small or fastest * series.span >= limits.too_small_fastest:

@@ -17,6 +17,7 @@ from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
+from gradtui.wording import multiple
 
 FEWEST_SEEDS = 3  # for an interval that is shown: of two values it is nine times as wide as what lies between them
 LAST_ROWS = 10  # recorded steps whose mean is "the end": one step's gradient is noisy
@@ -242,19 +243,11 @@ def as_cells(row: TableRow) -> tuple[str, ...]:
         "" if half is None else f"±{100 * half:.1f}",
         str(row.runs),
         "" if row.epochs_to_target is None else f"{row.epochs_to_target.mean:.3g}",
-        _times(row.spread_start),
-        _times(row.spread_end),
+        "" if row.spread_start is None else multiple(row.spread_start),
+        "" if row.spread_end is None else multiple(row.spread_end),
         "" if row.milliseconds_per_step is None else f"{row.milliseconds_per_step:.2f}",
         row.remark,
     )
-
-
-def _times(value: float | None) -> str:
-    if value is None:
-        return ""
-    if math.isinf(value):
-        return "∞"
-    return "NaN" if math.isnan(value) else f"{value:.2g}×" if value < 1e4 else f"{value:.0e}×"
 
 
 def as_json(plan: Plan, found: Sequence[RunResult]) -> str:

@@ -60,8 +60,7 @@ class ActivationSampler:
         self._table, self._clock = table, clock
         self._handles: list[Any] = []
         self._found: dict[tuple[int, int], Any] = {}
-        self._open: list[int] = []  # layers whose forward is under way, outermost first
-        self._last: int | None = None
+        self._current: int | None = None  # the layer whose forward began or ended last
         self._settled: set[int] = set()  # layers whose activation function has been seen
         self._mode: _Watching | None = None
         self.cost = 0.0  # s
@@ -79,8 +78,7 @@ class ActivationSampler:
             return
         self._found.clear()
         self._settled.clear()
-        self._open.clear()
-        self._last = None
+        self._current = None
         for layer, ref in self._table.modules.items():
             module = ref()
             if module is not None and not isinstance(module, torch.jit.ScriptModule):
@@ -130,15 +128,13 @@ class ActivationSampler:
 
     def enter(self, layer: int) -> None:
         """The forward pass of a layer begins."""
-        self._open.append(layer)
+        self._current = layer
 
     def leave(self, layer: int, output: Any) -> None:
         """It ends."""
-        if self._open:
-            self._open.pop()
+        self._current = layer
         if self._mode is None:
             return  # an evaluation, or a call from outside the model
-        self._last = layer
         if isinstance(output, (tuple, list)) and output:
             output = output[0]
         if (
@@ -150,8 +146,8 @@ class ActivationSampler:
             self._take(layer, output, None)
 
     def activated(self, function: Any, output: Tensor) -> None:
-        """An activation function was called: of the layer it is in, or else of the one that ran last."""
-        layer = self._open[-1] if self._open else self._last
+        """An activation function was called: of the layer that ran last, or of the one it is in if none did there."""
+        layer = self._current
         if layer is not None and layer not in self._settled:
             self._settled.add(layer)
             self._take(layer, output, function)

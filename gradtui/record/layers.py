@@ -169,8 +169,8 @@ class LayerTable(Slots):
     """The layers of all models in training, and the slots of their parameters; it grows when a model joins.
 
     A layer is a module that owns parameters directly, or a tensor trained without a module; what parametrisations
-    make a module's weights of counts as the module's own. Its biases are the parameters that are named "bias" or begin
-    so, and tensors of one dimension without a module. A parameter that several layers share is counted at the first
+    make a module's weights of counts as the module's own. Its biases are the parameters whose names begin or end with
+    "bias", and tensors of one dimension without a module. A parameter that several layers share is counted at the first
     of them.
     """
 
@@ -284,7 +284,7 @@ def _parametrizations(module: nn.Module) -> nn.Module:
 
 
 def _is_bias(key: str, parameter: torch.Tensor, part: Part) -> bool:
-    return key.startswith("bias") or (part.module is None and parameter.dim() == 1)
+    return key.startswith("bias") or key.endswith("bias") or (part.module is None and parameter.dim() == 1)
 
 
 class JointSums:

@@ -147,12 +147,13 @@ class Filtered:
     patterns: Sequence[str]
 
     def parts(self) -> list[Part]:
-        """Those layers; that there are none is said on stderr, because nothing would be recorded."""
+        """Those layers; that there are none is said on stderr, because nothing of the model would be recorded."""
         parts = self.source.parts()
-        kept = [part for part in parts if fits(part.name, self.patterns)]
+        kept = [part for part in parts if fits(_names(part), self.patterns)]
         if parts and not kept:
-            names = listed([part.name for part in parts])
-            say_on_stderr(f"no layer is called {' or '.join(self.patterns)}, so none is recorded; there are {names}")
+            model, names = parts[0].root or "the model", listed([_names(part)[-1] for part in parts])
+            patterns = " or ".join(self.patterns)
+            say_on_stderr(f"no layer of {model} is called {patterns}, so none of it is recorded; it has {names}")
         return kept
 
     def remove(self) -> None:
@@ -160,13 +161,21 @@ class Filtered:
         self.source.remove()
 
 
-def fits(name: str, patterns: Sequence[str]) -> bool:
-    """True if a name fits one of the patterns, or there are none but such with "!", and none of those."""
+def _names(part: Part) -> list[str]:
+    """What a layer may be called: in its model, and where there are several models."""
+    whole = ".".join(word for word in (part.root, part.name) if word)
+    return [part.name, whole] if part.root and part.name else [whole or part.kind]
+
+
+def fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """True if a name fits one of the patterns, or there are none but such with "!", and no name one of those."""
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    return (not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)) and not any(
-        fnmatchcase(name, pattern) for pattern in unwanted
-    )
+
+    def fit(pattern: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names)
+
+    return (not wanted or any(map(fit, wanted))) and not any(map(fit, unwanted))
 
 
 def _close_with_the_last(recorder: Recorder, optimizers: Sequence[torch.optim.Optimizer]) -> None:

@@ -92,7 +92,8 @@ class Envelope:
         if group <= 1 or not len(self):
             return self
         three = (self.minimum, self.maximum, self.mean)
-        low, high, mean = fold(*(a.reshape(-1, group, *a.shape[1:]).swapaxes(0, 1) for a in three))
+        count = len(self) // group
+        low, high, mean = fold(*(a.reshape(count, group, *a.shape[1:]).swapaxes(0, 1) for a in three))
         losses = (self.loss_minimum, self.loss_maximum, self.loss_mean)
         folded = [fold_losses(*rows) for rows in zip(*(a.reshape(-1, group) for a in losses), strict=True)]
         loss_low, loss_high, loss_mean = np.array(folded).T

@@ -93,10 +93,15 @@ class RunGlance:
 
     def last_loss(self) -> float | None:
         """The loss of the newest step that has one; None if it is long ago."""
-        newest = f"SELECT loss FROM steps ORDER BY step DESC LIMIT {LOSS_WITHIN}"
+        found = self.newest_loss()
+        return None if found is None else found[1]
+
+    def newest_loss(self) -> tuple[int, float] | None:
+        """The newest step that has a loss, and the loss; None if it is long ago."""
+        newest = f"SELECT step, loss FROM steps ORDER BY step DESC LIMIT {LOSS_WITHIN}"
         with self._reading():
-            found = self._one(f"SELECT loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT 1")
-        return None if found is None else float(found[0])
+            found = self._one(f"SELECT step, loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT 1")
+        return None if found is None else (int(found[0]), float(found[1]))
 
     def last_accuracy(self) -> float | None:
         """The newest value of a metric with `accuracy` in its name."""

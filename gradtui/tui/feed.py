@@ -167,7 +167,7 @@ class Feed(threading.Thread):
                     self._deliver(snapshot)
                 elif not told and not follower.ready:
                     told = True
-                    self._deliver(Waiting("The training has started; no step is recorded yet …", self._log()))
+                    self._deliver(Waiting(follower.why_nothing, self._log()))
             spent = time.monotonic() - started
             self._wake.wait(max(0.01, self._interval - spent))
             self._wake.clear()
@@ -219,6 +219,13 @@ class _Follower:
     def ready(self) -> bool:
         """True once there is a step to show."""
         return self._newest is not None
+
+    @property
+    def why_nothing(self) -> str:
+        """What is said until then."""
+        if self._status.live:
+            return "The training has started; no step is recorded yet …"
+        return f"The run is over ({self._status.state}), and no layer was measured in it."
 
     def pull(self) -> bool:
         """Read what is new; True if anything is."""
@@ -412,13 +419,14 @@ class _Follower:
             self._remember()
 
     def _remember(self) -> None:
-        assert self._newest is not None
+        assert self._newest is not None and self._row is not None
         now = time.monotonic()
         self._past.append((now, self._newest))
         while len(self._past) > 1 and self._past[1][0] < now - 1.0:
             self._past.popleft()
-        self._pace.append((now, self._last))
-        while len(self._pace) > 2 and self._pace[0][0] < now - 3.0:
+        # by the training's own clock: what is read at once may have been written over a long time
+        self._pace.append((float(self._row.time[0]), int(self._row.step[0])))
+        while len(self._pace) > 2 and self._pace[0][0] < self._pace[-1][0] - 3.0:
             self._pace.popleft()
 
     def _second_ago(self) -> FloatArray:

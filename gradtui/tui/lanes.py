@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Lane:
-    """One run. `values` are of the layers for which the measure exists, the input's first.
+    """One run. `values` are of its layers, the input's first; None where the measure does not exist.
 
     Attributes:
         state: waiting, live, finished, stopped, failed, died; `detail` says more.
@@ -238,18 +239,17 @@ class _LaneFollower:
         if not len(rows):
             return lane
         values = known(newest_known(rows.measures)[:, measure])
-        kept = [i for i, value in enumerate(values) if value is not None]
         total = reader.header.total_steps
-        epoch, rate, loss = float(rows.epoch[0]), float(rows.learning_rate[0]), float(rows.loss[0])
+        epoch, rate = float(rows.epoch[0]), float(rows.learning_rate[0])
         return replace(
             lane,
             step=last,
             progress=last / total if total else None,
             epoch=None if math.isnan(epoch) else epoch,
             learning_rate=None if math.isnan(rate) else rate,
-            loss=loss if rows.loss_known[0] else None,
-            names=tuple(self._names[i] for i in kept),
-            values=tuple(values[i] for i in kept),
+            loss=reader.last_loss(),
+            names=self._names,
+            values=tuple(values),
         )
 
 
@@ -266,6 +266,23 @@ def _with_accuracy(lane: Lane, series: dict[str, Scalars]) -> Lane:
     if tested is not None and len(tested.value):
         lane = replace(lane, accuracy=float(tested.value[-1]), tested=True)
     return lane
+
+
+def aligned(lanes: Sequence[Lane]) -> tuple[Lane, ...]:
+    """The lanes without layers for which the measure does not exist, so that the same layers stand side by side.
+
+    Of nets with the same layers, those go that have it in no lane; of different nets each loses its own.
+    """
+    same = len({lane.names for lane in lanes if lane.names}) <= 1
+    known = [[value is not None for value in lane.values] for lane in lanes]
+    somewhere = [any(column) for column in zip(*(of_lane for of_lane in known if of_lane), strict=True)] if same else []
+    return tuple(_only(lane, somewhere if same else of_lane) for lane, of_lane in zip(lanes, known, strict=True))
+
+
+def _only(lane: Lane, kept: Sequence[bool]) -> Lane:
+    if not lane.values or all(kept):
+        return lane
+    return replace(lane, names=tuple(compress(lane.names, kept)), values=tuple(compress(lane.values, kept)))
 
 
 def on_one_grid(

@@ -180,6 +180,15 @@ def test_lstm_biases_count_together(tmp_path):
     assert len(reader.neurons(1).bias_grad[0]) == 32
 
 
+def test_biases_of_attention_count_as_such(tmp_path):
+    model = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(2, 5, 4)
+    row, _ = record_one(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), tmp_path, lambda: model(x, x, x)[0].square().mean()
+    )
+    assert row[0, BIAS_GRAD_NORM] == pytest.approx(whole_norm([model.in_proj_bias.grad]), rel=1e-6)
+
+
 def test_a_loss_scale_is_divided_out(tmp_path):
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

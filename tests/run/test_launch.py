@@ -153,6 +153,25 @@ def test_fail_on_tells_a_sick_training_from_a_healthy_one(tmp_path):
     assert "NAN" in done.stderr and "step 31" in done.stderr
 
 
+def test_any_does_not_fail_on_what_may_well_be_meant(tmp_path):
+    frozen = script(tmp_path, TRAINS, steps=120, spoil="")
+    text = Path(frozen).read_text().replace("optimizer =", "net[0].requires_grad_(False); optimizer =", 1)
+    Path(frozen).write_text(text)
+    assert "requires_grad_" in text
+    options = ("--every", "1", "--fail-on")
+    assert run(tmp_path, sys.executable, frozen, options=(*options, "any")).returncode == 0
+    assert run(tmp_path, sys.executable, frozen, options=(*options, "still")).returncode == 10
+
+
+def test_a_folder_that_cannot_keep_runs_is_said_before_the_command_begins(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    began = tmp_path / "began"
+    words = (sys.executable, "-c", f"open({str(began)!r}, 'w')")
+    done = run(tmp_path, *words, options=("--dir", str(tmp_path / "file" / "runs")))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot keep runs in" in done.stderr
+    assert not began.exists()
+
+
 def test_fail_on_does_not_pass_what_nobody_recorded(tmp_path):
     done = run(tmp_path, sys.executable, "-c", "pass", options=("--fail-on", "any"))
     assert done.returncode == 11 and "nothing was recorded" in done.stderr
@@ -263,7 +282,7 @@ def test_patterns_that_no_layer_fits_are_told_and_do_not_pass(tmp_path):
     train = script(tmp_path, TRAINS, steps=5, spoil="")
     done = run(tmp_path, sys.executable, train, options=("--fail-on", "any", "--layers", "zzz*"))
     assert done.returncode == 11
-    assert "no layer is called zzz*, so none is recorded; there are layer 0, layer 2" in done.stderr
+    assert "no layer of net is called zzz*, so none of it is recorded; it has net.0, net.2" in done.stderr
 
 
 def test_the_last_step_is_known_although_it_was_not_measured(tmp_path):

@@ -17,7 +17,7 @@ from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.bars import number
-from gradtui.tui.lanes import MOST_LOSSES, Comparison, LaneFeed, Source, on_one_grid
+from gradtui.tui.lanes import MOST_LOSSES, Comparison, Lane, LaneFeed, Source, aligned, on_one_grid
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.compare import CompareScreen
 from gradtui.tui.screens.home import HomeScreen
@@ -355,6 +355,18 @@ def test_losses_of_a_long_run_are_thinned_evenly_and_follow_it(tmp_path: Path) -
     assert MOST_LOSSES / 2 <= len(lane.steps) <= 2 * MOST_LOSSES and lane.steps == lane.losses
     gaps = np.diff(lane.steps)
     assert gaps.max() <= 4 * gaps.min()
+
+
+def test_layers_of_the_same_net_stay_side_by_side_where_one_is_not_measured() -> None:
+    names = ("conv", "norm", "frozen", "out")
+    whole = Lane("a", Path(), names=names, values=(0.1, None, 0.3, 0.4))
+    part = Lane("b", Path(), names=names, values=(0.5, None, None, 0.8))
+    waiting = Lane("c", Path())
+    first, second, third = aligned((whole, part, waiting))
+    assert first.names == second.names == ("conv", "frozen", "out") and third == waiting
+    assert (first.values, second.values) == ((0.1, 0.3, 0.4), (0.5, None, 0.8))
+    other = Lane("d", Path(), names=("x", "y"), values=(None, 0.2))
+    assert [lane.values for lane in aligned((part, other))] == [(0.5, 0.8), (0.2,)]
 
 
 def test_curves_share_one_axis() -> None:

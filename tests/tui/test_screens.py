@@ -24,6 +24,7 @@ from gradtui.tui.screens.neurons import NeuronsScreen
 from gradtui.tui.screens.plot import PlotScreen
 from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.widgets.bars import Bars
+from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
 WICKED = [
@@ -420,6 +421,47 @@ def test_the_feed_delivers_only_when_something_changed(runs_in_tmp: Path) -> Non
     feed.join(5)
     assert len(delivered) == first + 1
     assert not any(isinstance(item, Waiting) for item in delivered)
+
+
+async def test_a_run_that_rests_under_home_shows_nothing_that_arrives(runs_in_tmp: Path) -> None:
+    app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await shows(pilot, "In words")
+        screen = app.screen
+        assert isinstance(screen, RunScreen) and screen.snapshot is not None
+        snapshot = screen.snapshot
+        await pilot.press("h")
+        screen._deliver(snapshot)
+        await pilot.pause(0.2)
+        assert isinstance(app.screen, HomeScreen) and screen.snapshot is None
+
+
+async def test_an_ended_run_without_layers_says_so(runs_in_tmp: Path) -> None:
+    writer = RunWriter(runs_in_tmp / "bare.gradtui", header("bare"), MEASURES)
+    for step in range(1, 20):
+        writer.step(step, None, step / 10, 0.5, 0.1, None)
+    writer.close()
+    app = app_of(writer.path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await shows(pilot, "no layer was measured")
+
+
+def test_the_pace_is_by_the_training_s_own_clock(runs_in_tmp: Path) -> None:
+    writer = make_run(runs_in_tmp / "a.gradtui", steps=1000, close=False)  # a thousand steps a second
+    delivered: list[object] = []
+    feed = Feed(lambda: writer.path, delivered.append, frames_per_second=50)
+    feed.start()
+    try:
+        for last in range(1100, 1600, 100):
+            write_steps(writer, last - 99, last, 4)
+            time.sleep(0.3)
+    finally:
+        feed.stop()
+        feed.join(5)
+        writer.close()
+    paces = [shown.steps_per_second for shown in delivered if isinstance(shown, Snapshot)]
+    known = [pace for pace in paces if pace is not None]
+    assert known and all(pace == pytest.approx(1000, rel=0.01) for pace in known)
 
 
 async def test_what_arrives_while_the_screen_is_being_left_is_let_go(runs_in_tmp: Path) -> None:

@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static
 
-from gradtui.tui.lanes import Comparison, Lane, LaneFeed, Source, on_one_grid
+from gradtui.tui.lanes import Comparison, Lane, LaneFeed, Source, aligned, on_one_grid
 from gradtui.tui.messages import Delivered
 from gradtui.tui.screens.trained import TrainedScreen
 from gradtui.tui.text import clean
@@ -127,7 +127,7 @@ class CompareScreen(TrainedScreen):
         if newest is None:
             return
         numbers = {source.label: number for number, source in enumerate(self._sources[0])}
-        lanes = self._in_order(newest.lanes)
+        lanes = aligned(self._in_order(newest.lanes))
         self._shown = lanes
         colours = tuple(numbers.get(lane.label, 0) for lane in lanes)
         if newest.measures:
@@ -245,6 +245,8 @@ class CompareScreen(TrainedScreen):
     def action_sort(self) -> None:
         """Go on to the next order."""
         self._order = (self._order + 1) % len(ORDERS)
+        if self._order == 1 and all(lane.accuracy is None for lane in self._shown):
+            self._order = 2
         self._draw()
 
     def action_baseline(self) -> None:

@@ -41,7 +41,7 @@ class RunScreen(TrainedScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         # the most needed first: a narrow footer cuts the last ones off
         Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
+        Binding("q", "app.leave", "quit", tooltip="quit; asks first where a training can be stopped"),
         Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
         Binding("m", "measure(1)", "measure", tooltip="show the next measure: gradients, parameters, updates"),
         Binding("M", "measure(-1)", "previous measure", show=False, tooltip="show the measure before"),
@@ -76,7 +76,7 @@ class RunScreen(TrainedScreen):
         self._stop_launched = stop
         self.snapshot: Snapshot | None = None
         self._name_until_known = name
-        self._failed = False
+        self._failed = self._resting = False
         self._slot = Slot()
         self._detail: DetailScreen | None = None  # what is open over this screen
         self.feed = Feed(
@@ -100,7 +100,7 @@ class RunScreen(TrainedScreen):
     def rest(self) -> None:
         """Stop reading, and forget the training: the screen is not seen again."""
         self.feed.stop()
-        self.snapshot, self._stop_launched = None, None
+        self.snapshot, self._stop_launched, self._resting = None, None, True
 
     # -- what arrives -----------------------------------------------------------------------------------------
 
@@ -111,6 +111,8 @@ class RunScreen(TrainedScreen):
     async def on_delivered(self) -> None:
         """Show the newest delivery."""
         newest = self._slot.take()
+        if self._resting:
+            return
         try:
             if isinstance(newest, Waiting):
                 self._show_waiting(newest)

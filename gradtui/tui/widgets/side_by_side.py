@@ -14,6 +14,7 @@ from gradtui.tui.lanes import Lane
 from gradtui.tui.palette import layer_style, theme_style
 from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
+from gradtui.wording import multiple
 
 GUTTER = 6  # for the place of a row, counted from the output
 LEAST_LANE = 20
@@ -188,8 +189,7 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
         spread = lane.spread
         if spread is None:
             return cells("", dim)
-        shown = "∞" if math.isinf(spread) else f"{spread:.2g}×" if spread < 1e4 else f"{spread:.0e}×"
-        return cells(f" spread {shown}", dim)
+        return cells(f" spread {multiple(spread)}", dim)
 
     def _bar(self, index: int, value: float | None, place: int | None, width: int, ground: str) -> list[Cell]:
         text_style = theme_style(self.app, "foreground", background=ground)
