@@ -48,6 +48,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "loss": None if loss is None else loss[1],
         "loss_step": None if loss is None else loss[0],
         "activations_step": sampled,
+        "metrics": {name: float(series.value[-1]) for name, series in reader.scalars()[0].items()},
         "sampling": reader.header.sampling,
         "findings": [finding.as_json() for finding in findings],
         "layers": [
@@ -70,6 +71,8 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
     if found["loss"] is not None and found["loss_step"] != found["steps"]:
         loss += f" in step {found['loss_step']:,}"
     lines = [f"{found['run']}: {state}, {found['steps']:,} steps, loss {loss}; measured {found['sampling']}", ""]
+    if found["metrics"]:
+        lines[-1:] = [f"metrics: {', '.join(f'{n} {value:.4g}' for n, value in found['metrics'].items())}", ""]
     if not found["findings"]:
         lines.append("No findings: nothing that the diagnosis knows ails this net.")
     for finding in found["findings"]:

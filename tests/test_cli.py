@@ -73,9 +73,10 @@ def test_the_report_says_of_which_step_its_numbers_are(runs_in_tmp: Path) -> Non
         dead = 0.5 if step == 4 else NOT_MEASURED
         block = np.array([[0.1, dead], [0.2, NOT_MEASURED]], np.float32)
         writer.step(step, None, step / 10, 0.5 if step < 8 else None, 0.1, block.tobytes())
+        writer.scalar(step, None, "loss G", 2.5 / step)
     writer.close()
     said = gradtui("report", "a").stdout
-    assert "10 steps, loss 0.5 in step 7;" in said and "as of step 4" in said
+    assert "10 steps, loss 0.5 in step 7;" in said and "as of step 4" in said and "\nmetrics: loss G 0.25\n" in said
     facts = json.loads(gradtui("report", "a", "--json").stdout)
     assert (facts["loss_step"], facts["activations_step"], facts["layers"][0]["dead"]) == (7, 4, 0.5)
 
