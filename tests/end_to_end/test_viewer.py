@@ -65,7 +65,8 @@ def test_a_newcomers_first_minutes(runs_in_tmp: Path) -> None:
         first = value_of_first_layer(terminal.wait_for(lambda text: value_of_first_layer(text)))
         terminal.wait_for(lambda text: value_of_first_layer(text) not in (None, first), 10)
         assert "● live" in terminal.text and "fc5" in terminal.text and "█" in terminal.text
-        assert re.search(r"fc1 learns [0-9,]+× slower than fc5", terminal.text)
+        # in words, or as a finding if the machine has been slow enough for one
+        assert re.search(r"fc1 learns [0-9,]+× slower than fc5|[A-Z]{4,}  fc1", terminal.text), terminal.text
         terminal.press("m")
         terminal.wait_for("Weight gradient")
         terminal.press("q")
