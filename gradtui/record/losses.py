@@ -82,7 +82,8 @@ class Losses:
             backwards.take()  # what a closure was called for after the first time
         elif not self.are_logged:
             found = backwards.take()
-            if found is not None and self._optimizers.model_of(optimizer) is None:
+            # asked in this order: which model an optimizer has takes a look at all of its parameters
+            if found is not None and self._out.wants_loss(step) and self._optimizers.model_of(optimizer) is None:
                 self._out.send_loss(step, found, optimizer)
 
     def forget(self) -> None:

@@ -92,9 +92,13 @@ class Outbox:
             if reading.update_cost:
                 self._sampling.updates.next_at = math.inf
 
+    def wants_loss(self, step: int) -> bool:
+        """True if the last row is so long ago that the loss of a step is worth a row of its own."""
+        return self._clock() >= self.next_loss_at and step > self.last_step
+
     def send_loss(self, step: int, value: Any, optimizer: Any = None) -> None:
-        """Send a row with a loss only, of a step that was not measured, if the last row is a while ago."""
-        if self._clock() >= self.next_loss_at and step > self.last_step:
+        """Send a row with a loss only, of a step that was not measured, if it is wanted."""
+        if self.wants_loss(step):
             rate = None if optimizer is None else learning_rate(optimizer)
             self.send(Row(step, self.seconds(), rate, None, loss=self.number("loss", value, step)))
 

@@ -59,6 +59,14 @@ async def shows(pilot: Pilot[object], text: str) -> None:
     await wait_for(pilot, lambda: text in text_of(pilot.app.screen))
 
 
+async def shown_run(pilot: Pilot[object]) -> tuple[RunScreen, Snapshot]:
+    """The screen of a run, once the run is on it, and what it shows."""
+    await shows(pilot, "In words")
+    screen = pilot.app.screen
+    assert isinstance(screen, RunScreen) and screen.snapshot is not None
+    return screen, screen.snapshot
+
+
 def app_of(path: Path, **kind: object) -> GradtuiApp:
     return GradtuiApp(path.parent, run=path, **kind)  # type: ignore[arg-type]
 
@@ -426,10 +434,7 @@ def test_the_feed_delivers_only_when_something_changed(runs_in_tmp: Path) -> Non
 async def test_a_run_that_rests_under_home_shows_nothing_that_arrives(runs_in_tmp: Path) -> None:
     app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "In words")
-        screen = app.screen
-        assert isinstance(screen, RunScreen) and screen.snapshot is not None
-        snapshot = screen.snapshot
+        screen, snapshot = await shown_run(pilot)
         await pilot.press("h")
         screen._deliver(snapshot)
         await pilot.pause(0.2)
@@ -467,10 +472,7 @@ def test_the_pace_is_by_the_training_s_own_clock(runs_in_tmp: Path) -> None:
 async def test_what_arrives_while_the_screen_is_being_left_is_let_go(runs_in_tmp: Path) -> None:
     app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "In words")
-        screen = app.screen
-        assert isinstance(screen, RunScreen) and screen.snapshot is not None
-        snapshot = screen.snapshot
+        screen, snapshot = await shown_run(pilot)
         late = RunScreen(lambda: screen.feed.path or Path(), "late")
         app.push_screen(late)
         app.pop_screen()
