@@ -76,7 +76,7 @@ def rows_of(layers: int) -> tuple[list[np.ndarray], Any]:
 
 def simulate(path: Path, steps: int, layers: int) -> Result:
     """Rows as a recorder makes them."""
-    from gradtui.record.rows import RowMaker
+    from gradtui.record.row_maker import RowMaker
     from gradtui.runfile import Header, Layer, Measure, RunWriter
     from gradtui.runfile import writer as writer_module
 

@@ -12,8 +12,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from gradtui.lab.compare import plan_of, run_cells
 from gradtui.lab.experiments import EXPERIMENTS
+from gradtui.lab.run_plan import plan_of, run_cells
 from gradtui.lab.train import train
 from gradtui.tui.app import GradtuiApp
 

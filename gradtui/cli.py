@@ -13,7 +13,7 @@ from gradtui import __version__
 from gradtui.errors import GradtuiError, UsageError
 
 if TYPE_CHECKING:
-    from gradtui.launch import Launched
+    from gradtui.recorded_command import Launched
 
 DESCRIPTION = """\
 See how fast every layer of a neural network learns, live in the terminal.
@@ -269,8 +269,8 @@ def _attach(options: argparse.Namespace) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
-    from gradtui.launch import Awaited
-    from gradtui.orders import newest_starting
+    from gradtui.recorded_command import Awaited
+    from gradtui.run_request import newest_starting
     from gradtui.runfolder import any_run, find_run, runs
 
     folder = _runs_folder(options)
@@ -285,11 +285,11 @@ def _attach(options: argparse.Namespace) -> int:
     if options.wait and len(options.names) == 1 and not Path(options.names[0]).exists():
         path = Path(options.names[0]).absolute()
         return _view(options, run=path, launch=Awaited(path))
-    from gradtui.runfile.glance import RunGlance
+    from gradtui.runfile.summary import RunMetadata
 
     found = [find_run(name, folder) for name in options.names]
     for run in found:
-        RunGlance(run).close()  # a file that is no run is said here, and not on a full screen
+        RunMetadata(run).close()  # a file that is no run is said here, and not on a full screen
     return _view(options, run=found[0]) if len(found) == 1 else _view(options, comparison=found)
 
 
@@ -316,7 +316,7 @@ def _train(options: argparse.Namespace) -> int:
         from gradtui.tui.terminal import check_terminal
 
         check_terminal()
-    from gradtui.lab.launch import launch_in
+    from gradtui.lab.background import launch_in
 
     launch = launch_in(folder, recipe)
     if options.detach:
@@ -344,7 +344,7 @@ def _compare(options: argparse.Namespace) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
-    from gradtui.lab.launch import launch_comparison
+    from gradtui.lab.background import launch_comparison
 
     launch_comparison(plan, options.jobs)
     return _view(options, comparison=plan.folder)

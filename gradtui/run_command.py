@@ -12,7 +12,7 @@ from errno import EACCES
 from pathlib import Path
 
 from gradtui.errors import GradtuiError, UsageError
-from gradtui.launch import Command, end_as, prepare, wait_for
+from gradtui.recorded_command import Command, end_as, prepare, wait_for
 
 ILL = 10  # exit code if a run has a finding that --fail-on names
 NOTHING_RECORDED = 11  # exit code if there was nothing that --fail-on could look at
@@ -44,12 +44,12 @@ def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
         if options.watch:
             _open_pane(command)
         _say(f"what this trains is recorded as {command.run_id}; `gradtui attach {_attach(command)}` shows it")
-        command.orders.announce()
+        command.request.mark_pending()
         if not kinds:
             command.replace_this_process()
         code = wait_for(command.start())
     if kinds and code == 0:
-        return _verdict(command.orders.runs(), kinds)
+        return _verdict(command.request.runs(), kinds)
     return end_as(code)
 
 
@@ -92,9 +92,9 @@ def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
 
 
 def _has_layers(path: Path) -> bool:
-    from gradtui.runfile import RunGlance
+    from gradtui.runfile import RunMetadata
 
-    with RunGlance(path) as run:
+    with RunMetadata(path) as run:
         return bool(run.layer_count())
 
 
@@ -102,7 +102,7 @@ def _open_pane(command: Command) -> None:
     """The viewer in a pane of its own beside the command or below it, or in a window where neither has room for it."""
     from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
-    viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", command.orders.path]
+    viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", command.request.path]
     done = _tmux("display-message", "-p", "#{pane_width} #{pane_height}")
     width, height = (int(number) for number in done.stdout.split()) if done.returncode == 0 else (0, 0)
     if (width - 1) // 2 >= LEAST_WIDTH:
@@ -121,11 +121,11 @@ def _tmux(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _run_behind_viewer(command: Command, view: View) -> int:
     """The viewer here and the command behind it; its output goes to a log, and follows when the viewer is left."""
-    from gradtui.lab.launch import Launch
+    from gradtui.lab.background import Launch
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
-    path = Path(command.orders.path)
+    path = Path(command.request.path)
     log = path.with_suffix(".log")
     path.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -156,7 +156,7 @@ def _attach(command: Command) -> str:
     """What `gradtui attach` needs to find the run: its id where it looks by itself, else the file."""
     from gradtui.runfolder import runs_folder
 
-    path = Path(command.orders.path)
+    path = Path(command.request.path)
     return path.stem if path.parent == runs_folder().absolute() else str(path)
 
 

@@ -77,11 +77,11 @@ def runs(folder: str | Path | None = None) -> list[RunSummary]:
 
 def summarise(path: Path) -> RunSummary:
     """What a list shows about a run."""
-    from gradtui.runfile.glance import RunGlance
+    from gradtui.runfile.summary import RunMetadata
 
     changed = _changed(path)
     try:
-        with RunGlance(path) as run:
+        with RunMetadata(path) as run:
             span = run.span()
             return RunSummary(
                 path=path,

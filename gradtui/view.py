@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.diagnosis import Finding
-from gradtui.runfile import Envelope, Event, Layer, Measure, Pictures, Scalars, Status, is_measured
+from gradtui.format import called, factor, listed
+from gradtui.runfile import Aggregates, Event, Layer, Measure, Pictures, Scalars, Status, is_measured
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
-from gradtui.wording import called, factor, listed
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Snapshot:
     playing: bool
 
 
-def curves(parts: Envelope, measure: int) -> Curves:
+def curves(parts: Aggregates, measure: int) -> Curves:
     """The history of one measure, from all stretches of a run."""
     largest = parts.maximum[:, :, measure]
     broken = ~np.isfinite(largest) & is_measured(largest)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 
 from gradtui.diagnosis import CAUSES_FIRST, KINDS, Evidence, Finding, Kind, Thresholds, diagnose
 from gradtui.runfile import NOT_MEASURED, Layer
-from gradtui.runfile.blocks import Envelope
+from gradtui.runfile.blocks import Aggregates
 from gradtui.runfile.schema import Origin
 from tests.test_imports import import_all, loaded_after
 
@@ -42,7 +42,7 @@ def evidence(block: np.ndarray, loss: np.ndarray, origins: Sequence[Origin] = ()
     worst = np.where(np.isnan(loss), np.inf, loss)
     times = np.linspace(0, 1, rows)
     ones = np.ones(rows, np.int64)
-    parts = Envelope(steps, steps, ones, times, times, loss, worst, loss, block, block, block)
+    parts = Aggregates(steps, steps, ones, times, times, loss, worst, loss, block, block, block)
     return Evidence(layers, MEASURES, parts, origins)
 
 
@@ -498,7 +498,7 @@ def test_whatever_is_recorded_there_is_an_answer_that_json_can_say(data: st.Data
     steps = np.cumsum(data.draw(arrays.arrays(np.int64, rows, elements=st.integers(1, 1000))), dtype=np.int64)
     times = np.zeros(rows)
     mean = block()
-    parts = Envelope(steps, steps, steps, times, times, loss(), loss(), loss(), mean, block(), block())
+    parts = Aggregates(steps, steps, steps, times, times, loss(), loss(), loss(), mean, block(), block())
     names = data.draw(st.integers(0, 7))  # of layers: more or fewer than have a column
     layers = [Layer(f"fc{i + 1}", "Linear", {}, data.draw(st.integers(0, 10**9))) for i in range(names)]
     layer = data.draw(st.none() | st.integers(0, 7))

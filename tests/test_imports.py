@@ -45,7 +45,7 @@ def test_listing_runs_loads_neither_numpy_nor_torch_nor_textual() -> None:
 
 
 def test_the_viewer_loads_neither_torch_nor_scikit_learn() -> None:
-    loaded = loaded_after(import_all("gradtui.tui") + "\nimport gradtui.cli, gradtui.view, gradtui.lab.launch")
+    loaded = loaded_after(import_all("gradtui.tui") + "\nimport gradtui.cli, gradtui.view, gradtui.lab.background")
     assert "textual" in loaded
     assert not loaded & {"torch", "sklearn", "pretrain"}
 

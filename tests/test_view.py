@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradtui.format import factor
 from gradtui.runfile import NOT_MEASURED, Layer, Measure, Rows, is_measured
 from gradtui.runfile.history import History
 from gradtui.tui.braille import draw
 from gradtui.view import LayerFacts, curves, facts, in_words, known, newest_known, update_known
-from gradtui.wording import factor
 
 SPEED = Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "")
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from gradtui.record.lifetime import how_it_ended
+from gradtui.record.budget import Sampling
+from gradtui.record.exit_hooks import how_it_ended
 from gradtui.record.recorder import Recorder
-from gradtui.record.rows import in_words
-from gradtui.record.schedule import Sampling
+from gradtui.record.row_maker import in_words
 from gradtui.record.watching import watch
 from gradtui.runfile import Outcome
 from gradtui.runfile.writer import say_on_stderr

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradtui.wording import listed
+from gradtui.format import listed
 
 
 @dataclass(frozen=True)

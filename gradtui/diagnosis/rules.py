@@ -8,7 +8,7 @@ import numpy as np
 
 from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
 from gradtui.diagnosis.series import Series
-from gradtui.wording import called, factor, percent
+from gradtui.format import called, factor, percent
 
 
 def nan(series: Series) -> list[Finding]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
-from gradtui.runfile.blocks import DoubleArray, Envelope, FloatArray, is_measured
+from gradtui.runfile.blocks import Aggregates, DoubleArray, FloatArray, is_measured
 from gradtui.runfile.schema import Layer, Origin
 
 Mask = npt.NDArray[np.bool_]
@@ -22,7 +22,7 @@ class Evidence:
 
     layers: Sequence[Layer]
     measures: Sequence[str]
-    parts: Envelope
+    parts: Aggregates
     origins: Sequence[Origin] = ()
 
 

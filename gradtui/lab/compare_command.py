@@ -18,12 +18,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from gradtui.errors import GradtuiError, UsageError
-from gradtui.lab.compare import RATES, plan_of, run_cells, tune_rates, tuning_cells
 from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.flags import changed_by_flags
 from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, results, table
+from gradtui.lab.run_plan import RATES, plan_of, run_cells, tune_rates, tuning_cells
 
 LOOK_EVERY = 0.5  # s between looks at how far the trainings are
 INTERRUPTED = 130
@@ -122,7 +122,7 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
     if options.csv:
         _write(options.csv, as_csv(plan, found))
     if options.html:
-        from gradtui.lab.report import write_report
+        from gradtui.lab.html_report import write_report
 
         write_report(plan, found, options.html)
     if options.json:
@@ -215,14 +215,14 @@ class _Bar(_Tell):
 
     def _look(self) -> None:
         from gradtui.errors import RunFileError
-        from gradtui.runfile.glance import RunGlance
+        from gradtui.runfile.summary import RunMetadata
 
         while not self._stopped.wait(LOOK_EVERY):
             live = {}
             for cell in self._cells:
                 if cell.path not in self._over and cell.path.exists():
                     try:
-                        with RunGlance(cell.path) as run:
+                        with RunMetadata(cell.path) as run:
                             span = run.span()
                             live[cell] = span[1] if span else 0
                     except RunFileError:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from gradtui.errors import UsageError
 from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.recipe_checks import DATA, DTYPES, RECURRENT
 from gradtui.lab.remedies import choices
-from gradtui.lab.rules import DATA, DTYPES, RECURRENT
 
 MOST_LAYERS = 10_000
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gradtui.errors import GradtuiError
 from gradtui.lab import train as training
-from gradtui.lab.launch import check_data
+from gradtui.lab.background import check_data
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import open_run
 

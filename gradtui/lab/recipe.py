@@ -1,7 +1,7 @@
 """Recipes: everything that defines a built-in training.
 
 Standard library only: the command line and the terminal UI read this without loading torch. What the choices are and
-where they come from stands in `remedies`, what goes with what in `rules`, the named recipes in `experiments`.
+where they come from stands in `remedies`, what goes with what in `recipe_checks`, the named recipes in `experiments`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from gradtui.errors import UsageError
-from gradtui.lab import rules, size
+from gradtui.lab import recipe_checks, size
 from gradtui.lab.remedies import REMEDIES, Remedy
 
 # η at which four hidden layers of 30 learn the digits without momentum; sigmoid's is the book's, and shows the plateau
@@ -33,7 +33,7 @@ _LABELS = ("name",)  # fields that change nothing in the training
 class Recipe:
     """A training. Raises `UsageError` for values that do not exist or do not fit together.
 
-    Choices (`activation`, `init`, `net`, `cost`, `optimizer`, …) are named in `remedies`; data in `rules.DATA`.
+    Choices (`activation`, `init`, `net`, `cost`, `optimizer`, …) are named in `remedies`; data in `recipe_checks.DATA`.
 
     Attributes:
         data: `data_dir` holds MNIST's files (None: `$GRADTUI_DATA`).
@@ -103,7 +103,7 @@ class Recipe:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        rules.check(self)
+        recipe_checks.check(self)
 
     @property
     def rate(self) -> float:
@@ -119,28 +119,32 @@ class Recipe:
     @property
     def recurrent(self) -> bool:
         """Whether the net reads a sequence."""
-        return self.net in rules.RECURRENT
+        return self.net in recipe_checks.RECURRENT
 
     @property
     def inputs(self) -> int:
         """Numbers that go in; of a recurrent net, at each time step: an image is read row by row."""
-        pixels = rules.DATA[self.data].inputs
-        return rules.DATA[self.data].columns if self.recurrent else pixels
+        pixels = recipe_checks.DATA[self.data].inputs
+        return recipe_checks.DATA[self.data].columns if self.recurrent else pixels
 
     @property
     def time_steps(self) -> int:
         """Time steps of a recurrent net."""
-        return self.length if self.data == "adding" else rules.DATA[self.data].inputs // rules.DATA[self.data].columns
+        return (
+            self.length
+            if self.data == "adding"
+            else recipe_checks.DATA[self.data].inputs // recipe_checks.DATA[self.data].columns
+        )
 
     @property
     def outputs(self) -> int:
         """Numbers that come out."""
-        return rules.DATA[self.data].outputs
+        return recipe_checks.DATA[self.data].outputs
 
     @property
     def images(self) -> int:
         """Training images, or sequences an epoch."""
-        return self.train_size or rules.DATA[self.data].images
+        return self.train_size or recipe_checks.DATA[self.data].images
 
     @property
     def steps_an_epoch(self) -> int:
@@ -241,7 +245,7 @@ class Recipe:
 
     def adapted(self, changes: Mapping[str, Any]) -> Recipe:
         """As `but`; whatever only belonged to a choice that goes (a slope, a σ, a rate of its own) goes with it."""
-        return self.but(**{**rules.left_over(self, changes), **changes})
+        return self.but(**{**recipe_checks.left_over(self, changes), **changes})
 
 
 def remedy(name: str) -> Remedy:

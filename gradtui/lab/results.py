@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from gradtui.errors import RunFileError
+from gradtui.format import multiple
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
-from gradtui.wording import multiple
 
 FEWEST_SEEDS = 3  # for an interval that is shown: of two values it is nine times as wide as what lies between them
 LAST_ROWS = 10  # recorded steps whose mean is "the end": one step's gradient is noisy

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradtui.errors import DataMissingError
-from gradtui.lab.launch import data_folder
+from gradtui.lab.background import data_folder
 from gradtui.lab.recipe import Recipe
 from pretrain.data import DataError, Dataset, Images, adding, digits, mnist
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from gradtui.record.dtensor import is_sharded
 from gradtui.record.hooks import Hook
 from gradtui.record.layers import Index, LayerTable, is_anything_compiled, is_compiled
 from gradtui.record.measures import ACTIVATION_MEAN, ACTIVATION_STD, DEAD, MEASURES, SATURATED
-from gradtui.record.parts import is_sharded
 
 FLAT = 0.05  # of the largest derivative: below it a unit is saturated
 _EDGE = (1.0 - math.sqrt(1.0 - FLAT)) / 2.0  # sigmoid: s(1 − s) = FLAT/4

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gradtui.record.parts import is_sharded
+from gradtui.record.dtensor import is_sharded
 
 
 class Listener(Protocol):

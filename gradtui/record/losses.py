@@ -8,7 +8,7 @@ import torch
 
 from gradtui.record.backward import backwards
 from gradtui.record.optimizers import Optimizers
-from gradtui.record.outbox import Outbox, Row
+from gradtui.record.row_queue import Outbox, Row
 
 
 class Losses:

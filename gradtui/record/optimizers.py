@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from gradtui.record.dtensor import is_sharded
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerTable, PartSource
-from gradtui.record.parts import is_sharded
-from gradtui.record.reading import Clock, Meter
 from gradtui.record.sharded import Whole, WholeMeter
+from gradtui.record.step_sample import Clock, Meter
 
 
 class Watched:

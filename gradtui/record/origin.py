@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradtui.record.dtensor import is_sharded, local_shard
 from gradtui.record.layers import LayerTable
-from gradtui.record.parts import is_sharded, local_part
 from gradtui.runfile.schema import Origin
 
 MOST_NODES = 200_000  # of a graph that are looked at
@@ -173,7 +173,7 @@ def _is_finite(tensor: Tensor | None, forgives: bool = False) -> bool:
     """True if no number is NaN or infinite; −∞ may be if it `forgives`."""
     if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    tensor = local_part(tensor)
+    tensor = local_shard(tensor)
     if tensor.layout != torch.strided:
         tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.to_dense()
     tensor = tensor.detach()

@@ -13,20 +13,20 @@ import torch
 
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
-from gradtui.record.by_hand import ByHand
+from gradtui.record.budget import Sampling
+from gradtui.record.exit_hooks import how_it_ended, register, unregister
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import PartSource, is_anything_compiled
-from gradtui.record.lifetime import how_it_ended, let_go, look_after
 from gradtui.record.losses import Losses
+from gradtui.record.manual_steps import ByHand
 from gradtui.record.notices import skipped_step
 from gradtui.record.optimizers import Optimizers, Watched
 from gradtui.record.origin import GradientGuard, broken_layers, find_origin
-from gradtui.record.outbox import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row, learning_rate
-from gradtui.record.reading import JointReading, Meter, Reading
-from gradtui.record.rows import RowMaker, in_words
+from gradtui.record.row_maker import RowMaker, in_words
+from gradtui.record.row_queue import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row, learning_rate
 from gradtui.record.scaler import scalers
-from gradtui.record.schedule import Sampling
 from gradtui.record.sharded import Whole, WholeMeter, trains_shards
+from gradtui.record.step_sample import JointReading, Meter, Reading
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
 from gradtui.runfile.writer import say_on_stderr
@@ -81,7 +81,7 @@ class Recorder:
             self._out = Outbox(writer, rows, sampling, clock)
             self._losses = Losses(self._out, self._optimizers)
             try:
-                look_after(self)
+                register(self)
                 backwards.listen(self)
                 backwards.follow(self)
                 scalers.listen(self)
@@ -210,7 +210,7 @@ class Recorder:
         except Exception as error:
             self._fail(error)
         self._take_off()
-        let_go(self)
+        unregister(self)
         if self._writer is not None:
             try:
                 self._writer.close(outcome, detail)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradtui.record.dtensor import is_sharded, local_shard
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import Places, Slots, fill_gradients, fill_updates
-from gradtui.record.parts import is_sharded, local_part
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 from gradtui.runfile.writer import say_on_stderr
 
@@ -77,7 +77,7 @@ class Whole:
         self._gradients = None
         try:
             parameters = _parameters(optimizer)
-            self._held = [local_part(parameter).detach().clone() for parameter in parameters]
+            self._held = [local_shard(parameter).detach().clone() for parameter in parameters]
             self._gradients = _squares([p.grad for p in parameters], parameters)
         except Exception as error:
             say_on_stderr(f"the part of this process is not known ({type(error).__name__}: {error})")
@@ -90,12 +90,12 @@ class Whole:
         parameters = _parameters(optimizer)
         count = len(parameters)
         try:
-            device = local_part(parameters[0]).device
+            device = local_shard(parameters[0]).device
             vector = torch.full((3 * count + 1,), float("nan"), dtype=torch.float64, device=device)
             if self._gradients is not None:
                 sizes = _squares(self._held, parameters)
                 for held, parameter in zip(self._held, parameters, strict=True):
-                    held.sub_(local_part(parameter).detach())
+                    held.sub_(local_shard(parameter).detach())
                 vector[:-1] = torch.cat([self._gradients, sizes, _squares(self._held, parameters)])
             vector[-1] = self._ahead()
             torch.distributed.all_reduce(vector)
@@ -189,11 +189,11 @@ def _squares(tensors: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> 
     """Sums of squares of what this process has, float64; what several processes have counts once."""
     found = []
     for tensor, parameter in zip(tensors, parameters, strict=True):
-        device = local_part(parameter).device
+        device = local_shard(parameter).device
         if tensor is None:
             found.append(torch.zeros((), dtype=torch.float64, device=device))
             continue
-        part = local_part(tensor).detach()
+        part = local_shard(tensor).detach()
         part = torch.view_as_real(part) if part.is_complex() else part
         norm = torch.linalg.vector_norm(part, dtype=torch.float64)
         found.append(norm**2 / _holders(parameter))

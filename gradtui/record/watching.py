@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gradtui.format import listed
+from gradtui.record.budget import Sampling
 from gradtui.record.header import make_header, script_name
 from gradtui.record.layers import ForwardTrace, Part
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
-from gradtui.record.rows import RowMaker, in_words
-from gradtui.record.schedule import Sampling
+from gradtui.record.row_maker import RowMaker, in_words
 from gradtui.runfile import RunWriter
 from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
-from gradtui.wording import listed
 
 if TYPE_CHECKING:
     from gradtui.diagnosis import Finding, Thresholds

@@ -5,9 +5,9 @@
 | `schema`    | the tables, and the records that need no numpy                         |
 | `blocks`    | the measures as numpy arrays                                           |
 | `writer`    | `RunWriter`, used by the recorder inside the training process          |
-| `thinning`  | what is kept of a run, so that its file stays small however long it is |
-| `stretches` | the overview: steps folded, by twos and twos, while they are written   |
-| `glance`    | `RunGlance`: what a list of runs shows; `request`: asking a training   |
+| `retention` | what is kept of a run, so that its file stays small however long it is |
+| `buckets`   | the overview: steps folded, by twos and twos, while they are written   |
+| `summary`   | `RunMetadata`: what a list of runs shows; `request`: asking a training   |
 | `reader`    | `RunReader`, used by viewers: newer rows, a thinned overview, a window |
 | `liveness`  | whether a run is live, done or died                                    |
 
@@ -20,27 +20,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtui.runfile.blocks import NOT_MEASURED, Envelope, NeuronGrads, Rows, Scalars, ThroughTime, is_measured
-    from gradtui.runfile.glance import RunGlance, request
+    from gradtui.runfile.blocks import NOT_MEASURED, Aggregates, NeuronGrads, Rows, Scalars, ThroughTime, is_measured
     from gradtui.runfile.liveness import Status
     from gradtui.runfile.reader import RunReader, open_run
+    from gradtui.runfile.retention import Limits
     from gradtui.runfile.schema import SCHEMA_VERSION, Event, Header, Layer, Measure, Outcome
-    from gradtui.runfile.thinning import Limits
+    from gradtui.runfile.summary import RunMetadata, request
     from gradtui.runfile.writer import RunWriter
 
 _HOME = {
-    "blocks": ("NOT_MEASURED", "Envelope", "NeuronGrads", "Rows", "Scalars", "ThroughTime", "is_measured"),
-    "glance": ("RunGlance", "request"),
+    "blocks": ("NOT_MEASURED", "Aggregates", "NeuronGrads", "Rows", "Scalars", "ThroughTime", "is_measured"),
+    "summary": ("RunMetadata", "request"),
     "liveness": ("Status",),
     "reader": ("RunReader", "open_run"),
     "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome", "Pictures"),
-    "thinning": ("Limits",),
+    "retention": ("Limits",),
     "writer": ("RunWriter",),
 }
 __all__ = [
     "NOT_MEASURED",
     "SCHEMA_VERSION",
-    "Envelope",
+    "Aggregates",
     "Event",
     "Header",
     "Layer",
@@ -50,7 +50,7 @@ __all__ = [
     "Outcome",
     "Pictures",
     "Rows",
-    "RunGlance",
+    "RunMetadata",
     "RunReader",
     "RunWriter",
     "Scalars",

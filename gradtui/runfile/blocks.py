@@ -42,8 +42,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """Stretches of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
+class Aggregates:
+    """Buckets of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
 
     `rows` says how many recorded steps each of them holds. A stretch with a NaN has NaN as its largest value and as its
     mean, so that no spike is lost by thinning. `minimum`, `maximum` and `mean` are [stretches, layers, measures], the
@@ -66,7 +66,7 @@ class Envelope:
         return len(self.first_step)
 
     @classmethod
-    def of_rows(cls, rows: Rows) -> Envelope:
+    def of_rows(cls, rows: Rows) -> Aggregates:
         """Each recorded step a stretch of its own."""
         loss, measures = rows.loss, rows.measures
         largest = np.where(rows.loss_known & np.isnan(loss), np.inf, loss)
@@ -74,7 +74,7 @@ class Envelope:
         return cls(rows.step, rows.step, ones, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
 
     @classmethod
-    def join(cls, parts: Sequence[Envelope]) -> Envelope:
+    def join(cls, parts: Sequence[Aggregates]) -> Aggregates:
         """One after the other; at least one of them."""
         whole = [part for part in parts if len(part)]
         if len(whole) <= 1:
@@ -82,12 +82,12 @@ class Envelope:
         joined: list[Any] = [np.concatenate([getattr(part, f.name) for part in whole]) for f in fields(cls)]
         return cls(*joined)
 
-    def part(self, start: int, stop: int) -> Envelope:
+    def part(self, start: int, stop: int) -> Aggregates:
         """The stretches from `start` to before `stop`."""
         sliced: list[Any] = [getattr(self, f.name)[start:stop] for f in fields(self)]
-        return Envelope(*sliced)
+        return Aggregates(*sliced)
 
-    def merged(self, group: int) -> Envelope:
+    def merged(self, group: int) -> Aggregates:
         """Each `group` neighbours as one stretch; the length is a multiple of it."""
         if group <= 1 or not len(self):
             return self
@@ -98,7 +98,7 @@ class Envelope:
         folded = [fold_losses(*rows) for rows in zip(*(a.reshape(-1, group) for a in losses), strict=True)]
         loss_low, loss_high, loss_mean = np.array(folded).T
         last = slice(group - 1, None, group)
-        return Envelope(
+        return Aggregates(
             self.first_step[::group],
             self.last_step[last],
             self.rows.reshape(-1, group).sum(axis=1),
@@ -112,13 +112,13 @@ class Envelope:
             mean,
         )
 
-    def grouped(self, ends: Sequence[int]) -> Envelope:
+    def grouped(self, ends: Sequence[int]) -> Aggregates:
         """Neighbours as one stretch, each group up to before one of `ends`; at least one group."""
         starts = [0, *ends[:-1]]
         sizes = {end - start for start, end in zip(starts, ends, strict=True)}
         if len(sizes) == 1:
             return self.merged(sizes.pop())
-        return Envelope.join(
+        return Aggregates.join(
             [self.part(start, end).merged(end - start) for start, end in zip(starts, ends, strict=True)]
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.runfile.blocks import Envelope, Rows
+from gradtui.runfile.blocks import Aggregates, Rows
 
 BUCKETS = 512  # stretches of history that are kept: more than a screen has columns; must be even
 
@@ -22,32 +22,32 @@ class History:
         self._stride = 1
         count, number = np.empty(0, np.int64), np.empty(0)
         measured = np.empty((0, layers, measures), np.float32)
-        self._parts = Envelope(*(count,) * 3, *(number,) * 5, *(measured,) * 3)
+        self._parts = Aggregates(*(count,) * 3, *(number,) * 5, *(measured,) * 3)
         self._rest = self._parts
 
     def add_rows(self, rows: Rows) -> None:
         """Take newer recorded steps."""
         if len(rows):
-            self.add(Envelope.of_rows(rows))
+            self.add(Aggregates.of_rows(rows))
 
-    def add(self, envelope: Envelope) -> None:
+    def add(self, envelope: Aggregates) -> None:
         """Take newer stretches; a wide one may fill more than a bucket by itself."""
         if not len(self._parts) and len(envelope):
             self._stride = max(self._stride, int(envelope.rows.max()))
-        waiting = Envelope.join([self._rest, envelope])
+        waiting = Aggregates.join([self._rest, envelope])
         while ends := _full(waiting.rows, self._stride):
             # filled to the brim exactly, so that an even number is there to be merged in pairs
             ends = ends[: self._limit - len(self._parts)]
-            self._parts = Envelope.join([self._parts, waiting.part(0, ends[-1]).grouped(ends)])
+            self._parts = Aggregates.join([self._parts, waiting.part(0, ends[-1]).grouped(ends)])
             waiting = waiting.part(ends[-1], len(waiting))
             if len(self._parts) == self._limit:
                 self._parts = self._parts.merged(2)
                 self._stride *= 2
         self._rest = waiting
 
-    def envelope(self) -> Envelope:
+    def envelope(self) -> Aggregates:
         """All buckets, and what does not fill one yet."""
-        return Envelope.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
+        return Aggregates.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
 
 
 def _full(rows: npt.NDArray[np.int64], stride: int) -> list[int]:

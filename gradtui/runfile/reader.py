@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from gradtui.errors import RunFileError
 from gradtui.runfile.blocks import (
+    Aggregates,
     DoubleArray,
-    Envelope,
     FloatArray,
     NeuronGrads,
     Rows,
@@ -23,8 +23,8 @@ from gradtui.runfile.blocks import (
     ThroughTime,
     pad_layers,
 )
-from gradtui.runfile.glance import RunGlance
 from gradtui.runfile.schema import Event, Layer, Measure, Origin, Pictures
+from gradtui.runfile.summary import RunMetadata
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
 
@@ -34,7 +34,7 @@ def open_run(path: str | Path) -> RunReader:
     return RunReader(Path(path))
 
 
-class RunReader(RunGlance):
+class RunReader(RunMetadata):
     """One reader of a run file; use it from one thread.
 
     Raises `RunFileError`, with a line that says what is wrong, from every method if the file is damaged or gone.
@@ -86,7 +86,7 @@ class RunReader(RunGlance):
         """The oldest recorded step after `step` that has measures (one row, or none)."""
         return self._rows("WHERE step > ? AND measures IS NOT NULL ORDER BY step LIMIT 1", (step,))
 
-    def stretches(self) -> Envelope:
+    def stretches(self) -> Aggregates:
         """The run in stretches that were folded while it was written; `rows` says how many steps each holds.
 
         The newest steps are in no stretch yet: `newer` gives them.
@@ -101,30 +101,30 @@ class RunReader(RunGlance):
             found = self._one("SELECT whole_after FROM heartbeat")
         return found is None or found[0] is None or after_step >= found[0]
 
-    def overview(self) -> Envelope:
+    def overview(self) -> Aggregates:
         """The whole run, thinned to smallest and largest values; a short run as it is."""
         span = self.span()
         if span is None:
-            return Envelope.of_rows(self.newer(-1, 0))
+            return Aggregates.of_rows(self.newer(-1, 0))
         return self.window(*span)
 
-    def window(self, first: int, last: int) -> Envelope:
+    def window(self, first: int, last: int) -> Aggregates:
         """The steps from `first` to `last`: in full if they are few and all there, in stretches otherwise.
 
         Where less than a stretch is asked for, of steps that are thinned: those that are left.
         """
         rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, WHOLE_UP_TO + 1))
         if len(rows) <= WHOLE_UP_TO and self.is_whole(first - 1):
-            return Envelope.of_rows(rows)
+            return Aggregates.of_rows(rows)
         thinned = self._thinned(first, last)
         if not len(thinned):
-            return Envelope.of_rows(rows)
+            return Aggregates.of_rows(rows)
         inside = self._rows(
             "WHERE step BETWEEN ? AND ? ORDER BY step", (first, min(last, int(thinned.first_step[0]) - 1))
         )
         tail = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step", (int(thinned.last_step[-1]) + 1, last))
-        ends = [Envelope.of_rows(rows).merged(max(1, len(rows))) for rows in (inside, tail)]
-        return Envelope.join([ends[0], thinned, ends[1]])
+        ends = [Aggregates.of_rows(rows).merged(max(1, len(rows))) for rows in (inside, tail)]
+        return Aggregates.join([ends[0], thinned, ends[1]])
 
     def neurons(self, step: int) -> NeuronGrads | None:
         """The newest sample of the neurons' gradients that is not after `step`."""
@@ -216,7 +216,7 @@ class RunReader(RunGlance):
             np.array([row[3] is not None for row in found], np.bool_),
         )
 
-    def _thinned(self, first: int, last: int) -> Envelope:
+    def _thinned(self, first: int, last: int) -> Aggregates:
         columns = (
             "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
         )
@@ -228,7 +228,7 @@ class RunReader(RunGlance):
         first_step, last_step, rows = (np.array([row[column] for row in found], np.int64) for column in (0, 1, 2))
         epoch, seconds, low, high, mean = (_floats([row[column] for row in found]) for column in (3, 4, 5, 6, 7))
         blocks = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
-        return Envelope(first_step, last_step, rows, epoch, seconds, low, high, mean, *blocks)
+        return Aggregates(first_step, last_step, rows, epoch, seconds, low, high, mean, *blocks)
 
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:
         layers = self._layers or self.layers()

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import numpy as np
 
 from gradtui.runfile.blocks import FloatArray, block_of
+from gradtui.runfile.retention import SAMPLED, Limits, ThinTables
 from gradtui.runfile.schema import (
     APPLICATION_ID,
     SCHEMA,
@@ -34,7 +35,6 @@ from gradtui.runfile.schema import (
     Outcome,
     Pictures,
 )
-from gradtui.runfile.thinning import SAMPLED, Limits, ThinTables
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s

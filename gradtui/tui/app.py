@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gradtui.lab.experiments import Experiment
     from gradtui.lab.recipe import Recipe
-    from gradtui.launch import Launched
+    from gradtui.recorded_command import Launched
     from gradtui.tui.screens.compare import CompareScreen
     from gradtui.tui.screens.run import RunScreen
     from gradtui.tui.screens.trained import TrainedScreen
@@ -155,7 +155,7 @@ class GradtuiApp(App[str]):
 
     def start(self, recipe: Recipe) -> None:
         """Start a training of its own, and show it."""
-        from gradtui.lab.launch import launch_in
+        from gradtui.lab.background import launch_in
 
         try:
             launch = launch_in(self._folder, recipe)
@@ -166,7 +166,7 @@ class GradtuiApp(App[str]):
 
     def compare(self, name: str, experiment: Experiment) -> None:
         """Train the recipes of an experiment that are not trained yet, and show them side by side."""
-        from gradtui.lab.launch import launch_comparison
+        from gradtui.lab.background import launch_comparison
         from gradtui.lab.plan import Plan, comparison_folder, running
 
         folder = comparison_folder(self._folder, name)
@@ -185,7 +185,7 @@ class GradtuiApp(App[str]):
 
     def same_again(self, run: Path, recipe: Recipe) -> None:
         """Train a changed recipe, and show it beside the run that it was taken from."""
-        from gradtui.lab.launch import launch_in
+        from gradtui.lab.background import launch_in
 
         try:
             launch = launch_in(self._folder, recipe)

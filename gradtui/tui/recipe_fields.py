@@ -23,8 +23,8 @@ class Field:
 
 def fields() -> list[Field]:
     """All rows, in the order of the form."""
+    from gradtui.lab.recipe_checks import DATA
     from gradtui.lab.remedies import choices
-    from gradtui.lab.rules import DATA
 
     def choice(name: str, group: str, *first: str) -> Field:
         return Field(name, group, (*first, *choices(name)))
@@ -114,8 +114,8 @@ def _parse(recipe: Recipe, field: Field, text: str) -> Any:
 
 def about(recipe: Recipe, field: Field) -> str:
     """What the value of a field means, why one would take it, and where it comes from."""
+    from gradtui.lab.recipe_checks import DATA
     from gradtui.lab.remedies import choices
-    from gradtui.lab.rules import DATA
 
     value = str(getattr(recipe, field.name))
     if field.meaning:

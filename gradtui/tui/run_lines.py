@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gradtui.tui.bars import number
+from gradtui.tui.scales import number
 from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
 

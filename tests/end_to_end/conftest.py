@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import RunFileError
-from gradtui.runfile import RunGlance
+from gradtui.runfile import RunMetadata
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,6 @@ def no_training_is_left(runs_in_tmp: Path) -> Iterator[None]:
     """A test that fails half-way leaves no training that would slow down all others."""
     yield
     for path in runs_in_tmp.rglob("*.gradtui"):
-        with contextlib.suppress(RunFileError, OSError), RunGlance(path) as run:
+        with contextlib.suppress(RunFileError, OSError), RunMetadata(path) as run:
             if str(path).encode() in Path(f"/proc/{run.header.pid}/cmdline").read_bytes():
                 os.kill(run.header.pid, signal.SIGKILL)

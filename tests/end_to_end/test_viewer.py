@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from gradtui.lab.launch import launch_in
+from gradtui.lab.background import launch_in
 from gradtui.lab.recipe import Recipe
-from gradtui.orders import Orders
-from gradtui.runfile import RunGlance
+from gradtui.run_request import RunRequest
+from gradtui.runfile import RunMetadata
 from tests.end_to_end.terminal import GRADTUI, Terminal
 from tests.synthetic import make_run
 
@@ -25,7 +25,7 @@ ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]|\x1b\][^\x07]*\x07")
 
 
 def state(path: Path) -> str:
-    with RunGlance(path) as run:
+    with RunMetadata(path) as run:
         return run.status().state
 
 
@@ -142,7 +142,7 @@ def test_whatever_ends_the_viewer_leaves_the_training_alone(training: tuple[Path
             if number != signal.SIGKILL:
                 assert code == 0 and time.monotonic() - began < 2
                 assert restored(terminal.raw)
-        with RunGlance(path) as run:
+        with RunMetadata(path) as run:
             before = run.span()
             wait_until(lambda run=run, before=before: run.span() != before)
             assert run.status().live
@@ -286,7 +286,7 @@ def test_standard_error_that_is_no_terminal_is_refused(runs_in_tmp: Path) -> Non
 
 def test_attach_prefers_a_command_that_is_about_to_train_to_runs_before_it(runs_in_tmp: Path) -> None:
     make_run(runs_in_tmp / "old.gradtui")
-    Orders(str(runs_in_tmp), str(runs_in_tmp / "new.gradtui")).announce()
+    RunRequest(str(runs_in_tmp), str(runs_in_tmp / "new.gradtui")).mark_pending()
     with Terminal("attach") as terminal:
         terminal.wait_for("training is starting")
         make_run(runs_in_tmp / "new.gradtui", name="brand new")

@@ -15,12 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradtui.errors import DataMissingError, UsageError
+from gradtui.lab.background import check_data
 from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
-from gradtui.lab.launch import check_data
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.recipe_checks import DATA, DTYPES
 from gradtui.lab.remedies import choices
-from gradtui.lab.rules import DATA, DTYPES
 from gradtui.lab.train import train
 from gradtui.runfile import open_run
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from gradtui.errors import GradtuiError, RunFileError, UsageError
-from gradtui.lab.compare import plan_of, run_cells, tune_rates
 from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.plan import Cell, Plan, comparisons, load_plan, locked, remove_comparison, running
 from gradtui.lab.recipe import Recipe
@@ -34,6 +33,7 @@ from gradtui.lab.results import (
     spread,
     table,
 )
+from gradtui.lab.run_plan import plan_of, run_cells, tune_rates
 from gradtui.lab.train import train
 from gradtui.runfile import NOT_MEASURED, open_run
 
@@ -252,7 +252,7 @@ def test_a_dask_cluster_of_two_workers_trains_the_same_runs(runs_in_tmp: Path) -
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradtui.lab.compare.CLUSTER_TIMEOUT", "0.5s")
+    monkeypatch.setattr("gradtui.lab.run_plan.CLUSTER_TIMEOUT", "0.5s")
     with pytest.raises(GradtuiError, match=r"no dask cluster answers at localhost:1\b") as caught:
         run_cells(plan_in(runs_in_tmp).cells(), backend="dask://localhost:1")
     assert "\n" not in str(caught.value)

@@ -15,8 +15,8 @@ from gradtui.errors import UsageError
 from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.recipe_checks import DATA
 from gradtui.lab.remedies import choices
-from gradtui.lab.rules import DATA
 
 
 def parse(*words: str) -> Recipe:
@@ -144,7 +144,7 @@ def test_a_recipe_with_values_of_the_wrong_kind_is_refused(facts: dict[str, obje
 
 
 def test_sizes_that_the_recipe_knows_are_those_of_the_data() -> None:
-    from gradtui.lab.launch import MNIST_NAMES
+    from gradtui.lab.background import MNIST_NAMES
     from pretrain.data import DIGITS_TRAINING, MNIST_FILES, MNIST_TRAINING
 
     assert (DATA["digits"].images, DATA["mnist"].images) == (DIGITS_TRAINING, MNIST_TRAINING)

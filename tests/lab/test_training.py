@@ -21,15 +21,15 @@ import pytest
 import torch
 
 from gradtui.errors import DataMissingError
+from gradtui.lab.background import launch_in
 from gradtui.lab.costs import COSTS
 from gradtui.lab.descent import Descent
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.launch import launch_in
 from gradtui.lab.models import build
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.tensors import load
 from gradtui.lab.train import train
-from gradtui.runfile import RunGlance, open_run, request
+from gradtui.runfile import RunMetadata, open_run, request
 
 SHORT = Recipe(train_size=200, epochs=3)
 LONG = Recipe(epochs=100_000)
@@ -43,7 +43,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 
 def state(path: Path) -> str:
-    with RunGlance(path) as run:
+    with RunMetadata(path) as run:
         return run.status().state
 
 
@@ -100,7 +100,7 @@ def test_divergence_is_a_result(runs_in_tmp: Path) -> None:
 
 def test_a_viewer_stops_a_launched_training_which_outlives_who_started_it(runs_in_tmp: Path) -> None:
     starter = (
-        "import sys\nfrom pathlib import Path\nfrom gradtui.lab.launch import launch_in\n"
+        "import sys\nfrom pathlib import Path\nfrom gradtui.lab.background import launch_in\n"
         "from gradtui.lab.recipe import Recipe\n"
         "launch = launch_in(Path(sys.argv[1]), Recipe(epochs=100_000))\n"
         "print(launch.path, launch.process.pid, flush=True)\nimport time\ntime.sleep(60)\n"

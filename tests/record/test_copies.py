@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradtui.record.schedule import Sampling
+from gradtui.record.budget import Sampling
 from tests.record.watched_nets import SteppedClock, recorder_with
 
 LOADS = """

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import gradtui
-from gradtui.record import reading
+from gradtui.record import step_sample
+from gradtui.record.budget import Sampling
 from gradtui.record.device import LETTERS, Mail, split_neurons
 from gradtui.record.recorder import Recorder
-from gradtui.record.schedule import Sampling
 from gradtui.runfile import is_measured
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
 
@@ -55,16 +55,16 @@ class SlowDevice:
 def slow(monkeypatch):
     """Everything is measured as on a device, which is really host memory."""
     device = SlowDevice()
-    monkeypatch.setattr(reading, "mail_for", lambda _: device.mail())
+    monkeypatch.setattr(step_sample, "mail_for", lambda _: device.mail())
 
     def init(self, table, clock):
         self._clock = clock
         self.mail = device.mail()
-        self._collector = reading.DeviceCollector(table, self.mail)
+        self._collector = step_sample.DeviceCollector(table, self.mail)
         self._collector._fits = True
-        self._make = reading.DeviceReading
+        self._make = step_sample.DeviceReading
 
-    monkeypatch.setattr(reading.Meter, "__init__", init)
+    monkeypatch.setattr(step_sample.Meter, "__init__", init)
     return device
 
 

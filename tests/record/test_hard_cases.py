@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import gradtui
-from gradtui.record.schedule import Sampling
+from gradtui.record.budget import Sampling
 from tests.record.oracle import Training, compare
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 

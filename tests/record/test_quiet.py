@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from gradtui.record.budget import Sampling
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import GRAD_NORM
-from gradtui.record.outbox import LOSS_EVERY
 from gradtui.record.recorder import Recorder
-from gradtui.record.schedule import Sampling
+from gradtui.record.row_queue import LOSS_EVERY
 from gradtui.runfile import is_measured, open_run
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gradtui
-from gradtui.record.schedule import Sampling
+from gradtui.record.budget import Sampling
 from gradtui.runfile import is_measured
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
 

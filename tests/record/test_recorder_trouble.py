@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import gradtui
-from gradtui.record import reading
+from gradtui.record import step_sample
 from gradtui.record.losses import Losses
-from gradtui.record.outbox import Outbox
 from gradtui.record.recorder import Recorder
+from gradtui.record.row_queue import Outbox
 from tests.record.watched_nets import perceptron, train
 
 SCRIPT = """
@@ -59,8 +59,8 @@ def boom(*_, **__):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (reading.HostReading, "__init__"),
-        (reading.HostReading, "after"),
+        (step_sample.HostReading, "__init__"),
+        (step_sample.HostReading, "after"),
         (Outbox, "send"),
         (Losses, "log"),
         (Recorder, "_set_up"),

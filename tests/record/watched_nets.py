@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradtui.record.budget import Sampling
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
-from gradtui.record.rows import RowMaker
-from gradtui.record.schedule import Sampling
+from gradtui.record.row_maker import RowMaker
 from gradtui.runfile import Header, RunWriter
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import UsageError
-from gradtui.launch import CommandNotFoundError, name_of, prepare
-from gradtui.orders import newest_starting
+from gradtui.recorded_command import CommandNotFoundError, name_of, prepare
+from gradtui.run_request import newest_starting
 from gradtui.runfile import open_run
 
 TRAINS = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import RunFileBusyError
-from gradtui.runfile import RunWriter, glance, open_run
+from gradtui.runfile import RunWriter, open_run, summary
 from gradtui.runfile import writer as writer_module
 from gradtui.tui.feed import Feed, Waiting
 from gradtui.view import Snapshot
@@ -76,7 +76,7 @@ def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tupl
 def test_a_lock_that_lasts_is_waited_for_without_a_word(
     on_nfs: tuple[RunWriter, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(glance, "READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(summary, "READ_TIMEOUT", 0.05)
     writer, _ = on_nfs
     write_steps(writer, 1, 100, 4)
     delivered: list[Snapshot | Waiting] = []
@@ -143,4 +143,4 @@ def test_a_reader_that_stays_does_not_starve_the_writer(on_nfs: tuple[RunWriter,
     stop.set()
     for thread in threads:
         thread.join()
-    assert said == [] and longest < glance.READ_TIMEOUT
+    assert said == [] and longest < summary.READ_TIMEOUT

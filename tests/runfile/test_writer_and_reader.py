@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from gradtui.errors import RunFileError
 from gradtui.runfile import NOT_MEASURED, RunReader, RunWriter, is_measured, open_run, request
 from gradtui.runfile.blocks import as_pictures, fold, pad_layers
-from gradtui.runfile.thinning import SampleThinning
+from gradtui.runfile.retention import SampleThinning
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)

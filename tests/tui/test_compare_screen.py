@@ -16,8 +16,8 @@ from gradtui.lab.plan import Plan, locked
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.bars import number
 from gradtui.tui.lanes import MOST_LOSSES, Comparison, Lane, LaneFeed, Source, aligned, on_one_grid
+from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.compare import CompareScreen
 from gradtui.tui.screens.home import HomeScreen
@@ -265,7 +265,7 @@ async def test_an_experiment_of_several_recipes_is_trained_and_compared(
         plan.save()
         started.append(plan)
 
-    monkeypatch.setattr("gradtui.lab.launch.launch_comparison", launch)
+    monkeypatch.setattr("gradtui.lab.background.launch_comparison", launch)
     app = GradtuiApp(runs_in_tmp)
     async with app.run_test(size=WIDE) as pilot:
         await shows(pilot, "What to look at")

@@ -15,8 +15,8 @@ from textual.screen import Screen
 
 from gradtui.runfile import NOT_MEASURED, RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.bars import number
 from gradtui.tui.feed import Feed, Waiting
+from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.help import HelpScreen
 from gradtui.tui.screens.home import HomeScreen

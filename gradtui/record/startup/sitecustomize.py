@@ -85,7 +85,7 @@ def after_import(name: str, then: Callable[[], None]) -> None:
 def begin() -> None:
     """Look at what torch trains from now on."""
     try:
-        from gradtui.record.process import begin
+        from gradtui.record.autoattach import begin
 
         begin(after_import)
     except Exception as error:

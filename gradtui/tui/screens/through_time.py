@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from gradtui.tui.bars import number
+from gradtui.tui.scales import number
 from gradtui.tui.screens.detail import DetailScreen
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows

@@ -12,10 +12,10 @@ from textual.events import Click
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 
-from gradtui.tui.bars import Scale, bar, choose_scale, number, ratio, trend
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.messages import RowOpened, RowSelected
 from gradtui.tui.palette import layer_style, theme_style
+from gradtui.tui.scales import Scale, bar, choose_scale, number, ratio, trend
 from gradtui.tui.text import fit, fit_left
 
 VALUE_WIDTH = 8

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from gradtui.tui.bars import short
 from gradtui.tui.cells import Cell, CellWidget, cells
 from gradtui.tui.palette import layer_style, theme_style
+from gradtui.tui.scales import short
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from gradtui.tui.bars import column
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.palette import layer_style, theme_style
+from gradtui.tui.scales import column
 
 
 class NeuronStrip(CellWidget):

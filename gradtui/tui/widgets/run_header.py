@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gradtui.tui.bars import number
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.palette import theme_style
+from gradtui.tui.scales import number
 from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit
 

@@ -8,13 +8,13 @@ from rich.style import Style
 from textual.events import Click
 from textual.message import Message
 
-from gradtui.tui.bars import Scale, bar, choose_scale, number
+from gradtui.format import multiple
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.lanes import Lane
 from gradtui.tui.palette import layer_style, theme_style
+from gradtui.tui.scales import Scale, bar, choose_scale, number
 from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
-from gradtui.wording import multiple
 
 GUTTER = 6  # for the place of a row, counted from the output
 LEAST_LANE = 20

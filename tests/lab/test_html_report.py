@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import GradtuiError
-from gradtui.lab.compare import plan_of, run_cells
+from gradtui.lab.html_report import write_report
 from gradtui.lab.plan import Plan
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.report import write_report
 from gradtui.lab.results import as_cells, results, table
+from gradtui.lab.run_plan import plan_of, run_cells
 
 WICKED = "<script>alert('$x_1$')</script>"
 SMALL = Recipe(hidden=(8, 8), epochs=3, batch_size=100, train_size=200)

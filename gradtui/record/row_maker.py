@@ -9,7 +9,7 @@ import numpy as np
 
 from gradtui.record.layers import LayerTable
 from gradtui.record.notices import Notice, Notices
-from gradtui.record.reading import fold_readings
+from gradtui.record.step_sample import fold_readings
 from gradtui.runfile.blocks import FloatArray
 from gradtui.runfile.writer import say_on_stderr
 

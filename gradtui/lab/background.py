@@ -83,7 +83,7 @@ def launch_comparison(plan: Plan, jobs: int = -1) -> subprocess.Popen[bytes]:
         raise GradtuiError(f"{plan.name} is being trained already: `gradtui attach {plan.folder}` shows it")
     plan.save()
     try:
-        return _start(["gradtui.lab.compare", str(plan.folder), "--jobs", str(jobs)], plan.folder / LOG)
+        return _start(["gradtui.lab.run_plan", str(plan.folder), "--jobs", str(jobs)], plan.folder / LOG)
     except OSError as error:
         raise GradtuiError(f"cannot start a comparison in {plan.folder}: {error.strerror}") from error
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, open_run
 from gradtui.runfile import writer as writer_module
 from gradtui.runfile.reader import WHOLE_UP_TO
+from gradtui.runfile.retention import SampleThinning, ThinTables, ended
 from gradtui.runfile.schema import SCHEMA
-from gradtui.runfile.thinning import SampleThinning, ThinTables, ended
 from gradtui.tui.feed import Wants, _Follower
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 

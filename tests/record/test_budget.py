@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gradtui.record.budget import Budget, Sampling
 from gradtui.record.header import script_name
-from gradtui.record.schedule import Budget, Sampling
 
 
 def test_what_cost_c_is_not_due_for_c_over_the_share():

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradtui.runfile.blocks import block_of, is_measured
+from gradtui.runfile.buckets import Buckets
 from gradtui.runfile.schema import nan_as_text
-from gradtui.runfile.stretches import Stretches
 
 SAMPLED = ("neurons", "through_time", "pictures")  # tables of samples that thin out with the time
 _PAGE = 4096  # bytes of a page of the file, which a large row has for itself
@@ -81,7 +81,7 @@ class ThinTables:
         self._values: dict[str, int] = {}
         self._too_many_metrics = False
         self._whole_after: int | None = None
-        self._stretches = Stretches(limits.stretch_rows, limits.stretches, measures)
+        self._stretches = Buckets(limits.stretch_rows, limits.stretches, measures)
         self._samples = {table: SampleThinning(limits.samples, limits.sample_bytes) for table in SAMPLED}
 
     def copy(self) -> ThinTables:

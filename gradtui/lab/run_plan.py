@@ -1,4 +1,4 @@
-"""Recipes × seeds, trained by joblib's workers. `python -m gradtui.lab.compare FOLDER` runs a plan without a word."""
+"""Recipes × seeds, trained by joblib's workers. `python -m gradtui.lab.run_plan FOLDER` runs a plan without a word."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradtui.errors import GradtuiError, UsageError
-from gradtui.lab.launch import check_data
+from gradtui.lab.background import check_data
 from gradtui.lab.plan import TUNING_FOLDER, Cell, Plan, load_plan, locked
 from gradtui.lab.recipe import Recipe, safe
 from gradtui.lab.results import RunResult, result_of
@@ -218,7 +218,7 @@ def plan_of(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a plan that is there; what a viewer starts in the background."""
-    parser = argparse.ArgumentParser("python -m gradtui.lab.compare", description=main.__doc__)
+    parser = argparse.ArgumentParser("python -m gradtui.lab.run_plan", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the folder with plan.json")
     parser.add_argument("--jobs", type=int, default=-1, help="trainings at a time")
     options = parser.parse_args(arguments)

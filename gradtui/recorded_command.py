@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gradtui.errors import UsageError
-from gradtui.orders import Orders
+from gradtui.run_request import RunRequest
 
 STARTUP = Path(__file__).parent / "record" / "startup"
 COMMAND_NOT_FOUND = 127  # as shells have it
@@ -46,13 +46,13 @@ class Command:
     """A command, and the environment in which the trainings in it are recorded."""
 
     words: list[str]
-    orders: Orders
+    request: RunRequest
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
         """The run that its first training will write."""
-        return Path(self.orders.path).stem
+        return Path(self.request.path).stem
 
     def replace_this_process(self) -> None:
         """Become the command: its exit code, signals and streams are its own. Does not return."""
@@ -116,7 +116,7 @@ def prepare(words: Sequence[str], folder: Path, *, name: str | None = None, ever
         if not (words[0].endswith(".py") and Path(words[0]).is_file()):
             raise CommandNotFoundError(f"there is no command {words[0]!r}: give it as you would without gradtui run")
         words.insert(0, sys.executable)
-    orders = Orders(
+    request = RunRequest(
         folder=str(folder.absolute()),
         path=str(new_run_path(name or name_of(words), folder).absolute()),
         ledger=str(Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs") if ledger else None,
@@ -125,10 +125,10 @@ def prepare(words: Sequence[str], folder: Path, *, name: str | None = None, ever
         layers=tuple(layers),
         name=name,
     )
-    environment = {**os.environ, **orders.environment()}
+    environment = {**os.environ, **request.environment()}
     before = os.environ.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *([before] if before else [])])
-    return Command(words, orders, environment)
+    return Command(words, request, environment)
 
 
 def name_of(words: Sequence[str]) -> str:

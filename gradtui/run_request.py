@@ -16,7 +16,7 @@ STARTING = "-starting"  # ends the name of the file in which a command says that
 
 
 @dataclass(frozen=True)
-class Orders:
+class RunRequest:
     """How to record, and where.
 
     `path` is the run file of the first process that trains; `ledger` a file to which each recording process adds the
@@ -36,15 +36,15 @@ class Orders:
         return {VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
-    def given(cls, environment: Mapping[str, str] = os.environ) -> Orders | None:
+    def given(cls, environment: Mapping[str, str] = os.environ) -> RunRequest | None:
         """From the environment; None if nobody asked for a recording."""
         text = environment.get(VARIABLE)
         if not text:
             return None
-        orders = json.loads(text)
-        return cls(**{**orders, "layers": tuple(orders["layers"])})
+        request = json.loads(text)
+        return cls(**{**request, "layers": tuple(request["layers"])})
 
-    def claim_path(self) -> Path | None:
+    def acquire_path(self) -> Path | None:
         """The run file that was promised, for the first process to ask; None for the others, which take their own."""
         path = Path(self.path)
         try:
@@ -57,13 +57,13 @@ class Orders:
             return None
         return path
 
-    def announce(self) -> None:
+    def mark_pending(self) -> None:
         """Leave word that this process, or what it becomes, is to write the run; a folder's trouble is told later."""
         with contextlib.suppress(OSError):
             self._starting.parent.mkdir(parents=True, exist_ok=True)
             self._starting.write_text(f"{machine_identity()}\n{os.getpid()}", encoding="utf-8")
 
-    def enter(self, path: Path) -> None:
+    def register_run(self, path: Path) -> None:
         """Add a run to the ledger; it has its file now, so that nobody else will claim it."""
         if path == Path(self.path):
             self._claim.unlink(missing_ok=True)

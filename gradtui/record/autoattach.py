@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from gradtui.orders import Orders
 from gradtui.record.backward import backwards
+from gradtui.run_request import RunRequest
 
 if TYPE_CHECKING:
     from gradtui.record.recorder import Recorder
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
 
 
-class ProcessWatch:
+class AutoRecorder:
     """Meets each optimizer of the process at its first step, and has it recorded.
 
     Args:
-        orders: how to record, and where.
+        request: how to record, and where.
     """
 
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
+    def __init__(self, request: RunRequest) -> None:
+        self._request = request
         self._known: set[int] = set()  # ids of optimizers
         self._waited: set[int] = set()  # ids of those whose first step was let pass
         self._ranks: dict[int, int] = {}
@@ -116,7 +116,7 @@ class ProcessWatch:
         self._ranks.update(order_of_use(loss))
 
     def _look_for_hands(self, loss: Tensor) -> None:
-        from gradtui.record.by_hand import Suspicion
+        from gradtui.record.manual_steps import Suspicion
 
         if not hasattr(self, "_suspicion"):
             self._suspicion: Suspicion = Suspicion(loss)
@@ -138,23 +138,25 @@ class ProcessWatch:
     def _source(self, source: Any) -> Any:
         from gradtui.record.watching import Filtered
 
-        return Filtered(source, self._orders.layers)
+        return Filtered(source, self._request.layers)
 
     def _new_recorder(self) -> Recorder:
-        from gradtui.record.schedule import Sampling
+        from gradtui.record.budget import Sampling
         from gradtui.record.watching import new_recorder
 
-        orders = self._orders
-        recorder = new_recorder(Sampling(orders.every, orders.budget), orders.name, orders.folder, orders.claim_path())
+        request = self._request
+        recorder = new_recorder(
+            Sampling(request.every, request.budget), request.name, request.folder, request.acquire_path()
+        )
         if recorder.path is not None:
-            orders.enter(recorder.path)
+            request.register_run(recorder.path)
         return recorder
 
     def _safely(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:
-            from gradtui.record.rows import in_words
+            from gradtui.record.row_maker import in_words
             from gradtui.runfile.writer import say_on_stderr
 
             self._traced, self._looks_for_hands = 0, False
@@ -172,7 +174,7 @@ def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:
 
     `after_import` calls a function once a module has been imported.
     """
-    orders = Orders.given()
-    if orders is not None:
-        ProcessWatch(orders).begin()
+    request = RunRequest.given()
+    if request is not None:
+        AutoRecorder(request).begin()
         after_import("torch._dynamo", backwards.hide)

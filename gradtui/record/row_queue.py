@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from gradtui.record.budget import Sampling
 from gradtui.record.collect import FOLDED_LATER
 from gradtui.record.device import Letter, Mail, mail_for
 from gradtui.record.notices import skipped_step
-from gradtui.record.reading import Reading, fold_readings
-from gradtui.record.rows import RowMaker
-from gradtui.record.schedule import Sampling
+from gradtui.record.row_maker import RowMaker
+from gradtui.record.step_sample import Reading, fold_readings
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 

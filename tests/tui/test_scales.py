@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from gradtui.tui.ascii import to_ascii, wants_ascii
-from gradtui.tui.bars import Scale, bar, choose_scale, column, number, ratio, trend
 from gradtui.tui.braille import draw
+from gradtui.tui.scales import Scale, bar, choose_scale, column, number, ratio, trend
 from gradtui.tui.text import clean, fit, fit_left
 
 POSITIVE = st.floats(1e-40, 1e30)

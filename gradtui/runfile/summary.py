@@ -20,10 +20,10 @@ from gradtui.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, Header
 SQLITE_MAGIC = b"SQLite format 3\0"
 LOSS_WITHIN = 4096  # recorded steps in which the last loss is sought: a run without any need not be read whole
 READ_TIMEOUT = 2.0  # s that a reader waits for a lock; a commit on a network file system takes a fraction of it
-Self = TypeVar("Self", bound="RunGlance")
+Self = TypeVar("Self", bound="RunMetadata")
 
 
-class RunGlance:
+class RunMetadata:
     """An open run file; `clock` gives seconds since the epoch.
 
     Raises `RunFileError`, with a line that says what is wrong, from every method if the file is damaged or gone.

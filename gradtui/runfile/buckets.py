@@ -20,7 +20,7 @@ Row = tuple[Any, ...]
 _COLUMNS = "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
 
 
-class Stretches:
+class Buckets:
     """The stretches of one run; call `add` within a transaction, take a copy to go back to if it fails.
 
     Args:
@@ -35,9 +35,9 @@ class Stretches:
         self._pending: list[Row] = []
         self._written: list[tuple[int, int]] = []  # first step and rows of each, oldest first
 
-    def copy(self) -> Stretches:
+    def copy(self) -> Buckets:
         """The state as it is now."""
-        twin = Stretches(self._rows_each, self._limit, self._measures)
+        twin = Buckets(self._rows_each, self._limit, self._measures)
         twin._widest, twin._pending, twin._written = self._widest, self._pending.copy(), self._written.copy()
         return twin
 

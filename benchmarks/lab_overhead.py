@@ -3,8 +3,8 @@
 Both train the same net on the same batches in this process, in turns; the first pair is thrown away. The plain loop
 does what anyone's does: forward, backward, `loss.item()`, step, and the accuracy after each epoch.
 
-    python benchmarks/compare.py                     # the recipes of an experiment, at their own budget
-    python benchmarks/compare.py --experiment memory --pairs 9
+    python benchmarks/lab_overhead.py                     # the recipes of an experiment, at their own budget
+    python benchmarks/lab_overhead.py --experiment memory --pairs 9
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _live: list[Recording] = []
 _installed: list[bool] = []
 
 
-def look_after(recording: Recording) -> None:
+def register(recording: Recording) -> None:
     """Close `recording` when the interpreter exits, and silence it in forked children."""
     if not _installed:
         _installed.append(True)
@@ -34,7 +34,7 @@ def look_after(recording: Recording) -> None:
     _live.append(recording)
 
 
-def let_go(recording: Recording) -> None:
+def unregister(recording: Recording) -> None:
     """Nobody needs to look after it any more."""
     if recording in _live:
         _live.remove(recording)
