@@ -12,7 +12,8 @@ what it is said to be. Where a NaN began is told by an oracle: the same training
 every module and a look at every gradient in every step.
 
 The targets: nine of ten sick nets found, at most one healthy one in twenty with a finding, every NaN's layer and step
-right. The sick nets held out are of other recipes than those in view, but for too-large, too-small, plateau and still.
+right. The sick nets held out are of other recipes than those in view, but for
+update-too-large, update-too-small, plateau and not-updating.
 
 --keep leaves the run files in a folder, --again diagnoses them again without training.
 """
@@ -109,7 +110,7 @@ def train(net: Net, folder: Path) -> None:
 def is_right(finding: Finding, net: Net, folder: Path) -> bool:
     """True if a NaN's layer and step are what the oracle says."""
     layer, step = json.loads((folder / f"{net.file}.json").read_text())
-    return finding.layers == (() if layer is None else (layer,)) and finding.since == step
+    return finding.layers == (() if layer is None else (layer,)) and finding.begin == step
 
 
 def report(title: str, nets: Sequence[Net], folder: Path, details: bool) -> bool:

@@ -1,6 +1,12 @@
-"""The one family of errors that the command line shows: what, where, what to do, and an exit code."""
+"""The one family of errors that the command line shows: what, where, what to do, and an exit code. How others are said.
+
+Inside a training nothing may raise: there an error is told in one line on stderr.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import sys
 
 
 class GradtuiError(Exception):
@@ -44,3 +50,25 @@ class ExtraMissingError(GradtuiError, ImportError):
 
     def __init__(self, library: str, extra: str, cause: ImportError) -> None:
         super().__init__(f"{library} cannot be imported ({cause}): pip install 'gradtui[{extra}]' installs it")
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line: its type, and the first line of its message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+
+
+def say_on_stderr(text: str) -> None:
+    """One line on stderr, even if stderr itself is gone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(f"gradtui: {text}", file=sys.stderr, flush=True)
+
+
+_said: set[str] = set()
+
+
+def say_once(text: str) -> None:
+    """As `say_on_stderr`, but the same line only once in a process."""
+    if text not in _said:
+        _said.add(text)
+        say_on_stderr(text)

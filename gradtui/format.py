@@ -1,9 +1,10 @@
-"""Numbers and lists as people say them. Standard library only."""
+"""Numbers and lists in words, and values as JSON takes them. Standard library only."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MOST_NAMES = 4
 
@@ -41,3 +42,12 @@ def listed(names: Sequence[str]) -> str:
 def percent(share: float) -> str:
     """A share: `93 %`, `0.4 %`."""
     return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"
+
+
+def plain(value: Any) -> Any:
+    """A value as `json.dumps` takes it anywhere: what JSON has no word for (NaN, ∞) as the strings nan, inf, -inf."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

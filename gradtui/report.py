@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradtui.diagnosis import Evidence, Finding, diagnose
+from gradtui.format import plain
 from gradtui.runfile import RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
 
@@ -22,7 +22,7 @@ def report(path: Path, *, as_json: bool, terminal: bool) -> str:
     with open_run(path) as reader:
         found = _facts(reader)
     if as_json:
-        return json.dumps(_as_words(found), indent=2, ensure_ascii=True)
+        return json.dumps(plain(found), indent=2, ensure_ascii=True)
     return _text(found, terminal)
 
 
@@ -50,7 +50,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "activations_step": sampled,
         "metrics": {name: float(series.value[-1]) for name, series in reader.scalars()[0].items()},
         "sampling": reader.header.sampling,
-        "findings": [finding.as_json() for finding in findings],
+        "findings": [finding.to_json() for finding in findings],
         "layers": [
             {
                 "name": layer.name,
@@ -100,12 +100,3 @@ def _tupled(value: Any) -> Any:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-def _as_words(value: Any) -> Any:
-    """What JSON has no word for (NaN, ∞) as a string."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _as_words(entry) for key, entry in value.items()}
-    return [_as_words(entry) for entry in value] if isinstance(value, (list, tuple)) else value

@@ -84,26 +84,26 @@ def test_where_a_nan_began_is_what_the_recorder_saw() -> None:
     block, loss = healthy()
     loss[50:] = np.nan
     found = diagnose(evidence(block, loss, [Origin(51, "forward", 2, "exp made it NaN or infinite")]))[0]
-    assert (found.kind, found.layers, found.since) == ("nan", ("fc3",), 51)
+    assert (found.kind, found.layers, found.begin) == ("nan", ("fc3",), 51)
     assert "exp made it NaN or infinite" in found.evidence
 
 
 def test_a_nan_of_the_input_names_no_layer() -> None:
     found = diagnose(evidence(*healthy(), [Origin(7, "forward", None, "the input of the model was NaN")]))[0]
-    assert (found.layers, found.since) == ((), 7)
+    assert (found.layers, found.begin) == ((), 7)
 
 
 def test_without_an_origin_the_rows_tell_of_a_nan_and_the_last_broken_layer_is_named() -> None:
     block, loss = healthy()
     put(block, "grad_norm", np.nan, [0, 1], since=40)
     found = only(diagnose(evidence(block, loss)), "nan")
-    assert (found.layers, found.since) == (("fc2",), 40)
+    assert (found.layers, found.begin) == (("fc2",), 40)
 
 
 def test_an_infinite_gradient_is_found_too() -> None:
     block, loss = healthy()
     block[10, 0, 0] = np.inf
-    assert only(diagnose(evidence(block, loss)), "nan").since == 11
+    assert only(diagnose(evidence(block, loss)), "nan").begin == 11
 
 
 def test_a_gradient_that_broke_before_the_loss_showed_it_is_where_it_began() -> None:
@@ -112,14 +112,14 @@ def test_a_gradient_that_broke_before_the_loss_showed_it_is_where_it_began() -> 
     put(block, "grad_norm", np.nan, since=50)
     loss[50:] = np.nan
     found = only(diagnose(evidence(block, loss, [Origin(50, "backward", 3, "its gradient was NaN")])), "nan")
-    assert (found.layers, found.since) == (("fc2",), 40)
+    assert (found.layers, found.begin) == (("fc2",), 40)
 
 
 def test_a_broken_gradient_from_which_the_training_recovered_is_not_where_a_later_nan_began() -> None:
     block, loss = healthy()
     block[10, :, 0] = np.nan
     found = only(diagnose(evidence(block, loss, [Origin(50, "backward", 3, "its gradient was NaN")])), "nan")
-    assert (found.layers, found.since) == (("fc4",), 50)
+    assert (found.layers, found.begin) == (("fc4",), 50)
 
 
 def test_what_was_not_measured_is_no_nan() -> None:
@@ -143,7 +143,7 @@ def test_vanishing_is_found_and_names_the_layers_and_the_step() -> None:
     found = only(diagnose(evidence(block, loss)), "vanishing")
     assert found.layers == ("fc1", "fc2")
     assert found.numbers["ratio"] == pytest.approx(LIMITS.vanishing / 2, rel=1e-3)
-    assert abs(found.since - 21) <= 10  # a tenth of what followed is forgiven
+    assert abs(found.begin - 21) <= 10  # a tenth of what followed is forgiven
 
 
 def test_vanishing_is_not_found_just_above_the_threshold_nor_where_the_layers_move_and_the_loss_falls() -> None:
@@ -176,7 +176,7 @@ def test_exploding_from_step_to_step_is_found_from_where_it_had_grown() -> None:
     growing = np.geomspace(1, 10 * LIMITS.exploding_growth, ROWS)
     block[:, :, 0] *= growing[:, None].astype(np.float32)
     found = only(diagnose(evidence(block, FLAT * np.sqrt(growing))), "exploding")
-    assert found.layers == () and 30 <= found.since <= 60
+    assert found.layers == () and 30 <= found.begin <= 60
     assert found.numbers["growth"] > LIMITS.exploding_growth
 
 
@@ -205,14 +205,14 @@ def test_dead_units_are_found_where_there_are_more_than_usual(share: float, foun
     assert ("dead" in kinds(findings)) == found
     if found:
         dead = only(findings, "dead")
-        assert dead.layers == ("fc2",) and 20 <= dead.since <= 31
+        assert dead.layers == ("fc2",) and 20 <= dead.begin <= 31
 
 
 def test_units_that_are_seldom_sampled_are_dead_from_the_first_sample_on() -> None:
     block, loss = healthy()
     put(block, "dead", NOT_MEASURED)
     block[9::10, 1, MEASURES.index("dead")] = 0.9
-    assert only(diagnose(evidence(block, loss)), "dead").since == 1
+    assert only(diagnose(evidence(block, loss)), "dead").begin == 1
 
 
 @pytest.mark.parametrize("share, found", [(0.01, True), (-0.01, False)])
@@ -223,7 +223,7 @@ def test_saturation_is_found_in_a_net_that_is_stuck(share: float, found: bool) -
     assert ("saturated" in kinds(findings)) == found
     if found:
         saturated = only(findings, "saturated")
-        assert saturated.layers == ("fc3",) and saturated.since <= 11
+        assert saturated.layers == ("fc3",) and saturated.begin <= 11
     assert "saturated" not in kinds(diagnose(evidence(block, FALLING)))
 
 
@@ -248,15 +248,15 @@ def test_saturation_that_came_while_the_loss_fell_was_learnt(since: int, loss: n
 def test_steps_are_too_large_if_nothing_is_learnt_by_them(share: float, found: bool) -> None:
     block, _ = healthy()
     put(block, "update_ratio", LIMITS.too_large * share)
-    assert ("too-large" in kinds(diagnose(evidence(block, FLAT)))) == found
-    assert "too-large" not in kinds(diagnose(evidence(block, FALLING)))
+    assert ("update-too-large" in kinds(diagnose(evidence(block, FLAT)))) == found
+    assert "update-too-large" not in kinds(diagnose(evidence(block, FALLING)))
 
 
 @pytest.mark.parametrize("share, found", [(1.1, True), (0.9, False)])
 def test_parameters_that_have_been_blown_up_are_a_sign_of_steps_that_were_too_large(share: float, found: bool) -> None:
     block, _ = healthy()
     put(block, "param_norm", 5 * LIMITS.too_large_growth * share, since=5)
-    assert ("too-large" in kinds(diagnose(evidence(block, FLAT)))) == found
+    assert ("update-too-large" in kinds(diagnose(evidence(block, FLAT)))) == found
 
 
 @pytest.mark.parametrize("share, found", [(1.1, False), (0.9, True)])
@@ -264,9 +264,9 @@ def test_steps_are_too_small_if_all_together_change_nothing(share: float, found:
     block, _ = healthy()
     put(block, "update_ratio", LIMITS.too_small / ROWS * share)
     findings = diagnose(evidence(block, FLAT))
-    assert ("too-small" in kinds(findings)) == found
-    assert not found or only(findings, "too-small").since == 1
-    assert "too-small" not in kinds(diagnose(evidence(block, FALLING)))
+    assert ("update-too-small" in kinds(findings)) == found
+    assert not found or only(findings, "update-too-small").begin == 1
+    assert "update-too-small" not in kinds(diagnose(evidence(block, FALLING)))
 
 
 def test_steps_that_blew_the_parameters_up_and_then_died_are_not_too_small() -> None:
@@ -275,7 +275,7 @@ def test_steps_that_blew_the_parameters_up_and_then_died_are_not_too_small() -> 
     put(block, "update_ratio", 1e-30, since=3)
     put(block, "param_norm", 5e20, since=2)
     found = kinds(diagnose(evidence(block, FLAT)))
-    assert "too-large" in found and "too-small" not in found
+    assert "update-too-large" in found and "update-too-small" not in found
 
 
 def test_causes_come_before_what_they_lead_to() -> None:
@@ -284,7 +284,7 @@ def test_causes_come_before_what_they_lead_to() -> None:
     put(block, "grad_norm", 1e-6, 0)
     put(block, "dead", 0.95, 1)
     order = [finding.kind for finding in diagnose(evidence(block, FLAT))]
-    assert order.index("too-large") < order.index("dead") < order.index("vanishing")
+    assert order.index("update-too-large") < order.index("dead") < order.index("vanishing")
     assert sorted(CAUSES_FIRST) == sorted(KINDS)
 
 
@@ -326,8 +326,8 @@ def test_a_loss_that_was_lower_before_does_not_stand_still() -> None:
 def test_a_layer_with_a_gradient_that_no_step_moves_was_forgotten() -> None:
     block, loss = healthy()
     put(block, "update_ratio", 0.0, 1)
-    found = only(diagnose(evidence(block, loss)), "still")
-    assert found.layers == ("fc2",) and found.since == 1 and not found.note
+    found = only(diagnose(evidence(block, loss)), "not-updating")
+    assert found.layers == ("fc2",) and found.begin == 1 and not found.note
     assert "optimizer" in found.evidence
 
 
@@ -335,7 +335,7 @@ def test_a_layer_without_a_gradient_is_detached() -> None:
     block, loss = healthy()
     put(block, "update_ratio", 0.0, 1)
     put(block, "grad_norm", NOT_MEASURED, 1)
-    found = only(diagnose(evidence(block, loss)), "still")
+    found = only(diagnose(evidence(block, loss)), "not-updating")
     assert "detached" in found.evidence and not found.note
 
 
@@ -343,14 +343,14 @@ def test_a_gradient_of_exactly_zero_is_told_apart() -> None:
     block, loss = healthy()
     put(block, "update_ratio", 0.0, 3)
     put(block, "grad_norm", 0.0, 3)
-    assert "exactly 0" in only(diagnose(evidence(block, loss)), "still").evidence
+    assert "exactly 0" in only(diagnose(evidence(block, loss)), "not-updating").evidence
 
 
 def test_a_step_that_rounding_undoes_is_told_apart_from_one_that_is_not_taken() -> None:
     block, loss = healthy()
     put(block, "update_ratio", 0.0, 1)
     put(block, "grad_norm", 5.0 * LIMITS.negligible / 2, 1)
-    assert "rounding" in only(diagnose(evidence(block, loss)), "still").evidence
+    assert "rounding" in only(diagnose(evidence(block, loss)), "not-updating").evidence
 
 
 def test_a_frozen_layer_is_a_note_and_comes_last() -> None:
@@ -359,13 +359,13 @@ def test_a_frozen_layer_is_a_note_and_comes_last() -> None:
     put(block, "saturated", 0.9, 1)
     findings = diagnose(evidence(block, FLAT))
     assert findings[-1].note and findings[-1].layers == ("fc1",) and not findings[0].note
-    assert kinds(diagnose(evidence(block, loss))) == {"still"}
+    assert kinds(diagnose(evidence(block, loss))) == {"not-updating"}
 
 
 def test_a_layer_that_stopped_is_still_from_there_on() -> None:
     block, loss = healthy()
     put(block, "update_ratio", 0.0, 2, since=41)
-    assert 35 <= only(diagnose(evidence(block, loss)), "still").since <= 41
+    assert 35 <= only(diagnose(evidence(block, loss)), "not-updating").begin <= 41
 
 
 # -- what there may be ------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_no_rows_no_findings() -> None:
 def test_one_layer_is_enough_for_what_is_not_about_several() -> None:
     block, _ = healthy(layers=1)
     put(block, "update_ratio", 1.0)
-    assert "too-large" in kinds(diagnose(evidence(block, FLAT)))
+    assert "update-too-large" in kinds(diagnose(evidence(block, FLAT)))
 
 
 def test_a_run_without_any_measures_is_judged_by_its_loss() -> None:
@@ -392,7 +392,7 @@ def test_a_run_without_any_measures_is_judged_by_its_loss() -> None:
 def test_a_finding_says_what_where_and_since_when() -> None:
     finding = Finding("dead", ("fc1", "fc2"), 1200, "93 % of the units are zero on whole batches", {"share": 0.93})
     assert str(finding) == "DEAD  fc1, fc2: 93 % of the units are zero on whole batches, since step 1,200"
-    assert json.loads(json.dumps(finding.as_json()))["layers"] == ["fc1", "fc2"]
+    assert json.loads(json.dumps(finding.to_json()))["layers"] == ["fc1", "fc2"]
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_whatever_is_recorded_there_is_an_answer_that_json_can_say(data: st.Data
         warnings.simplefilter("error")
         findings = diagnose(Evidence(layers, measures, parts, origins))
     for finding in findings:
-        told = json.loads(json.dumps(finding.as_json(), allow_nan=False))
+        told = json.loads(json.dumps(finding.to_json(), allow_nan=False))
         assert told["kind"] in KINDS and told["remedies"]
         assert str(finding)
 

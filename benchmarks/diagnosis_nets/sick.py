@@ -412,8 +412,8 @@ SICK: dict[str, tuple[Make, ...]] = {
     "exploding": (grows_backwards, without_floor, unstable_rate, growing_recurrence),
     "dead": (negative_biases, killed_by_the_rate, dead_convolution, dead_residual),
     "saturated": (large_weights, unscaled_inputs, driven_to_the_edge, wrong_at_the_output),
-    "too-large": (too_large,) * 4,
-    "too-small": (too_small,) * 4,
+    "update-too-large": (too_large,) * 4,
+    "update-too-small": (too_small,) * 4,
     "plateau": (plateau,) * 2,
-    "still": (cut_off, forgotten, forgotten, cut_off),
+    "not-updating": (cut_off, forgotten, forgotten, cut_off),
 }  # fmt: skip

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.budget import Sampling
 from gradtui.record.exit_hooks import how_it_ended
 from gradtui.record.recorder import Recorder
-from gradtui.record.row_maker import in_words
 from gradtui.record.watching import watch
 from gradtui.runfile import Outcome
-from gradtui.runfile.writer import say_on_stderr
 
 LEFT = "left before its end"  # the framework told of a begin, and never of an end
 ASKED = "asked to stop by a viewer"
@@ -187,7 +186,7 @@ class FitRecording:
     def _trouble(self, error: Exception) -> None:
         if not self._told:
             self._told = True
-            say_on_stderr(f"not all of this training is recorded: {in_words(error)}")
+            say_on_stderr(f"not all of this training is recorded: {one_line(error)}")
 
 
 Self = TypeVar("Self", bound="EndsWithBlock")

@@ -20,7 +20,17 @@ from gradtui.diagnosis.series import Evidence, Series
 __all__ = ["KINDS", "Evidence", "Finding", "Kind", "Thresholds", "diagnose", "diagnose_run"]
 
 # where several are found, what may have led to the others comes first
-CAUSES_FIRST = ("nan", "exploding", "too-large", "dead", "saturated", "vanishing", "too-small", "still", "plateau")
+CAUSES_FIRST = (
+    "nan",
+    "exploding",
+    "update-too-large",
+    "dead",
+    "saturated",
+    "vanishing",
+    "update-too-small",
+    "not-updating",
+    "plateau",
+)
 
 
 def diagnose_run(path: str | Path, thresholds: Thresholds | None = None) -> list[Finding]:

@@ -1,13 +1,13 @@
-"""What a diagnosis can say: the kinds of findings, a finding, and the numbers that decide. Standard library only."""
+"""What a diagnosis can say: the kinds of findings, and the numbers that decide. Standard library only."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from gradtui.format import listed
+from gradtui.runfile.schema import Finding
+
+__all__ = ["KINDS", "Finding", "Kind", "Thresholds"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,22 @@ _TABLE = (
         ("smaller initial weights", "BatchNorm", "ReLU", "inputs of unit variance", "cross-entropy as the loss"),
     ),
     Kind(
-        "too-large",
+        "update-too-large",
         "steps are so large, beside the parameters, that they undo each other",
         ("a smaller learning rate", "a warm-up of the rate", "clipping"),
     ),
-    Kind("too-small", "steps are so small, beside the parameters, that nothing changes", ("a larger learning rate",)),
+    Kind(
+        "update-too-small",
+        "steps are so small, beside the parameters, that nothing changes",
+        ("a larger learning rate",),
+    ),
     Kind(
         "plateau",
         "the loss stands still, near where it began",
         ("another learning rate", "another initialisation", "a look at the labels", "momentum or Adam"),
     ),
     Kind(
-        "still",
+        "not-updating",
         "a layer does not move while others do",
         ("the optimizer's parameters", "requires_grad", "detach and no_grad in the forward pass"),
     ),
@@ -123,42 +127,3 @@ class Thresholds:
     plateau: float = 0.03
     plateau_lower: float = 0.1
     negligible: float = 1e-6
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What the diagnosis says.
-
-    Attributes:
-        kind: one of `KINDS`.
-        layers: names, in order of execution; empty if it is about the whole net.
-        since: the step from which it holds.
-        evidence: the numbers that prove it, in words.
-        numbers: the same by name.
-        remedies: what may help.
-        note: True for what may well be meant, such as a frozen layer.
-    """
-
-    kind: str
-    layers: tuple[str, ...]
-    since: int
-    evidence: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    remedies: tuple[str, ...] = ()
-    note: bool = False
-
-    def __str__(self) -> str:
-        where = f"{listed(self.layers)}: " if self.layers else ""
-        return f"{self.kind.upper()}  {where}{self.evidence}, since step {self.since:,}"
-
-    def as_json(self) -> dict[str, Any]:
-        """For `json.dumps`; a number that is not finite is None."""
-        return {
-            "kind": self.kind,
-            "layers": list(self.layers),
-            "since": self.since,
-            "evidence": self.evidence,
-            "numbers": {name: value if math.isfinite(value) else None for name, value in self.numbers.items()},
-            "remedies": list(self.remedies),
-            "note": self.note,
-        }

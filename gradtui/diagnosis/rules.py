@@ -168,7 +168,7 @@ def too_large(series: Series, limits: Thresholds) -> list[Finding]:
     else:
         return []
     since = int(series.first_steps[0]) if now <= limits.too_large else since
-    return [series.finding("too-large", [], since, f"{text}, and the loss {series.outcome}", numbers)]
+    return [series.finding("update-too-large", [], since, f"{text}, and the loss {series.outcome}", numbers)]
 
 
 def too_small(series: Series, limits: Thresholds) -> list[Finding]:
@@ -186,7 +186,7 @@ def too_small(series: Series, limits: Thresholds) -> list[Finding]:
     changed = f"{series.span:,} steps change the parameters by at most {percent(moved)}"
     text = f"{changed}, at ‖Δθ‖/‖θ‖ = {typical:.1e} a step"
     numbers = {"update_ratio": typical, "moved": moved}
-    return [series.finding("too-small", [], int(series.first_steps[0]), text, numbers)]
+    return [series.finding("update-too-small", [], int(series.first_steps[0]), text, numbers)]
 
 
 def still(series: Series, limits: Thresholds) -> list[Finding]:
@@ -232,7 +232,7 @@ def still(series: Series, limits: Thresholds) -> list[Finding]:
         since = series.since(~(series.update[:, layers[0]] > 0), np.ones(len(series), np.bool_))
         found.append(
             series.finding(
-                "still", layers, since, words[cause], {"layers": float(len(layers))},
+                "not-updating", layers, since, words[cause], {"layers": float(len(layers))},
                 remedies=remedies[cause], note=cause == "frozen",
             )
         )  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
 from gradtui.run_request import RunRequest
 
@@ -156,11 +157,8 @@ class AutoRecorder:
         try:
             work()
         except Exception as error:
-            from gradtui.record.row_maker import in_words
-            from gradtui.runfile.writer import say_on_stderr
-
             self._traced, self._looks_for_hands = 0, False
-            say_on_stderr(f"an optimizer is not recorded ({in_words(error)}); training goes on")
+            say_on_stderr(f"an optimizer is not recorded ({one_line(error)}); training goes on")
 
     def _forget(self) -> None:
         """In a forked child: what it trains by itself is a run of its own."""

@@ -1,51 +1,10 @@
-"""The measures of a layer: the columns of a recorded step, in the words of the field."""
+"""Where the measures stand in a row of the run file."""
 
 from __future__ import annotations
 
-from gradtui.runfile import Measure
+from gradtui.measures import MEASURES
 
-MEASURES: tuple[Measure, ...] = (
-    Measure(
-        "bias_grad_norm",
-        "‖∂C/∂b‖",
-        "cost per unit bias",
-        "learning speed: L2 norm of the gradient of the mean cost by the layer's biases, before the step",
-    ),
-    Measure(
-        "weight_grad_norm",
-        "‖∂C/∂W‖",
-        "cost per unit weight",
-        "L2 norm of the gradient of the mean cost by the layer's other parameters, before the step",
-    ),
-    Measure(
-        "grad_norm",
-        "‖∂C/∂θ‖",
-        "cost per unit parameter",
-        "gradient norm: L2 norm of the gradient of the mean cost by all the layer's parameters, before the step",
-    ),
-    Measure("param_norm", "‖θ‖", "1", "L2 norm of the layer's parameters, before the step"),
-    Measure(
-        "update_ratio",
-        "‖Δθ‖/‖θ‖",
-        "1",
-        "update ratio: L2 norm of the step the optimizer really took, over that of the parameters before it",
-    ),
-    Measure("activation_mean", "mean a", "1", "mean of the layer's output, after its activation function"),
-    Measure("activation_std", "std a", "1", "standard deviation of the layer's output, after its activation function"),
-    Measure(
-        "saturated",
-        "saturated",
-        "share of the outputs",
-        "saturated fraction: share of the outputs of a sigmoid, tanh or their like where its derivative is under "
-        "5 % of its maximum",
-    ),
-    Measure(
-        "dead",
-        "dead",
-        "share of the units",
-        "dead fraction: share of the units after a ReLU or its like that are zero on the whole batch",
-    ),
-)
+__all__ = ["MEASURES"]
 
 (
     BIAS_GRAD_NORM,

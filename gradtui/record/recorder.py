@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
 from gradtui.record.budget import Sampling
@@ -22,14 +23,13 @@ from gradtui.record.manual_steps import ByHand
 from gradtui.record.notices import skipped_step
 from gradtui.record.optimizers import Optimizers, Watched
 from gradtui.record.origin import GradientGuard, broken_layers, find_origin
-from gradtui.record.row_maker import RowMaker, in_words
+from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row, learning_rate
 from gradtui.record.scaler import scalers
 from gradtui.record.sharded import Whole, WholeMeter, trains_shards
 from gradtui.record.step_sample import JointReading, Meter, Reading
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
-from gradtui.runfile.writer import say_on_stderr
 
 MOST_AHEAD = 1000  # steps to the next measured one of sharded parameters, so that the pace is looked at again
 UNSEEN_STEPS = 2  # calls of backward without a step, where something is compiled, until the step is taken to be
@@ -215,7 +215,7 @@ class Recorder:
             try:
                 self._writer.close(outcome, detail)
             except Exception as error:
-                self._say(f"the run was not closed ({in_words(error)})")
+                self._say(f"the run was not closed ({one_line(error)})")
         if self._rows.watchdog is not None:
             self._rows.watchdog.look()
             self._rows.watchdog.tell()
@@ -496,7 +496,7 @@ class Recorder:
             if self._rows.watchdog is not None:
                 self._rows.watchdog.origins.append(origin)
         except Exception as error:
-            self._tell("origin", f"the loss is NaN or infinite; where that began is not known ({in_words(error)})")
+            self._tell("origin", f"the loss is NaN or infinite; where that began is not known ({one_line(error)})")
 
     def step_skipped(self, optimizer: Any) -> None:
         """A loss scaler left a step out because scaled gradients overflowed; they are still there."""
@@ -527,7 +527,7 @@ class Recorder:
         self._deaf = True
         self._row = None
         self._measuring = False
-        text = f"recording stopped at step {self.step}: {in_words(error)}"
+        text = f"recording stopped at step {self.step}: {one_line(error)}"
         self._say(f"{text}; training goes on unrecorded")
         if self._writer is not None:
             self._writer.event("recorder", text, self.step)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.layers import LayerTable
 from gradtui.record.notices import Notice, Notices
 from gradtui.record.step_sample import fold_readings
 from gradtui.runfile.blocks import FloatArray
-from gradtui.runfile.writer import say_on_stderr
 
 if TYPE_CHECKING:
     from gradtui.record.watchdog import Watchdog
@@ -43,14 +43,14 @@ class RowMaker:
             # nothing that fails here may end the writer's thread
             if not self._told:
                 self._told = True
-                say_on_stderr(f"some steps are recorded without measures ({in_words(error)})")
+                say_on_stderr(f"some steps are recorded without measures ({one_line(error)})")
             blobs = [None] * len(rows)
         whole = [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
         if self.watchdog is not None:
             try:
                 self.watchdog.take(whole)
             except Exception as error:
-                say_on_stderr(f"the run is not diagnosed any more ({in_words(error)})")
+                say_on_stderr(f"the run is not diagnosed any more ({one_line(error)})")
                 self.watchdog = None
         return whole
 
@@ -60,9 +60,3 @@ class RowMaker:
             return self.notices(steps, block)
         except Exception:
             return []  # the rows themselves say it too
-
-
-def in_words(error: Exception) -> str:
-    """An error in one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradtui.errors import say_on_stderr
 from gradtui.record.dtensor import is_sharded, local_shard
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import Places, Slots, fill_gradients, fill_updates
 from gradtui.runfile.blocks import DoubleArray, FloatArray
-from gradtui.runfile.writer import say_on_stderr
 
 PATIENCE = timedelta(seconds=30)  # that rank 0 waits for the others at the first step; they wait twice as long
 

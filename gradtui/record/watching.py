@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import listed
 from gradtui.record.budget import Sampling
 from gradtui.record.header import make_header, script_name
 from gradtui.record.layers import ForwardTrace, Part
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
-from gradtui.record.row_maker import RowMaker, in_words
+from gradtui.record.row_maker import RowMaker
 from gradtui.runfile import RunWriter
-from gradtui.runfile.writer import say_on_stderr
 from gradtui.runfolder import new_run_path, runs_folder
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def new_recorder(
             where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
             writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
-        say_on_stderr(f"no run file ({in_words(error)}); training goes on unrecorded")
+        say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
     return Recorder(writer, sampling, rows)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
     from gradtui.runfile.reader import RunReader, open_run
     from gradtui.runfile.retention import Limits
-    from gradtui.runfile.schema import SCHEMA_VERSION, Event, Header, Layer, Measure, Outcome
+    from gradtui.runfile.schema import SCHEMA_VERSION, Event, Finding, Header, Layer, Measure, Outcome
     from gradtui.runfile.summary import RunMetadata, request
     from gradtui.runfile.writer import RunWriter
 
@@ -33,7 +33,7 @@ _HOME = {
     "summary": ("RunMetadata", "request"),
     "liveness": ("Status",),
     "reader": ("RunReader", "open_run"),
-    "schema": ("SCHEMA_VERSION", "Event", "Header", "Layer", "Measure", "Outcome", "Pictures"),
+    "schema": ("SCHEMA_VERSION", "Event", "Finding", "Header", "Layer", "Measure", "Outcome", "Pictures"),
     "retention": ("Limits",),
     "writer": ("RunWriter",),
 }
@@ -42,6 +42,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Aggregates",
     "Event",
+    "Finding",
     "Header",
     "Layer",
     "Limits",

@@ -23,7 +23,7 @@ from gradtui.runfile.blocks import (
     ThroughTime,
     pad_layers,
 )
-from gradtui.runfile.schema import Event, Layer, Measure, Origin, Pictures
+from gradtui.runfile.schema import Event, Finding, Layer, Measure, Origin, Pictures
 from gradtui.runfile.summary import RunMetadata
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
@@ -45,7 +45,8 @@ class RunReader(RunMetadata):
         self._layers: list[Layer] = []
         try:
             with self._reading():
-                found = self._all("SELECT name, symbol, unit, definition FROM measures ORDER BY position")
+                more = ", title, source" if self.version >= 3 else ""
+                found = self._all(f"SELECT name, symbol, unit, definition{more} FROM measures ORDER BY position")
                 self.measures = [Measure(*row) for row in found]
         except RunFileError:
             self.close()
@@ -194,6 +195,14 @@ class RunReader(RunMetadata):
             found = self._all("SELECT step, phase, layer, what FROM origins ORDER BY rowid")
         return [Origin(*row) for row in found]
 
+    def findings(self) -> list[Finding] | None:
+        """What the diagnosis said while the run was recorded, oldest first; None if the run is older than that."""
+        if self.version < 3:
+            return None
+        columns = "kind, layers, first_step, evidence, numbers, remedies, note, last_step"
+        with self._reading():
+            return [_finding(row) for row in self._all(f"SELECT {columns} FROM findings ORDER BY finding")]
+
     def events(self) -> list[Event]:
         """What happened, in order; the last thousand."""
         with self._reading():
@@ -240,6 +249,15 @@ def _layer(row: tuple[Any, ...]) -> Layer:
     seen = [None if text is None else tuple(json.loads(text)) for text in in_and_out]
     own = {key: tuple(shape) for key, shape in json.loads(shapes).items()}
     return Layer(str(name), str(kind), own, int(parameters), *seen)
+
+
+def _finding(row: tuple[Any, ...]) -> Finding:
+    kind, layers, begin, evidence, numbers, remedies, note, end = row
+    known = {name: float(value) for name, value in json.loads(numbers).items()}
+    return Finding(
+        str(kind), tuple(json.loads(layers)), int(begin), str(evidence), known, tuple(json.loads(remedies)), bool(note),
+        None if end is None else int(end),
+    )  # fmt: skip
 
 
 def _floats(values: list[Any]) -> DoubleArray:

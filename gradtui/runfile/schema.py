@@ -6,18 +6,24 @@ The measures of one recorded step are one little-endian float32 BLOB of shape [l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from gradtui.format import listed, plain
+
 APPLICATION_ID = 0x67726164  # "grad", so that `file` and other tools can tell a run from any SQLite database
-SCHEMA_VERSION = 2  # 1: no row is thinned, every stretch of the envelope holds as many rows
+# 1: no row is thinned, every bucket of the envelope holds as many rows; 2: no findings, no titles of measures
+SCHEMA_VERSION = 3
 
 Outcome = Literal["finished", "stopped", "failed"]
 
 SCHEMA = """
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;  -- values are JSON
-CREATE TABLE measures (position INTEGER PRIMARY KEY, name TEXT, symbol TEXT, unit TEXT, definition TEXT);
+CREATE TABLE measures (
+    position INTEGER PRIMARY KEY, name TEXT, symbol TEXT, unit TEXT, definition TEXT,
+    title TEXT, source TEXT           -- source: gradients, parameters, updates or outputs
+);
 CREATE TABLE layers (
     layer INTEGER PRIMARY KEY,        -- its row in steps.measures; the order of execution
     name TEXT, kind TEXT,
@@ -56,6 +62,15 @@ CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TE
 CREATE TABLE origins (                -- where the first NaN or infinity came from
     step INTEGER, phase TEXT, layer INTEGER, what TEXT  -- phase: forward or backward; layer NULL: before the first
 );
+CREATE TABLE findings (               -- what the diagnosis said while the run was recorded
+    finding INTEGER PRIMARY KEY, kind TEXT,
+    layers TEXT,                      -- JSON: names, in order of execution; empty if it is about the whole net
+    first_step INTEGER,               -- from which it holds
+    last_step INTEGER,                -- until which it held; NULL if it still does
+    evidence TEXT, numbers TEXT,      -- numbers: JSON, name -> value
+    remedies TEXT,                    -- JSON: ids of `gradtui remedies`
+    note INTEGER                      -- 1 for what may well be meant
+);
 CREATE TABLE heartbeat (
     one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER,
     rows INTEGER,                     -- how many steps were recorded, those that are thinned away since among them
@@ -68,12 +83,19 @@ CREATE TABLE commands (command INTEGER PRIMARY KEY, time REAL, name TEXT, taken 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column of a step's BLOB, e.g. `Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "…")`."""
+    """One column of a step's BLOB, e.g. `Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "…")`.
+
+    Attributes:
+        title: a heading of a few words, e.g. "Learning speed".
+        source: what it is taken from: "gradients", "parameters", "updates" or "outputs".
+    """
 
     name: str
     symbol: str
     unit: str
     definition: str
+    title: str = ""
+    source: str = "gradients"
 
 
 @dataclass(frozen=True)
@@ -130,6 +152,46 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What the diagnosis says of a run.
+
+    Attributes:
+        kind: which finding it is, e.g. "vanishing"; the registry `gradtui.diagnosis.FINDINGS` has them.
+        layers: names, in order of execution; empty if it is about the whole net.
+        begin: the step from which it holds.
+        end: the step until which it held; None if it still does.
+        evidence: the numbers that prove it, in words.
+        numbers: the same by name.
+        remedies: the ids of those that fit, as `gradtui remedies` lists them.
+        note: True for what may well be meant, such as a frozen layer.
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    begin: int
+    evidence: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    remedies: tuple[str, ...] = ()
+    note: bool = False
+    end: int | None = None
+
+    @property
+    def cleared(self) -> bool:
+        """True if it does not hold any more."""
+        return self.end is not None
+
+    def __str__(self) -> str:
+        where = f"{listed(self.layers)}: " if self.layers else ""
+        when = f"since step {self.begin:,}" if self.end is None else f"steps {self.begin:,} to {self.end:,}"
+        return f"{self.kind.upper()}  {where}{self.evidence}, {when}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `json.dumps` takes it; a number that JSON has no word for (NaN, ∞) as a string."""
+        facts: dict[str, Any] = plain({**asdict(self), "numbers": dict(self.numbers), "layers": list(self.layers)})
+        return facts
+
+
+@dataclass(frozen=True)
 class Header:
     """What was run, where and how. Times are seconds since the epoch (UTC)."""
 
@@ -147,6 +209,8 @@ class Header:
     total_epochs: float | None = None
     takes_commands: list[str] = field(default_factory=list)
     log: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # `RecordOptions.to_json`
+    thresholds: dict[str, float] = field(default_factory=dict)  # that decided what is a finding
 
 
 @dataclass(frozen=True)

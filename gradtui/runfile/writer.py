@@ -5,12 +5,11 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
+import math
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections import deque
@@ -22,12 +21,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from gradtui.errors import say_on_stderr
 from gradtui.runfile.blocks import FloatArray, block_of
 from gradtui.runfile.retention import SAMPLED, Limits, ThinTables
 from gradtui.runfile.schema import (
     APPLICATION_ID,
     SCHEMA,
     SCHEMA_VERSION,
+    Finding,
     Header,
     Layer,
     Measure,
@@ -49,12 +50,6 @@ DEFAULT_LIMITS = Limits()
 REMOVED = "{} was removed or replaced; recording stops"
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs", "beegfs", "gpfs", "ceph")
-
-
-def say_on_stderr(text: str) -> None:
-    """One line on stderr, even if stderr itself is gone."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"gradtui: {text}", file=sys.stderr, flush=True)
 
 
 class RunWriter:
@@ -175,6 +170,15 @@ class RunWriter:
         row = (origin.step, origin.phase, origin.layer, origin.what)
         self._put("origins", row, len(origin.what) + ROW_OVERHEAD)
 
+    def finding(self, number: int, finding: Finding | None) -> None:
+        """Queue what the diagnosis says: a new finding, one that has changed, or None for one to be taken back."""
+        row: tuple[Any, ...] = (number,)
+        if finding is not None:
+            numbers = {name: value if math.isfinite(value) else str(value) for name, value in finding.numbers.items()}
+            lists = [json.dumps(value) for value in (finding.layers, numbers, finding.remedies)]
+            row += (finding.kind, lists[0], finding.begin, finding.end, finding.evidence, *lists[1:], finding.note)
+        self._put("findings", row)
+
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
         if self._closing.is_set() or os.getpid() != self._pid:
@@ -228,8 +232,8 @@ class RunWriter:
                     [(key, json.dumps(value)) for key, value in facts.items()],
                 )
                 connection.executemany(
-                    "INSERT INTO measures VALUES (?, ?, ?, ?, ?)",
-                    [(i, m.name, m.symbol, m.unit, m.definition) for i, m in enumerate(measures)],
+                    "INSERT INTO measures VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [(i, m.name, m.symbol, m.unit, m.definition, m.title, m.source) for i, m in enumerate(measures)],
                 )
                 connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0, NULL)", (self._started,))
                 if journal != "wal":
@@ -319,7 +323,7 @@ class RunWriter:
         self._backlog += fresh
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
-        tables = ("steps", "scalars", "origins", "events", *SAMPLED)
+        tables = ("steps", "scalars", "origins", "findings", "events", *SAMPLED)
         by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
         for table, row in self._backlog:
             by_table[table].append(row)
@@ -336,6 +340,7 @@ class RunWriter:
         for table in SAMPLED:
             self._tables.write_samples(connection, table, by_table[table], now)
         connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
+        _write_findings(connection, by_table["findings"])
         self._tables.write_events(connection, events)
 
     def _look_at(self, steps: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -423,6 +428,14 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         if real.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), filesystem
     return kind
+
+
+def _write_findings(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    for row in rows:
+        if len(row) == 1:
+            connection.execute("DELETE FROM findings WHERE finding = ?", row)
+        else:
+            connection.execute(f"INSERT OR REPLACE INTO findings VALUES ({', '.join('?' * len(row))})", row)
 
 
 def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> None:

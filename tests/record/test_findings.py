@@ -25,7 +25,7 @@ def test_a_finding_is_told_once_with_its_step_and_remedies(tmp_path):
     found = []
     with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=found.append):
         train(model, optimizer, 40, spoil_from=30)
-    assert [(finding.kind, finding.since) for finding in found] == [("nan", 30)]
+    assert [(finding.kind, finding.begin) for finding in found] == [("nan", 30)]
     assert found[0].remedies and "forward pass of step 30" in found[0].evidence
 
 
@@ -73,4 +73,4 @@ def test_thresholds_can_be_set(tmp_path):
         thresholds=Thresholds(too_large=0.0, progress=1.1),
     ):
         train(model, optimizer, 40, spoil_from=99)
-    assert "too-large" in [finding.kind for finding in found]
+    assert "update-too-large" in [finding.kind for finding in found]

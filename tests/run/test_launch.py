@@ -160,7 +160,7 @@ def test_any_does_not_fail_on_what_may_well_be_meant(tmp_path):
     assert "requires_grad_" in text
     options = ("--every", "1", "--fail-on")
     assert run(tmp_path, sys.executable, frozen, options=(*options, "any")).returncode == 0
-    assert run(tmp_path, sys.executable, frozen, options=(*options, "still")).returncode == 10
+    assert run(tmp_path, sys.executable, frozen, options=(*options, "not-updating")).returncode == 10
 
 
 def test_a_folder_that_cannot_keep_runs_is_said_before_the_command_begins(tmp_path):

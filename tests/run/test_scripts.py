@@ -67,7 +67,7 @@ ALL = [
     Script(
         "sick/frozen.py",
         r"unchanged: stem\.weight stem\.bias body\.weight body\.bias adapter\.weight adapter\.bias\n",
-        findings=("still",),
+        findings=("not-updating",),
         still=2,
     ),
     Script("sick/dead.py", r"dead after training: 36 of 40\n", findings=("dead",)),

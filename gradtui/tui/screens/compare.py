@@ -91,7 +91,7 @@ class CompareScreen(TrainedScreen):
         yield SideBySide(id="side-by-side")
         yield Curve(log=False, id="curves")
         yield Static(clean(self._look), id="look", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:

@@ -32,7 +32,7 @@ class DetailScreen(Screen[None]):
         yield RunHeader(id="run-header")
         yield self.body()
         yield Static(id="exact", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:

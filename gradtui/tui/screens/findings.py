@@ -73,7 +73,7 @@ def _in_full(findings: tuple[Finding, ...]) -> Content:
     for finding in findings:
         parts += [
             Content.styled(f"{finding.kind.upper()}", "bold $error" if not finding.note else "bold $warning"),
-            Content(f"  since step {finding.since:,}\n"),
+            Content(f"  since step {finding.begin:,}\n"),
             Content(f"  {clean(', '.join(finding.layers))}\n" if finding.layers else ""),
             Content(f"  {clean(finding.evidence)}\n"),
             *(Content(f"  · try {clean(remedy)}\n") for remedy in finding.remedies),

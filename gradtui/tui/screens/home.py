@@ -75,7 +75,7 @@ class HomeScreen(Screen[None]):
             with VerticalScroll(id="about", can_focus=False):
                 yield Static(id="about-text", markup=False)
         yield Choices(id="runs", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:

@@ -65,7 +65,7 @@ class PlotScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """The plot fills the screen."""
         yield Static("Reading …", id="plot", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:

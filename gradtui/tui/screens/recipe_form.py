@@ -65,7 +65,7 @@ class RecipeForm(Screen["Recipe | None"]):
                 yield Static(id="meaning-text", markup=False)
         yield Input(id="value", classes="-hidden")
         yield Static("", id="form-cost", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:

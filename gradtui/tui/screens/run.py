@@ -86,7 +86,7 @@ class RunScreen(TrainedScreen):
     def compose(self) -> ComposeResult:
         """The reason why there are no bars yet."""
         yield Static(f"Opening {clean(self._name_until_known)} …", id="waiting", markup=False)
-        yield TooSmall(id="too-small")
+        yield TooSmall(id="update-too-small")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -144,7 +144,7 @@ class RunScreen(TrainedScreen):
             from gradtui.tui.widgets.run_header import RunHeader
 
             await self.query_one("#waiting").remove()
-            await self.mount(RunHeader(id="run-header"), RunBody(id="run-body"), before="#too-small")
+            await self.mount(RunHeader(id="run-header"), RunBody(id="run-body"), before="#update-too-small")
             self._bars.focus()
         self._header.show(snapshot)
         self._body.show(snapshot)

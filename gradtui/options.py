@@ -1,0 +1,178 @@
+"""How a training is recorded: one set of options for `watch`, `gradtui run`, every callback and the lab.
+
+Standard library only. An option is a field of `RecordOptions` and a line of `RecordKeywords`; its metadata makes the
+flag of `gradtui run`. All of them, but for callables, are stored in the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from gradtui.errors import UsageError
+
+if TYPE_CHECKING:
+    from gradtui.measures import Measure
+    from gradtui.runfile import Finding
+
+ACTIVATIONS_SHARE = 0.25  # of the budget that sampled activations may cost
+
+
+class RecordKeywords(TypedDict, total=False):
+    """The fields of `RecordOptions` as keywords: `watch(model, optimizer, every=1)`."""
+
+    every: int | None
+    budget: float
+    update_every: int | None
+    layers: str | Sequence[str]
+    name: str | None
+    folder: str | Path | None
+    thresholds: Mapping[str, float]
+    on_finding: Callable[[Finding], None] | None
+    measures: Sequence[Measure]
+
+
+def _flag(help_text: str, metavar: str, **kind: Any) -> dict[str, Any]:
+    return {"flag": {"help": help_text, "metavar": metavar, **kind}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """How to record, and where.
+
+    Attributes:
+        every: measure each so many steps; None measures as often as `budget` allows.
+        budget: the share of the time that measuring may cost: all of it if `every` is None, else what costs more than
+            the gradient norms: ‖θ‖ and the update ratio, and the activations.
+        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
+        layers: record these layers only: shell patterns such as "encoder.*"; with "!" before it, leave them out.
+        name: what the run is called; the script's name by default.
+        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+        thresholds: numbers that decide what is a finding, where they differ from `Thresholds()`.
+        on_finding: called once for each finding that begins, in the training's thread right after a measured step or
+            when the recorder is closed; what it raises ends the training.
+        measures: what is measured beside gradtui's own measures.
+
+    Raises:
+        ValueError: `every`, `update_every` or `budget` is out of range.
+    """
+
+    every: int | None = field(
+        default=None,
+        metadata=_flag("measure every K-th step (default: as often as the budget allows)", "K", type=int),
+    )
+    budget: float = field(
+        default=0.01,
+        metadata=_flag("share of the training time that measuring may take (default: 0.01)", "SHARE", type=float),
+    )
+    update_every: int | None = field(
+        default=None,
+        metadata=_flag("take the update ratio every K steps (default: within the budget)", "K", type=int),
+    )
+    layers: str | Sequence[str] = field(
+        default=("*",),
+        metadata=_flag(
+            "record only these layers, e.g. 'encoder.*'; '!head*' leaves layers out; may be repeated",
+            "PATTERN",
+            action="append",
+        ),
+    )
+    name: str | None = field(default=None, metadata=_flag("name of the run (default: name of the script)", "NAME"))
+    folder: str | Path | None = None
+    thresholds: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata=_flag(
+            "change a threshold of the diagnosis, e.g. dead=0.9; may be repeated", "NAME=NUMBER", action="append"
+        ),
+    )
+    on_finding: Callable[[Finding], None] | None = None
+    measures: Sequence[Measure] = ()
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every is {self.every}: give a number of steps, 1 or more, or None")
+        if self.update_every is not None and self.update_every < 1:
+            raise ValueError(f"update_every is {self.update_every}: give a number of steps, 1 or more, or None")
+        if not 0 < self.budget <= 1:
+            raise ValueError(f"budget is {self.budget}: give a share of the time, e.g. 0.01")
+        layers = [self.layers] if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", tuple(layers) or ("*",))
+
+    def but(self, **changes: Any) -> RecordOptions:
+        """The same with some options changed."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it, for a child process and for the run: without callables, measures by name."""
+        return {
+            "every": self.every,
+            "budget": self.budget,
+            "update_every": self.update_every,
+            "layers": list(self.layers),
+            "name": self.name,
+            "folder": None if self.folder is None else str(self.folder),
+            "thresholds": dict(self.thresholds),
+            "measures": [measure.name for measure in self.measures],
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> RecordOptions:
+        """What `to_json` gave; measures are those that the process has registered by then."""
+        known = {one.name for one in fields(cls)} - {"measures", "on_finding"}
+        return cls(**{key: value for key, value in facts.items() if key in known})
+
+    def __str__(self) -> str:
+        percent = f"within {100 * self.budget:g} % of the step time"
+        if self.every is None:
+            often = f"; update ratio every {self.update_every} steps" if self.update_every else ""
+            return percent + often
+        rows = "every step" if self.every == 1 else f"every {self.every} steps"
+        if self.update_every is None:
+            return f"{rows}; update ratio {percent}"
+        return f"{rows}; update ratio every {self.update_every} steps"
+
+
+def record_options(options: RecordOptions | None, changes: Mapping[str, Any]) -> RecordOptions:
+    """The options that are given, or the defaults, with the keywords that are given beside them."""
+    return (options or RecordOptions()).but(**changes)
+
+
+def add_record_flags(parser: Any) -> None:
+    """Add a flag for each option that has one; what is not given is None."""
+    for one in fields(RecordOptions):
+        if "flag" in one.metadata:
+            kind = dict(one.metadata["flag"])
+            parser.add_argument(flag_of(one), default=None, **kind)
+
+
+def options_from_flags(given: argparse.Namespace, folder: Path) -> RecordOptions:
+    """The options that the flags ask for; raises `UsageError`, one line, if one is out of range."""
+    found: dict[str, Any] = {}
+    for one in fields(RecordOptions):
+        value = getattr(given, one.name, None) if "flag" in one.metadata else None
+        if value is not None:
+            found[one.name] = _thresholds(value) if one.name == "thresholds" else value
+    try:
+        return RecordOptions(**found, folder=folder)
+    except ValueError as error:
+        name, _, rest = str(error).partition(" is ")
+        raise UsageError(f"--{name.replace('_', '-')} {rest.removesuffix(', or None')}") from error
+
+
+def flag_of(one: Field[Any]) -> str:
+    """The flag of an option, e.g. `--update-every`."""
+    return {"thresholds": "--threshold"}.get(one.name, f"--{one.name.replace('_', '-')}")
+
+
+def _thresholds(words: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            found[name.strip().replace("-", "_")] = float(number)
+        except ValueError as error:
+            raise UsageError(f"--threshold {word!r}: give a name and a number, e.g. dead=0.9") from error
+    return found

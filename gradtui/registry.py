@@ -1,0 +1,69 @@
+"""Objects of one kind by name: ours, those that a user's code registers, and those of installed packages.
+
+Measures, findings and remedies of gradtui are registered in the same way as anybody's. A package registers its own by
+an entry point, e.g. `[project.entry-points."gradtui.findings"]`, whose module is imported at the first look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TypeVar
+
+from gradtui.errors import UsageError, one_line, say_once
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T]):
+    """Entries in the order in which they were registered.
+
+    Args:
+        what: one entry in words, e.g. "finding".
+        group: the group of entry points that packages use; importing one of them registers what it has.
+        ours: modules of gradtui that register its own entries, imported before the first look.
+    """
+
+    def __init__(self, what: str, group: str, *ours: str) -> None:
+        self.what, self.group = what, group
+        self._ours = ours
+        self._entries: dict[str, T] = {}
+        self._is_loaded = False
+
+    def register(self, name: str, entry: T) -> T:
+        """Add an entry; raises `UsageError` if another one has the name."""
+        if self._entries.get(name, entry) is not entry:
+            raise UsageError(f"there is a {self.what} {name!r} already: give yours another name")
+        self._entries[name] = entry
+        return entry
+
+    def unregister(self, name: str) -> None:
+        """Take an entry out again; there need not be one."""
+        self._entries.pop(name, None)
+
+    def __getitem__(self, name: str) -> T:
+        self._load()
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._entries)
+
+    def _load(self) -> None:
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        for module in self._ours:
+            import_module(module)
+        from importlib.metadata import entry_points
+
+        for point in entry_points(group=self.group):
+            try:
+                point.load()
+            except Exception as error:
+                # somebody else's package must not end a report or a training
+                say_once(f"the {self.what} {point.name!r} of {point.value} is left out ({one_line(error)})")
