@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MOST_NAMES = 4
@@ -37,6 +37,15 @@ def listed(names: Sequence[str]) -> str:
     """The first four layers, and how many more there are."""
     shown = ", ".join(called(name) for name in names[:MOST_NAMES])
     return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
+
+
+def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """What somebody who typed `name` may have meant: the nearest of the known names, or all of them."""
+    from difflib import get_close_matches  # of no use until something is misspelt
+
+    known = list(known)
+    near = get_close_matches(name, known, n=3)
+    return f"did you mean {', '.join(near)}?" if near else otherwise or f"choose one of {', '.join(known)}"
 
 
 def percent(share: float) -> str:

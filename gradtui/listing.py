@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradtui.errors import UsageError
 from gradtui.runfolder import NONE_YET, RunSummary
 
 if TYPE_CHECKING:
     from gradtui.lab.plan import ComparisonSummary
-    from gradtui.lab.remedies import Remedy
 
 COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started")
 
@@ -42,32 +40,25 @@ def as_table(
 
 def remedies_as_json(family: str | None) -> str:
     """The remedies of a family, or all, as one JSON array; raises `UsageError` if there is no such family."""
-    facts = [{**vars(remedy), "changes": dict(remedy.changes)} for remedy in _remedies(family)]
-    return json.dumps(facts, indent=2, ensure_ascii=True)
+    from gradtui.remedies import of_family
+
+    return json.dumps([remedy.to_json() for remedy in of_family(family)], indent=2, ensure_ascii=True)
 
 
 def remedies_as_table(family: str | None, terminal: bool) -> str:
     """The same to be read: by family for a terminal, tab-separated for a pipe."""
-    from gradtui.lab.remedies import FAMILIES
+    from gradtui.remedies import FAMILIES, of_family
 
-    found = _remedies(family)
+    found = of_family(family)
     if not terminal:
         header = "remedy\tfamily\twhat\twhy\tsource"
         return "\n".join([header, *("\t".join((r.name, r.family, r.what, r.why, r.source)) for r in found)])
     lines = []
     for name in dict.fromkeys(remedy.family for remedy in found):
-        lines.append(f"{name.upper()}  {FAMILIES[name]}")
+        lines.append(f"{name.upper()}  {FAMILIES.get(name, '')}")
         lines += [f"  {r.name:<20}{r.what}\n{'':22}{r.why} ({r.source})" for r in found if r.family == name]
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def _remedies(family: str | None) -> list[Remedy]:
-    from gradtui.lab.remedies import FAMILIES, REMEDIES
-
-    if family is not None and family not in FAMILIES:
-        raise UsageError(f"there is no family {family!r} of remedies: choose one of {', '.join(FAMILIES)}")
-    return [remedy for remedy in REMEDIES.values() if family in (None, remedy.family)]
 
 
 def _facts_of_comparison(one: ComparisonSummary) -> dict[str, Any]:

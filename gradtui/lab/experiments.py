@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtui.errors import UsageError
+from gradtui.format import hint
 from gradtui.lab.recipe import Recipe
 
 
@@ -32,10 +33,10 @@ def find(name: str) -> tuple[Experiment, str]:
     """`vanishing` or `vanishing/10`: the experiment and the label of the recipe; raises `UsageError` if it is none."""
     experiment, _, label = name.partition("/")
     if experiment not in EXPERIMENTS:
-        raise UsageError(f"there is no experiment {experiment!r}: choose one of {', '.join(EXPERIMENTS)}")
+        raise UsageError(f"there is no experiment {experiment!r}: {hint(experiment, EXPERIMENTS)}")
     recipes = EXPERIMENTS[experiment].recipes
     if label and label not in recipes:
-        raise UsageError(f"the experiment {experiment} has no recipe {label!r}: choose one of {', '.join(recipes)}")
+        raise UsageError(f"the experiment {experiment} has no recipe {label!r}: {hint(label, recipes)}")
     return EXPERIMENTS[experiment], label or next(iter(recipes))
 
 
@@ -70,7 +71,7 @@ _RATES: dict[str, dict[str, float]] = {
         "adamw": 0.01, "momentum, warm-up": 0.3, "momentum, cosine": 0.3, "momentum, step": 0.3,
     },
     "losses": {"quadratic": 3.0, "cross-entropy": 3.0, "softmax-quadratic": 3.0, "softmax": 3.0},
-    "regularity": {
+    "regularisation": {
         "none": 0.03, "dropout": 0.03, "early-stopping": 0.03, "narrower": 0.03, "shallower": 0.03, "low-rank": 0.003,
         "l1": 0.03, "l2": 0.01, "weight-decay": 0.1, "max-norm": 0.03, "weight-clip": 0.03,
     },
@@ -220,9 +221,9 @@ _UNTUNED = {
             "softmax-quadratic": ("softmax-quadratic",), "softmax": ("softmax",),
         }),
     ),
-    "regularity": Experiment(
-        "Regularity",
-        "Three ReLU layers of 100 and only 200 training images: the net learns them by heart. What bounds it, or stops "
+    "regularisation": Experiment(
+        "Regularisation",
+        "Three ReLU layers of 100 and only 200 training images: the net learns each of them. What bounds it, or stops "
         "it early, may do better on the test; what it does to gradients stands in the bars.",
         _with(_FEW, {
             "none": (), "dropout": ("dropout",), "early-stopping": ("early-stopping",), "narrower": ("narrower",),

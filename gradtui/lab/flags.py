@@ -11,7 +11,7 @@ from gradtui.errors import UsageError
 from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recipe_checks import DATA, DTYPES, RECURRENT
-from gradtui.lab.remedies import choices
+from gradtui.remedies import choices
 
 MOST_LAYERS = 10_000
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gradtui.errors import UsageError
 from gradtui.lab import recipe_checks, size
-from gradtui.lab.remedies import REMEDIES, Remedy
+from gradtui.remedies import find
 
 # η at which four hidden layers of 30 learn the digits without momentum; sigmoid's is the book's, and shows the plateau
 # that vanishing gradients make before the net gets going
@@ -239,23 +239,28 @@ class Recipe:
         for a name that is not in the table.
         """
         changes: dict[str, Any] = {}
+        times = 1.0
         for name in names:
-            changes |= remedy(name).changes_of(self.hidden)
-        return self.adapted(changes)
+            remedy = find(name)
+            if not remedy.is_for_recipes:
+                raise UsageError(f"the remedy {name} is for training code of your own: no recipe can take it")
+            unknown = set(remedy.changes) - {field.name for field in fields(Recipe)}
+            unknown |= set(remedy.scales) - {"learning_rate", "width", "depth"}
+            if unknown:
+                raise UsageError(f"the remedy {name} changes {', '.join(sorted(unknown))}, which no recipe has")
+            changes |= remedy.changes
+            hidden = changes.get("hidden", self.hidden)
+            if "width" in remedy.scales:
+                changes["hidden"] = tuple(max(1, int(units * remedy.scales["width"])) for units in hidden)
+            if "depth" in remedy.scales:
+                changes["hidden"] = hidden[: max(1, int(len(hidden) * remedy.scales["depth"]))]
+            times *= remedy.scales.get("learning_rate", 1.0)
+        recipe = self.adapted(changes)
+        return recipe if times == 1 else recipe.but(learning_rate=float(f"{recipe.rate * times:.6g}"))
 
     def adapted(self, changes: Mapping[str, Any]) -> Recipe:
         """As `but`; whatever only belonged to a choice that goes (a slope, a σ, a rate of its own) goes with it."""
         return self.but(**{**recipe_checks.left_over(self, changes), **changes})
-
-
-def remedy(name: str) -> Remedy:
-    """An entry of the table; raises `UsageError` with near names if there is none."""
-    if name not in REMEDIES:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, REMEDIES, n=3) or ["relu", "xavier", "batch-norm"]
-        raise UsageError(f"there is no remedy {name!r}: did you mean {', '.join(near)}? `gradtui remedies` lists all")
-    return REMEDIES[name]
 
 
 def safe(label: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gradtui.errors import UsageError
-from gradtui.lab.remedies import choices
+from gradtui.remedies import choices
 
 if TYPE_CHECKING:
     from gradtui.lab.recipe import Recipe

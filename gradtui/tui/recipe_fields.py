@@ -24,7 +24,7 @@ class Field:
 def fields() -> list[Field]:
     """All rows, in the order of the form."""
     from gradtui.lab.recipe_checks import DATA
-    from gradtui.lab.remedies import choices
+    from gradtui.remedies import choices
 
     def choice(name: str, group: str, *first: str) -> Field:
         return Field(name, group, (*first, *choices(name)))
@@ -115,7 +115,7 @@ def _parse(recipe: Recipe, field: Field, text: str) -> Any:
 def about(recipe: Recipe, field: Field) -> str:
     """What the value of a field means, why one would take it, and where it comes from."""
     from gradtui.lab.recipe_checks import DATA
-    from gradtui.lab.remedies import choices
+    from gradtui.remedies import choices
 
     value = str(getattr(recipe, field.name))
     if field.meaning:

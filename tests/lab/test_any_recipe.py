@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gradtui.errors import UsageError
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.remedies import REMEDIES, choices
 from gradtui.lab.train import train
+from gradtui.remedies import REMEDIES, choices
 
 
 def sometimes(value: st.SearchStrategy[object], otherwise: object) -> st.SearchStrategy[object]:

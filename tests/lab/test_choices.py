@@ -20,8 +20,8 @@ from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recipe_checks import DATA, DTYPES
-from gradtui.lab.remedies import choices
 from gradtui.lab.train import train
+from gradtui.remedies import choices
 from gradtui.runfile import open_run
 
 

@@ -16,9 +16,9 @@ from gradtui.lab.initialise import GATE_BIAS
 from gradtui.lab.models import build, lsuv
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import build_recurrent
-from gradtui.lab.remedies import choices
 from gradtui.lab.tensors import load
 from gradtui.lab.train import make_model
+from gradtui.remedies import choices
 
 Array = np.ndarray
 Z = np.concatenate([np.linspace(-6, 6, 241), [-1e-3, 1e-3]])

@@ -16,7 +16,7 @@ from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recipe_checks import DATA
-from gradtui.lab.remedies import choices
+from gradtui.remedies import choices
 
 
 def parse(*words: str) -> Recipe:
