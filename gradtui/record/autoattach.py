@@ -75,7 +75,7 @@ class AutoRecorder:
     def _meet(self, optimizer: Any) -> None:
         from gradtui.record.discover import Discovered
         from gradtui.record.hooks import BeforeStepHook
-        from gradtui.record.sharded import Whole, trains_shards
+        from gradtui.record.sharded import ShardedNorms, trains_shards
         from gradtui.record.watching import is_first_rank
 
         self._looks_for_hands = False
@@ -86,7 +86,7 @@ class AutoRecorder:
         shards = trains_shards(optimizer)
         if not is_first_rank():
             if shards:
-                Whole(optimizer)  # gives the first rank its part
+                ShardedNorms(optimizer)  # gives the first rank its part
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         recorder = self._recorder

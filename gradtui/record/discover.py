@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from gradtui.record.layers import Part, own_parameters, parts_of
+from gradtui.record.layers import LayerSpec, own_parameters, specs_of
 
 MOST_NODES = 100_000  # of a graph that are walked for the order of the layers
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
@@ -28,18 +28,18 @@ class Discovered:
     """The layers behind some parameters, as a source for `Recorder.observe`."""
 
     def __init__(self, parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> None:
-        self._parts = find_parts(parameters, ranks)
+        self._specs = find_specs(parameters, ranks)
 
-    def parts(self) -> list[Part]:
+    def specs(self) -> list[LayerSpec]:
         """The layers in order of execution."""
-        return self._parts
+        return self._specs
 
     def remove(self) -> None:
         """Let go of them."""
-        self._parts = []
+        self._specs = []
 
 
-def find_parts(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[Part]:
+def find_specs(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[LayerSpec]:
     """The layers of all models that own any of `parameters`, and a layer for each parameter that no model owns.
 
     Args:
@@ -48,7 +48,7 @@ def find_parts(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[P
     """
     wanted = {id(parameter) for parameter in parameters}
     frames = _user_frames()
-    parts: list[Part] = []
+    specs: list[LayerSpec] = []
     for model in _models_with(wanted):
         root = _called(model, frames) or type(model).__name__.lower()
         first_use = {
@@ -56,13 +56,13 @@ def find_parts(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[P
             for module in model.modules()
             if (used := [ranks[id(p)] for p in own_parameters(module).values() if id(p) in ranks])
         }
-        parts += parts_of(model, root, first_use)
+        specs += specs_of(model, root, first_use)
         wanted -= {id(parameter) for parameter in model.parameters()}
     loose = sorted((p for p in parameters if id(p) in wanted), key=lambda p: ranks.get(id(p), sys.maxsize))
     for number, parameter in enumerate(loose, 1):
         name = _called(parameter, frames) or f"tensor {number}"
-        parts.append(Part("", name, type(parameter).__name__, {name: parameter}))
-    return parts
+        specs.append(LayerSpec("", name, type(parameter).__name__, {name: parameter}))
+    return specs
 
 
 def order_of_use(loss: Tensor) -> dict[int, int]:

@@ -23,7 +23,7 @@ Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerSpec:
     """A layer as it is found: a module that owns parameters, or a tensor that is trained without one.
 
     `root` is what the user calls the model it belongs to; several models make it a part of the layer's name.
@@ -39,10 +39,10 @@ class Part:
     output_shape: tuple[int, ...] | None = None
 
 
-class PartSource(Protocol):
+class LayerSource(Protocol):
     """Knows the layers by the first step; may have hooks on the model until then."""
 
-    def parts(self) -> list[Part]:
+    def specs(self) -> list[LayerSpec]:
         """The layers in order of execution."""
 
     def remove(self) -> None:
@@ -93,17 +93,17 @@ class ForwardTrace:
                     hook = Hook(target)
                     self._hooks.append((put_on(hook), hook))
 
-    def parts(self) -> list[Part]:
+    def specs(self) -> list[LayerSpec]:
         """The layers in order of execution; raises RuntimeError if the model is no more."""
         model = self._model()
         if model is None:
             raise RuntimeError("the model was freed before the first step")
-        parts = parts_of(model, self._root, {id(module): float(rank) for rank, module in enumerate(self.order)})
+        specs = specs_of(model, self._root, {id(module): float(rank) for rank, module in enumerate(self.order)})
         unknown = (None, None)
         return [
-            replace(part, input_shape=shapes[0], output_shape=shapes[1])
-            for part in parts
-            for shapes in [self.shapes.get(id(part.module), unknown)]
+            replace(spec, input_shape=shapes[0], output_shape=shapes[1])
+            for spec in specs
+            for shapes in [self.shapes.get(id(spec.module), unknown)]
         ]
 
     def remove(self) -> None:
@@ -185,23 +185,23 @@ class LayerTable(Slots):
     def __contains__(self, parameter: torch.Tensor) -> bool:
         return id(parameter) in self._counted
 
-    def add(self, parts: Sequence[Part]) -> None:
+    def add(self, specs: Sequence[LayerSpec]) -> None:
         """Add layers; one that was built again takes the place of the one before it that nobody trains any more."""
         taken = {slot.layer for slot in self.slots}
-        for part in parts:
+        for spec in specs:
             own = {
                 key: parameter
-                for key, parameter in part.parameters.items()
+                for key, parameter in spec.parameters.items()
                 if id(parameter) not in self._counted and not isinstance(parameter, nn.UninitializedParameter)
             }
             if not own:
                 continue
             self._counted.update(id(parameter) for parameter in own.values())
-            layer = self._place(part, own, taken)
-            if part.module is not None and part.model is not None:
-                self.modules[layer] = weakref.ref(part.module)
-                self.models[id(part.model)] = weakref.ref(part.model)
-            self.slots += [Slot(p, layer, _is_bias(key, p, part)) for key, p in own.items() if p.numel()]
+            layer = self._place(spec, own, taken)
+            if spec.module is not None and spec.model is not None:
+                self.modules[layer] = weakref.ref(spec.module)
+                self.models[id(spec.model)] = weakref.ref(spec.model)
+            self.slots += [Slot(p, layer, _is_bias(key, p, spec)) for key, p in own.items() if p.numel()]
         self.slots.sort(key=lambda slot: (slot.layer, not slot.is_bias))
         self.width = len(self.layers) * len(MEASURES)
         several = len({root for root, _, _ in self._keys if root}) > 1
@@ -226,24 +226,24 @@ class LayerTable(Slots):
         self.modules.clear()
         self.models.clear()
 
-    def part(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
+    def subset(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
         """Those slots whose parameter is chosen, in rows as wide as the table's."""
         return Slots((slot for slot in self.slots if chosen(slot.parameter)), self.width)
 
-    def _place(self, part: Part, own: Mapping[str, torch.Tensor], taken: set[int]) -> int:
+    def _place(self, spec: LayerSpec, own: Mapping[str, torch.Tensor], taken: set[int]) -> int:
         shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
-        key = (part.root, part.name, tuple(shapes.items()))
+        key = (spec.root, spec.name, tuple(shapes.items()))
         for layer, known in enumerate(self._keys):
             if known == key and layer not in taken:
                 taken.add(layer)
                 return layer
         self._keys.append(key)
         size = sum(parameter.numel() for parameter in own.values())
-        self.layers.append(Layer(part.name, part.kind, shapes, size, part.input_shape, part.output_shape))
+        self.layers.append(Layer(spec.name, spec.kind, shapes, size, spec.input_shape, spec.output_shape))
         return len(self.layers) - 1
 
 
-def parts_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[Part]:
+def specs_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[LayerSpec]:
     """The layers of a model by `rank`, id of a module -> when it runs.
 
     A module that has none follows the one defined before it.
@@ -260,8 +260,8 @@ def parts_of(model: nn.Module, root: str, rank: Mapping[int, float]) -> list[Par
         own = own_parameters(module)
         if own:
             kind = _kind(module)
-            keyed.append((last, place, Part(root, _clean(name), kind, own, module, model)))
-    return [part for _, _, part in sorted(keyed, key=lambda entry: entry[:2])]
+            keyed.append((last, place, LayerSpec(root, _clean(name), kind, own, module, model)))
+    return [spec for _, _, spec in sorted(keyed, key=lambda entry: entry[:2])]
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -283,12 +283,12 @@ def _parametrizations(module: nn.Module) -> nn.Module:
     return module.get_submodule("parametrizations")
 
 
-def _is_bias(key: str, parameter: torch.Tensor, part: Part) -> bool:
-    return key.startswith("bias") or key.endswith("bias") or (part.module is None and parameter.dim() == 1)
+def _is_bias(key: str, parameter: torch.Tensor, spec: LayerSpec) -> bool:
+    return key.startswith("bias") or key.endswith("bias") or (spec.module is None and parameter.dim() == 1)
 
 
 class JointSums:
-    """Sums of squares of rows in each of which several readings share the layers.
+    """Sums of squares of rows in each of which several samples share the layers.
 
     Args:
         rows: how many.
@@ -362,7 +362,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 def _clean(name: str) -> str:
     """The name as the user wrote it, without what `torch.compile` and data parallelism put in front."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod").removeprefix("module.")
+    return ".".join(word for word in name.split(".") if word != "_orig_mod").removeprefix("module.")
 
 
 def _shape_without_batch(value: Any) -> tuple[int, ...] | None:

@@ -10,18 +10,18 @@ import torch
 
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import LayerTable, PartSource
-from gradtui.record.sharded import Whole, WholeMeter
-from gradtui.record.step_sample import Clock, Meter
+from gradtui.record.layers import LayerSource, LayerTable
+from gradtui.record.sharded import ShardedNorms, ShardedProbe
+from gradtui.record.step_sample import Clock, Probe
 
 
 class Watched:
-    """One optimizer: the hooks on its steps, and the meter of its parameters once they are known."""
+    """One optimizer: the hooks on its steps, and the probe of its parameters once they are known."""
 
-    def __init__(self, optimizer: Any, hooks: StepHooks | None, whole: Whole | None) -> None:
+    def __init__(self, optimizer: Any, hooks: StepHooks | None, whole: ShardedNorms | None) -> None:
         self.optimizer = weakref.ref(optimizer)
         self.hooks, self.whole = hooks, whole
-        self.meter: Meter | WholeMeter | None = None
+        self.probe: Probe | ShardedProbe | None = None
 
     def groups(self) -> list[dict[str, Any]]:
         """What it steps, as parameter groups; nothing if it is no more."""
@@ -48,7 +48,7 @@ class Optimizers:
         self.table = LayerTable()
         self.has_shards = False
         self._clock = clock
-        self._sources: list[PartSource] = []
+        self._sources: list[LayerSource] = []
         self._watched: dict[int, Watched] = {}  # by id of the optimizer
         self._keeps_layers = False
 
@@ -64,11 +64,13 @@ class Optimizers:
         """Those on their steps."""
         return (watched.hooks for watched in list(self._watched.values()) if watched.hooks is not None)
 
-    def add(self, optimizer: Any, sources: Sequence[PartSource], hooks: StepHooks | None, whole: Whole | None) -> None:
+    def add(
+        self, optimizer: Any, sources: Sequence[LayerSource], hooks: StepHooks | None, whole: ShardedNorms | None
+    ) -> None:
         """Measure one more; `sources` tell the layers that are new with it."""
         self._sources += sources
         for watched in self._watched.values():
-            watched.meter = None  # what it covers may change
+            watched.probe = None  # what it covers may change
         self._watched[id(optimizer)] = Watched(optimizer, hooks, whole)
         self.has_shards |= whole is not None
         weakref.finalize(optimizer, self._forget, id(optimizer)).atexit = False
@@ -85,18 +87,18 @@ class Optimizers:
     def learn_layers(self) -> None:
         """Put the layers that have come in the table."""
         for source in self._sources:
-            self.table.add(source.parts())
+            self.table.add(source.specs())
             source.remove()
         self._sources.clear()
 
-    def make_meter(self, watched: Watched, *, inside_backward: bool) -> tuple[Meter | WholeMeter, bool]:
+    def make_probe(self, watched: Watched, *, inside_backward: bool) -> tuple[Probe | ShardedProbe, bool]:
         """What measures one, and whether that is all that it steps.
 
         Inside a backward its neighbours step on their own, each when its gradient is made.
         """
         mine = watched.parameters()
         if watched.whole is not None:
-            return WholeMeter(self.table.part(lambda p: id(p) in mine), watched.whole, watched.optimizer()), True
+            return ShardedProbe(self.table.subset(lambda p: id(p) in mine), watched.whole, watched.optimizer()), True
         others = set[int]().union(*(other.parameters() for other in self._watched.values() if other is not watched))
         shards = any(is_sharded(slot.parameter) for slot in self.table.slots if id(slot.parameter) in mine)
 
@@ -104,7 +106,7 @@ class Optimizers:
             is_ours = id(parameter) in mine or not (inside_backward or id(parameter) in others)
             return is_ours and not (shards and is_sharded(parameter))
 
-        return Meter(self.table.part(is_measured), self._clock), not shards
+        return Probe(self.table.subset(is_measured), self._clock), not shards
 
     def model_of(self, optimizer: Any) -> str | None:
         """What the model of one is called, if there are several and it is not the first one's."""
@@ -130,8 +132,8 @@ class Optimizers:
             else:
                 hooks.remove()
         for watched in self._watched.values():
-            if watched.meter is not None:
-                watched.meter.release()
+            if watched.probe is not None:
+                watched.probe.release()
         for source in self._sources:
             source.remove()
         self._sources.clear()
@@ -147,4 +149,4 @@ class Optimizers:
         kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
         self.table.drop(lambda parameter: id(parameter) not in kept)
         for watched in self._watched.values():
-            watched.meter = None
+            watched.probe = None

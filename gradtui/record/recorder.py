@@ -17,7 +17,7 @@ from gradtui.record.backward import backwards
 from gradtui.record.budget import Sampling
 from gradtui.record.exit_hooks import how_it_ended, register, unregister
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import PartSource, is_anything_compiled
+from gradtui.record.layers import LayerSource, is_anything_compiled
 from gradtui.record.losses import Losses
 from gradtui.record.manual_steps import ByHand
 from gradtui.record.notices import skipped_step
@@ -26,8 +26,8 @@ from gradtui.record.origin import GradientGuard, broken_layers, find_origin
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import DISTURBANCE, MOST_SKIPS_TOLD, ROW_COST, Outbox, Row, learning_rate
 from gradtui.record.scaler import scalers
-from gradtui.record.sharded import Whole, WholeMeter, trains_shards
-from gradtui.record.step_sample import JointReading, Meter, Reading
+from gradtui.record.sharded import ShardedNorms, ShardedProbe, trains_shards
+from gradtui.record.step_sample import JointSample, Probe, StepSample
 from gradtui.runfile import Outcome, RunWriter
 from gradtui.runfile.blocks import FloatArray, as_pictures
 
@@ -68,7 +68,7 @@ class Recorder:
         self._calls_before = backwards.calls
         self._row: Row | None = None
         self._measuring = False
-        self._joint: JointReading | None = None  # of the steps inside one backward
+        self._joint: JointSample | None = None  # of the steps inside one backward
         self._in_backward = False
         self._arm_next = False
         self._is_quiet = False  # until a time comes, a step has nothing to do but be counted
@@ -88,12 +88,12 @@ class Recorder:
             except Exception as error:
                 self._fail(error)
 
-    def observe(self, optimizer: Any, *sources: PartSource, hooks: bool = True) -> None:
+    def observe(self, optimizer: Any, *sources: LayerSource, hooks: bool = True) -> None:
         """Measure the steps of an optimizer from here on; `sources` tell the layers that are new with it.
 
         Without `hooks` the caller tells of each step by `before_step` and `after_step`. Not from within a step.
         """
-        whole = Whole(optimizer, self._plan_whole) if hooks and trains_shards(optimizer) else None
+        whole = ShardedNorms(optimizer, self._plan_sharded) if hooks and trains_shards(optimizer) else None
         if self._deaf:
             for source in sources:
                 source.remove()
@@ -151,7 +151,7 @@ class Recorder:
                     number = out.number(name, value, self.step)
                     if number is not None:
                         out.scalar(self.step, name, number)
-                if out.letters:
+                if out.pending:
                     self._quiet_until = 0.0  # what is on a device has to be asked for
         except Exception as error:
             self._fail(error)
@@ -206,7 +206,7 @@ class Recorder:
                     self._by_hand.backward_begins()  # the last step has been taken
                 self._send_row()
                 self._out.send_last(self.step)
-                self._out.read_letters(all_of_them=True)
+                self._out.poll(all_of_them=True)
         except Exception as error:
             self._fail(error)
         self._take_off()
@@ -238,8 +238,8 @@ class Recorder:
                 self._send_row()
             if self._guard.alters is None:
                 self._ask_guard()
-            if self._out.letters:
-                self._out.read_letters()
+            if self._out.pending:
+                self._out.poll()
             due = self._is_due(optimizer)
             if len(arguments) > 1 or keywords:
                 return self._wrap_closure(optimizer, arguments, keywords, due)
@@ -284,8 +284,8 @@ class Recorder:
             if self._measuring:
                 self._measuring = False
                 row = self._row
-                assert row is not None and row.reading is not None
-                row.reading.after()
+                assert row is not None and row.sample is not None
+                row.sample.after()
                 row.seconds = self._out.seconds()
                 if self._losses.complete(row, optimizer):
                     self._send_row()
@@ -305,7 +305,7 @@ class Recorder:
     def _be_quiet(self) -> None:
         """Let steps pass until one is to be measured, if nothing waits for the next one."""
         out, optimizers = self._out, self._optimizers
-        if out.letters or optimizers.has_shards or optimizers.has_new_layers or self._by_hand is not None:
+        if out.pending or optimizers.has_shards or optimizers.has_new_layers or self._by_hand is not None:
             return
         self._quiet_until = self._sampling.rows.next_at
         if not self._losses.come_after_steps:
@@ -326,9 +326,9 @@ class Recorder:
             self._fail(error)
 
     def _measure(self, optimizer: Any) -> None:
-        reading = self._read(optimizer)
-        if reading is not None:
-            self._row = Row(self.step + 1, 0.0, learning_rate(optimizer), reading)
+        sample = self._read(optimizer)
+        if sample is not None:
+            self._row = Row(self.step + 1, 0.0, learning_rate(optimizer), sample)
             self._measuring = True
 
     def _wrap_closure(self, optimizer: Any, arguments: Any, keywords: Any, due: bool) -> Any:
@@ -356,27 +356,27 @@ class Recorder:
             return arguments, {**keywords, "closure": evaluate}
         return (arguments[0], evaluate, *arguments[2:]), keywords or {}
 
-    def _read(self, optimizer: Any, wants: tuple[bool, bool] | None = None) -> Reading | None:
+    def _read(self, optimizer: Any, wants: tuple[bool, bool] | None = None) -> StepSample | None:
         """Take what must be known before the step; None if the device is too far behind.
 
         `wants` says whether the update is wanted too, and the neurons; by default that is asked of the sampling.
         """
         watched = self._optimizers[optimizer]
-        if watched.meter is None or self._optimizers.has_new_layers:
-            watched.meter = self._set_up(watched)
-        if watched.meter.busy:
+        if watched.probe is None or self._optimizers.has_new_layers:
+            watched.probe = self._set_up(watched)
+        if watched.probe.busy:
             self._tell("busy", "the device is far behind the host: some steps are not recorded")
             return None
         now = self._clock()
         update, neurons = wants or self._sampling.wants(self.step + 1, now)
         timed = self._sampling.every is None
-        reading = watched.meter.before(optimizer, now, timed=timed, update=update, neurons=neurons)
+        sample = watched.probe.before(optimizer, now, timed=timed, update=update, neurons=neurons)
         if self._sampler.armed:
-            reading.activations = self._sampler.disarm()
+            sample.activations = self._sampler.disarm()
             self._sampling.activations.spent(self._sampler.cost * DISTURBANCE, self._clock())
-        return reading
+        return sample
 
-    def _plan_whole(self, whole: Whole) -> int:
+    def _plan_sharded(self, whole: ShardedNorms) -> int:
         """How many steps on sharded parameters are to be measured again; 0 if never."""
         if self._deaf or self._closed:
             return 0
@@ -388,21 +388,21 @@ class Recorder:
         pause = (whole.cost * DISTURBANCE + ROW_COST) / self._sampling.rows.share
         return min(MOST_AHEAD, math.ceil(pause / whole.step_time))
 
-    def _set_up(self, watched: Watched) -> Meter | WholeMeter:
-        """The meter of one optimizer, once its layers are known; they are written to the run."""
+    def _set_up(self, watched: Watched) -> Probe | ShardedProbe:
+        """The probe of one optimizer, once its layers are known; they are written to the run."""
         writer, out = self._writer, self._out
         if writer is None:
             raise RuntimeError("there is no run file")
         self._optimizers.learn_layers()
         self._rows.know(self._table)
         writer.set_layers(self._table.layers)
-        meter, is_whole = self._optimizers.make_meter(watched, inside_backward=backwards.active)
+        probe, is_whole = self._optimizers.make_probe(watched, inside_backward=backwards.active)
         if not is_whole:
             self._tell("shards", "parameters that are sharded over some of the processes only are not measured")
         out.expect(sum(slot.parameter.numel() for slot in self._table.slots))
-        if meter.mail is not None:
-            out.share(meter.mail)
-        return meter
+        if probe.copies is not None:
+            out.share(probe.copies)
+        return probe
 
     def _arm(self) -> None:
         """Sample the activations of the next step, which will be measured, if the budget allows."""
@@ -433,7 +433,7 @@ class Recorder:
         except Exception as error:
             self._fail(error)
 
-    def go_by_backward(self, groups: list[dict[str, Any]], *sources: PartSource, steps: int) -> None:
+    def go_by_backward(self, groups: list[dict[str, Any]], *sources: LayerSource, steps: int) -> None:
         """Measure at each end of `backward`: there is no optimizer, or its step is compiled, hooks and all.
 
         `groups` are what is trained, as an optimizer has it; `steps` have been taken so far.
@@ -458,11 +458,11 @@ class Recorder:
             self._send_row()
             every = self._sampling.every
             due = self._clock() >= self._sampling.rows.next_at if every is None else self.step % every == 0
-            self._joint = JointReading(*self._sampling.wants(self.step + 1, self._clock())) if due else None
+            self._joint = JointSample(*self._sampling.wants(self.step + 1, self._clock())) if due else None
         if self._joint is not None:
-            reading = self._read(optimizer, self._joint.wants)
-            if reading is not None:
-                self._joint.readings.append(reading)
+            sample = self._read(optimizer, self._joint.wants)
+            if sample is not None:
+                self._joint.samples.append(sample)
 
     def _backward_ended(self) -> None:
         """It is over, and so is the row of the steps inside it."""
@@ -472,7 +472,7 @@ class Recorder:
         self.step += 1
         joint, self._joint = self._joint, None
         try:
-            if joint is not None and joint.readings:
+            if joint is not None and joint.samples:
                 self._row = Row(self.step, self._out.seconds(), None, joint)
                 self._losses.evaluated(self._row)
         except Exception as error:
@@ -543,4 +543,4 @@ class Recorder:
         self._row = self._joint = None
         self._in_backward = False
         if self._writer is not None:
-            self._out.letters.clear()
+            self._out.pending.clear()

@@ -10,7 +10,7 @@ import numpy as np
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.layers import LayerTable
 from gradtui.record.notices import Notice, Notices
-from gradtui.record.step_sample import fold_readings
+from gradtui.record.step_sample import fold_samples
 from gradtui.runfile.blocks import FloatArray
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RowMaker:
-    """Folds readings into rows, and looks at the rows for trouble."""
+    """Folds samples into rows, and looks at the rows for trouble."""
 
     def __init__(self, watchdog: Watchdog | None = None) -> None:
         self.watchdog = watchdog
@@ -35,10 +35,10 @@ class RowMaker:
         self.blank = table.empty_grid()
 
     def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Rows with a reading in them as rows with a BLOB; `RunWriter` asks for it."""
+        """Rows with a sample in them as rows with a BLOB; `RunWriter` asks for it."""
         self.prepared += len(rows)
         try:
-            blobs = fold_readings([row[5] for row in rows], self.blank)
+            blobs = fold_samples([row[5] for row in rows], self.blank)
         except Exception as error:
             # nothing that fails here may end the writer's thread
             if not self._told:

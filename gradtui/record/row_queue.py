@@ -1,4 +1,4 @@
-"""Rows and metrics on their way to the run file, some of them by way of a device's mail."""
+"""Rows and metrics on their way to the run file, some of them copied from a device first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from gradtui.record.budget import Sampling
-from gradtui.record.collect import FOLDED_LATER
-from gradtui.record.device import Letter, Mail, mail_for
+from gradtui.record.device_norms import CopyStream, PendingCopy, copy_stream_for
+from gradtui.record.host_norms import FOLDED_LATER
 from gradtui.record.notices import skipped_step
 from gradtui.record.row_maker import RowMaker
-from gradtui.record.step_sample import Reading, fold_readings
+from gradtui.record.step_sample import StepSample, fold_samples
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 
@@ -34,7 +34,7 @@ class Row:
     step: int
     seconds: float
     learning_rate: float | None
-    reading: Reading | None
+    sample: StepSample | None
     epoch: float | None = None
     loss: float | torch.Tensor | None = None
 
@@ -44,25 +44,25 @@ class Outbox:
 
     Args:
         writer: writes the run file.
-        rows: folds readings in the writer's thread.
+        rows: folds samples in the writer's thread.
         sampling: is told what measuring cost.
         clock: seconds.
 
     Attributes:
-        letters: numbers on their way from a device, and what is to be done with them.
+        pending: numbers on their way from a device, and what is to be done with them.
         epoch: of all that is sent until there is another one.
         last_step: of the rows sent so far.
         next_loss_at: when a loss is worth a row of its own, by the clock.
     """
 
     def __init__(self, writer: RunWriter, rows: RowMaker, sampling: Sampling, clock: Callable[[], float]) -> None:
-        self.letters: deque[tuple[Letter, Callable[[Any], None]]] = deque()
+        self.pending: deque[tuple[PendingCopy, Callable[[Any], None]]] = deque()
         self.epoch: float | None = None
         self.last_step = 0
         self.next_loss_at = -math.inf
         self._begin = clock()
         self._writer, self._rows, self._sampling, self._clock = writer, rows, sampling, clock
-        self._mails: dict[torch.device, Mail] = {}
+        self._streams: dict[torch.device, CopyStream] = {}
         self._written = self._most_unfolded = 0
         self._told: set[str] = set()
         self._skips = 0
@@ -72,24 +72,24 @@ class Outbox:
         return self._clock() - self._begin
 
     def send(self, row: Row) -> None:
-        """Send a row to the writer, through the device's mail if some of its numbers are on a device."""
+        """Send a row to the writer, once what is on a device has been copied."""
         row.epoch = self.epoch
         self.next_loss_at, self.last_step = self._begin + row.seconds + LOSS_EVERY, row.step
-        reading, loss = row.reading, row.loss
-        if (reading is None or reading.at_hand) and not isinstance(loss, torch.Tensor):
+        sample, loss = row.sample, row.loss
+        if (sample is None or sample.is_on_host) and not isinstance(loss, torch.Tensor):
             self._write(row, loss)
             return
         begin = self._clock()
-        parts = list(reading.parts()) if reading is not None else []
+        tensors = list(sample.tensors_to_copy()) if sample is not None else []
         if isinstance(loss, torch.Tensor):
-            parts.append(loss.reshape(1))
-        letter = self._mail(parts[0].device).send(parts)
-        self.letters.append((letter, lambda values: self._deliver(row, values)))
-        if reading is not None and not reading.at_hand:
+            tensors.append(loss.reshape(1))
+        copy = self._stream(tensors[0].device).send(tensors)
+        self.pending.append((copy, lambda values: self._deliver(row, values)))
+        if sample is not None and not sample.is_on_host:
             # what it costs on the device is known when it arrives: until then no other is due
-            reading.cost += self._clock() - begin
+            sample.cost += self._clock() - begin
             self._sampling.rows.next_at = math.inf
-            if reading.update_cost:
+            if sample.update_cost:
                 self._sampling.updates.next_at = math.inf
 
     def wants_loss(self, step: int) -> bool:
@@ -125,8 +125,8 @@ class Outbox:
         """Send one value of a metric."""
         writer, epoch = self._writer, self.epoch
         if isinstance(value, torch.Tensor):
-            letter = self._mail(value.device).send([value])
-            self.letters.append((letter, lambda values: writer.scalar(step, epoch, name, float(values[0]))))
+            copy = self._stream(value.device).send([value])
+            self.pending.append((copy, lambda values: writer.scalar(step, epoch, name, float(values[0]))))
         else:
             writer.scalar(step, epoch, name, value)
 
@@ -136,53 +136,53 @@ class Outbox:
             self._told.add(kind)
             self._writer.event("note", text, step)
 
-    def read_letters(self, all_of_them: bool = False) -> None:
+    def poll(self, all_of_them: bool = False) -> None:
         """Pass on what has arrived; all of them waits for the rest."""
-        while self.letters and (all_of_them or self.letters[0][0].arrived()):
-            letter, deliver = self.letters.popleft()
-            deliver(letter.read())
+        while self.pending and (all_of_them or self.pending[0][0].is_complete()):
+            copy, deliver = self.pending.popleft()
+            deliver(copy.read())
 
     def expect(self, parameters: int) -> None:
         """Learn how many parameters a row takes along, to bound what waits in memory."""
         self._most_unfolded = UNFOLDED_BYTES // (4 * min(parameters, FOLDED_LATER) + UNFOLDED_OVERHEAD)
 
-    def share(self, mail: Mail) -> None:
-        """Use the mail of a meter for everything from its device."""
-        self._mails[mail.device] = mail
+    def share(self, copies: CopyStream) -> None:
+        """Use the copy stream of a probe for everything from its device."""
+        self._streams[copies.device] = copies
 
-    def _mail(self, device: torch.device) -> Mail:
-        if device not in self._mails:
-            self._mails[device] = mail_for(device)
-        return self._mails[device]
+    def _stream(self, device: torch.device) -> CopyStream:
+        if device not in self._streams:
+            self._streams[device] = copy_stream_for(device)
+        return self._streams[device]
 
     def _deliver(self, row: Row, values: DoubleArray) -> None:
         loss = row.loss
         if isinstance(loss, torch.Tensor):
             loss, values = float(values[-1]), values[:-1]
-        if row.reading is not None and not row.reading.at_hand:
-            row.reading.arrived(values)
+        if row.sample is not None and not row.sample.is_on_host:
+            row.sample.receive(values)
         self._write(row, loss)
 
     def _write(self, row: Row, loss: float | None) -> None:
-        reading = row.reading
-        measures: Any = reading
+        sample = row.sample
+        measures: Any = sample
         self._written += 1
         if self._written - self._rows.prepared > self._most_unfolded:
             # the disk is far behind: a folded row takes less memory while it waits
-            measures = fold_readings([reading], self._rows.blank)[0]
+            measures = fold_samples([sample], self._rows.blank)[0]
         self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)
-        if reading is None:
+        if sample is None:
             return
-        if reading.neurons:
-            self._writer.neurons(row.step, reading.neurons)
-        if reading.skipped and not reading.at_hand and self._skips < MOST_SKIPS_TOLD:
+        if sample.neurons:
+            self._writer.neurons(row.step, sample.neurons)
+        if sample.skipped and not sample.is_on_host and self._skips < MOST_SKIPS_TOLD:
             self._skips += 1
             names = self._rows.notices.names
-            self._writer.event("skipped", skipped_step([names[layer] for layer in reading.overflowed]), row.step)
+            self._writer.event("skipped", skipped_step([names[layer] for layer in sample.overflowed]), row.step)
         if self._sampling.every is None:
-            self._sampling.rows.spent(reading.cost * DISTURBANCE + ROW_COST, self._clock())
-        elif reading.update_cost:
-            self._sampling.updates.spent(reading.update_cost * DISTURBANCE, self._clock())
+            self._sampling.rows.spent(sample.cost * DISTURBANCE + ROW_COST, self._clock())
+        elif sample.update_cost:
+            self._sampling.updates.spent(sample.update_cost * DISTURBANCE, self._clock())
 
 
 def learning_rate(optimizer: Any) -> float | None:

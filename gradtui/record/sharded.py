@@ -1,4 +1,4 @@
-"""Norms of parameters that are sharded over processes (FSDP2, tensor parallel): each process adds its part.
+"""Norms of parameters that are sharded over processes (FSDP2, tensor parallel): each process adds its shard.
 
 All processes have to measure the same steps. Rank 0 records, and chooses the next step to be measured; the others
 learn it from one more number in the vector that is reduced. Before the first step they meet, so that a process
@@ -36,7 +36,7 @@ def trains_shards(optimizer: Any) -> bool:
     return bool(meshes) and all(mesh.size() == distributed.get_world_size() for mesh in meshes)
 
 
-class Whole:
+class ShardedNorms:
     """Sums of squares of whole parameters, on the measured steps of one optimizer; there is one in each process.
 
     Args:
@@ -50,7 +50,7 @@ class Whole:
         step_time: seconds from step to step.
     """
 
-    def __init__(self, optimizer: Any, plan: Callable[[Whole], int] | None = None) -> None:
+    def __init__(self, optimizer: Any, plan: Callable[[ShardedNorms], int] | None = None) -> None:
         self.measuring = False
         self.squares: DoubleArray = np.empty((3, 0))
         self.cost = self.step_time = 0.0
@@ -80,7 +80,7 @@ class Whole:
             self._held = [local_shard(parameter).detach().clone() for parameter in parameters]
             self._gradients = _squares([p.grad for p in parameters], parameters)
         except Exception as error:
-            say_on_stderr(f"the part of this process is not known ({type(error).__name__}: {error})")
+            say_on_stderr(f"the shard of this process is not measured ({type(error).__name__}: {error})")
         self.cost = time.perf_counter() - begin
 
     def _after(self, optimizer: Any) -> None:
@@ -116,21 +116,21 @@ class Whole:
             return 0
 
 
-class WholeMeter:
-    """Makes readings of parameters whose sums of squares a `Whole` collects."""
+class ShardedProbe:
+    """Makes samples of parameters whose sums of squares a `Whole` collects."""
 
-    busy, mail = False, None
+    busy, copies = False, None
 
-    def __init__(self, table: Slots, whole: Whole, optimizer: Any) -> None:
+    def __init__(self, table: Slots, whole: ShardedNorms, optimizer: Any) -> None:
         self._table, self._whole = table, whole
         self._index = {id(parameter): i for i, parameter in enumerate(_parameters(optimizer))}
 
-    def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> WholeReading:
+    def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> ShardedSample:
         """Note which gradients there are."""
         scale = optimizer.__dict__.get("grad_scale")
         with_gradient = self._chosen(lambda parameter: parameter.grad is not None)
         trained = self._chosen(lambda parameter: parameter.requires_grad)
-        return WholeReading(self._whole, 1.0 if scale is None else float(scale), with_gradient, trained)
+        return ShardedSample(self._whole, 1.0 if scale is None else float(scale), with_gradient, trained)
 
     def release(self) -> None:
         """Let go of the parameters."""
@@ -141,14 +141,18 @@ class WholeMeter:
         return places, [self._index[id(self._table.slots[i].parameter)] for i in places.active]
 
 
-class WholeReading:
+class ShardedSample:
     """One step of sharded parameters."""
 
-    at_hand = True
+    is_on_host = True
     overflowed: Sequence[int] = ()
 
     def __init__(
-        self, whole: Whole, scale: float, with_gradient: tuple[Places, list[int]], trained: tuple[Places, list[int]]
+        self,
+        whole: ShardedNorms,
+        scale: float,
+        with_gradient: tuple[Places, list[int]],
+        trained: tuple[Places, list[int]],
     ) -> None:
         self._whole, self._scale = whole, scale
         self._with_gradient, self._trained = with_gradient, trained
@@ -159,14 +163,14 @@ class WholeReading:
         self.skipped = False
 
     def after(self) -> None:
-        """All parts have been added up."""
+        """The shards of all processes have been added up."""
         self._squares, self.cost = self._whole.squares, self._whole.cost
 
-    def parts(self) -> Sequence[Tensor]:
+    def tensors_to_copy(self) -> Sequence[Tensor]:
         """Nothing to send."""
         return ()
 
-    def arrived(self, values: DoubleArray) -> None:
+    def receive(self, values: DoubleArray) -> None:
         """Nothing to take."""
 
     def fill(self, grid: FloatArray) -> None:
@@ -193,15 +197,15 @@ def _squares(tensors: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> 
         if tensor is None:
             found.append(torch.zeros((), dtype=torch.float64, device=device))
             continue
-        part = local_shard(tensor).detach()
-        part = torch.view_as_real(part) if part.is_complex() else part
-        norm = torch.linalg.vector_norm(part, dtype=torch.float64)
-        found.append(norm**2 / _holders(parameter))
+        shard = local_shard(tensor).detach()
+        shard = torch.view_as_real(shard) if shard.is_complex() else shard
+        norm = torch.linalg.vector_norm(shard, dtype=torch.float64)
+        found.append(norm**2 / _replicas(parameter))
     return torch.stack([square.to(found[0].device) for square in found])
 
 
-def _holders(parameter: Any) -> int:
-    """How many processes hold the same part."""
+def _replicas(parameter: Any) -> int:
+    """How many processes hold the same shard."""
     if not is_sharded(parameter):
         return torch.distributed.get_world_size()
     mesh, count = parameter.device_mesh, 1

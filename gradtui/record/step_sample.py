@@ -13,27 +13,27 @@ import numpy as np
 import torch
 
 from gradtui.record.activations import Activations
-from gradtui.record.collect import Gather, HostCollector, RawGradients, Sample
-from gradtui.record.device import DeviceCollector, Mail, Stopwatch, mail_for, split_neurons
+from gradtui.record.device_norms import CopyStream, DeviceNorms, Stopwatch, copy_stream_for, split_neurons
+from gradtui.record.host_norms import Gather, HostNorms, RawGradients, Sample
 from gradtui.record.layers import JointSums, Slots, fill_gradients, fill_updates
-from gradtui.record.sharded import WholeReading
+from gradtui.record.sharded import ShardedSample
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 Clock = Callable[[], float]
 Neurons = dict[int, FloatArray]
 
 
-class Reading(Protocol):
+class StepSample(Protocol):
     """The measures of one step, taken in two halves around it.
 
-    `at_hand` is True if everything is in host memory and there is nothing to send.
+    `is_on_host` is True if everything is in host memory and there is nothing to send.
     `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
     `neurons` are the gradients by each bias, if they were asked for and are known.
     `skipped` is True if a loss scaler skipped the step; `overflowed` are then the layers that did, if known.
     `activations` are what the layers put out, if they were sampled.
     """
 
-    at_hand: bool
+    is_on_host: bool
     activations: Activations | None
     cost: float
     update_cost: float
@@ -44,17 +44,17 @@ class Reading(Protocol):
     def after(self) -> None:
         """Take what can be known only after the step."""
 
-    def parts(self) -> Sequence[torch.Tensor]:
-        """What has to be sent from the device; nothing if all is in host memory."""
+    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
+        """What has to be copied from the device; nothing if all is in host memory."""
 
-    def arrived(self, values: DoubleArray) -> None:
-        """Take the parts, one after another, when they have arrived."""
+    def receive(self, values: DoubleArray) -> None:
+        """Take the numbers of those tensors, one after another."""
 
 
-class HostReading:
+class HostSample:
     """One step of a model in host memory."""
 
-    at_hand = True
+    is_on_host = True
     overflowed: Sequence[int] = ()
     __slots__ = (
         "_clock",
@@ -72,7 +72,7 @@ class HostReading:
 
     def __init__(
         self,
-        collector: HostCollector,
+        collector: HostNorms,
         clock: Clock,
         optimizer: Any,
         begin: float,
@@ -107,22 +107,22 @@ class HostReading:
             self.cost += spent
             self.update_cost += spent
 
-    def parts(self) -> Sequence[torch.Tensor]:
+    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
         """Nothing to send."""
         return ()
 
-    def arrived(self, values: DoubleArray) -> None:
+    def receive(self, values: DoubleArray) -> None:
         """Nothing to take."""
 
 
-class DeviceReading:
+class DeviceSample:
     """One step of a model on an accelerator; the numbers stay there until they are sent."""
 
-    at_hand = False
+    is_on_host = False
 
     def __init__(
         self,
-        collector: DeviceCollector,
+        collector: DeviceNorms,
         clock: Clock,
         optimizer: Any,
         begin: float,
@@ -131,7 +131,7 @@ class DeviceReading:
         neurons: bool,
     ) -> None:
         self._collector, self._clock = collector, clock
-        self._watch = Stopwatch(collector.mail.make_event)
+        self._watch = Stopwatch(collector.copies.make_event)
         self._watch.start()
         scale, self._found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
         self._gradients = collector.gradients(scale)
@@ -157,27 +157,27 @@ class DeviceReading:
             self.cost += self._clock() - begin
             self.update_cost = self.cost
 
-    def parts(self) -> Sequence[torch.Tensor]:
+    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
         """Sums of squares of gradients, parameters, steps; then the neurons; then whether the step was skipped."""
-        parts = [self._gradients[1]]
+        tensors = [self._gradients[1]]
         if self._held is not None and self._moved is not None:
-            parts += [self._held[1], self._moved]
+            tensors += [self._held[1], self._moved]
         if self._biases is not None:
-            parts.append(self._biases[1])
+            tensors.append(self._biases[1])
         if self._found_inf is not None:
-            parts.append(self._found_inf)
+            tensors.append(self._found_inf)
         if self.activations is not None and isinstance(self.activations.values, torch.Tensor):
-            parts.append(self.activations.values)
-        return parts
+            tensors.append(self.activations.values)
+        return tensors
 
-    def arrived(self, values: DoubleArray) -> None:
+    def receive(self, values: DoubleArray) -> None:
         """Fold the numbers into a row."""
         # the host only queues the work: what it costs the training is the device's time, if that is longer
         self.cost = max(self.cost, self._watch.seconds())
         if self.update_cost:
             self.update_cost = self.cost
         grid = self._collector.table.empty_grid()
-        pieces = iter(np.split(values, np.cumsum([part.numel() for part in self.parts()])[:-1]))
+        pieces = iter(np.split(values, np.cumsum([tensor.numel() for tensor in self.tensors_to_copy()])[:-1]))
         squares = next(pieces)
         with np.errstate(all="ignore"):  # NaN and infinity are values here
             if self._held is not None and self._moved is not None:
@@ -197,7 +197,7 @@ class DeviceReading:
         self.grid = grid
 
 
-class JointReading:
+class JointSample:
     """One step that many optimizers took, each inside the backward that made its gradient; in host memory.
 
     Args:
@@ -205,12 +205,12 @@ class JointReading:
         neurons: the gradients by each bias are.
     """
 
-    at_hand = True
+    is_on_host = True
     overflowed: Sequence[int] = ()
 
     def __init__(self, update: bool, neurons: bool) -> None:
         self.wants = (update, neurons)
-        self.readings: list[Reading] = []
+        self.samples: list[StepSample] = []
         self.activations: Activations | None = None
         self.cost = self.update_cost = 0.0
         self.neurons: Neurons = {}
@@ -218,23 +218,23 @@ class JointReading:
 
     def after(self) -> None:
         """Take the step of the newest."""
-        newest = self.readings[-1]
+        newest = self.samples[-1]
         newest.after()
         self.cost += newest.cost
         self.update_cost += newest.update_cost
         self.neurons |= newest.neurons
         self.skipped |= newest.skipped
 
-    def parts(self) -> Sequence[torch.Tensor]:
+    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
         """Nothing to send."""
         return ()
 
-    def arrived(self, values: DoubleArray) -> None:
+    def receive(self, values: DoubleArray) -> None:
         """Nothing to take."""
 
 
-class Meter:
-    """Makes readings of one model.
+class Probe:
+    """Makes samples of one model.
 
     Args:
         table: its parameters.
@@ -244,20 +244,20 @@ class Meter:
     def __init__(self, table: Slots, clock: Clock) -> None:
         self._clock = clock
         on_device = [slot.parameter.device for slot in table.slots if slot.parameter.device.type != "cpu"]
-        self.mail: Mail | None = mail_for(on_device[0]) if on_device else None
-        self._collector: HostCollector | DeviceCollector
-        self._make: Callable[..., Reading]
-        if self.mail is None:
-            self._collector, self._make = HostCollector(table), HostReading
+        self.copies: CopyStream | None = copy_stream_for(on_device[0]) if on_device else None
+        self._collector: HostNorms | DeviceNorms
+        self._make: Callable[..., StepSample]
+        if self.copies is None:
+            self._collector, self._make = HostNorms(table), HostSample
         else:
-            self._collector, self._make = DeviceCollector(table, self.mail), DeviceReading
+            self._collector, self._make = DeviceNorms(table, self.copies), DeviceSample
 
     @property
     def busy(self) -> bool:
         """True while so many rows are on their way from the device that the next had better be left out."""
-        return self.mail is not None and self.mail.full
+        return self.copies is not None and self.copies.full
 
-    def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> Reading:
+    def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> StepSample:
         """Take what must be known before the step; `begin` is the time, `timed` asks for what it costs."""
         return self._make(self._collector, self._clock, optimizer, begin, timed, update, neurons)
 
@@ -266,39 +266,39 @@ class Meter:
         self._collector.release()
 
 
-FOLDED = (HostReading, DeviceReading, JointReading, WholeReading)
+FOLDED = (HostSample, DeviceSample, JointSample, ShardedSample)
 
 
-def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
-    """The BLOB of each reading (what is none stays as it is); those of the same make are folded together.
+def fold_samples(samples: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
+    """The BLOB of each sample (what is none stays as it is); those of the same make are folded together.
 
     `blank` is a row [layers × measures] in which nothing is measured.
     """
-    grids = np.tile(blank, (len(readings), 1))
-    by_gather: dict[tuple[Gather, bool], list[tuple[int, HostReading]]] = {}
-    joint = [i for i, reading in enumerate(readings) if isinstance(reading, JointReading)]
+    grids = np.tile(blank, (len(samples), 1))
+    by_gather: dict[tuple[Gather, bool], list[tuple[int, HostSample]]] = {}
+    joint = [i for i, sample in enumerate(samples) if isinstance(sample, JointSample)]
     rank = {i: place for place, i in enumerate(joint)}
     sums = JointSums(len(joint), grids.shape[1])
     with np.errstate(all="ignore"):  # NaN and infinity are values here
-        for i, reading in _each(readings):
-            if isinstance(reading, HostReading):
-                if reading.raw is not None:
-                    by_gather.setdefault((reading.raw[0], i in rank), []).append((i, reading))
-                if reading.held is not None and reading.moved is not None:
-                    sample = reading.held.places, reading.held.squares, reading.moved
+        for i, sample in _each(samples):
+            if isinstance(sample, HostSample):
+                if sample.raw is not None:
+                    by_gather.setdefault((sample.raw[0], i in rank), []).append((i, sample))
+                if sample.held is not None and sample.moved is not None:
+                    update = sample.held.places, sample.held.squares, sample.moved
                     if i in rank:
-                        sums.add_update(rank[i], *sample)
+                        sums.add_update(rank[i], *update)
                     else:
-                        fill_updates(grids[i], *sample)
-                if reading.activations is not None:
-                    grids[i, reading.activations.places] = reading.activations.values
-            elif isinstance(reading, DeviceReading) and reading.grid is not None:
-                grids[i, : len(reading.grid)] = reading.grid
-            elif isinstance(reading, WholeReading):
-                reading.fill(grids[i])
+                        fill_updates(grids[i], *update)
+                if sample.activations is not None:
+                    grids[i, sample.activations.places] = sample.activations.values
+            elif isinstance(sample, DeviceSample) and sample.grid is not None:
+                grids[i, : len(sample.grid)] = sample.grid
+            elif isinstance(sample, ShardedSample):
+                sample.fill(grids[i])
         for (gather, is_joint), members in by_gather.items():
-            squares = gather.squares([reading.raw for _, reading in members if reading.raw is not None])
-            scales = np.array([reading.scale for _, reading in members])
+            squares = gather.squares([sample.raw for _, sample in members if sample.raw is not None])
+            scales = np.array([sample.scale for _, sample in members])
             squares /= np.square(scales)[:, None]
             places = [i for i, _ in members]
             if is_joint:
@@ -308,16 +308,14 @@ def fold_readings(readings: Sequence[Any], blank: FloatArray) -> list[bytes | No
                 fill_gradients(rows, gather.places, squares)
                 grids[places] = rows
         sums.fill(grids, joint)
-    return [
-        row.tobytes() if isinstance(reading, FOLDED) else reading for reading, row in zip(readings, grids, strict=True)
-    ]
+    return [row.tobytes() if isinstance(sample, FOLDED) else sample for sample, row in zip(samples, grids, strict=True)]
 
 
-def _each(readings: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """The readings with the row of each; a joint one is all of its own."""
-    for i, reading in enumerate(readings):
-        if isinstance(reading, JointReading):
-            for one in reading.readings:
+def _each(samples: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """The samples with the row of each; a joint one is all of its own."""
+    for i, sample in enumerate(samples):
+        if isinstance(sample, JointSample):
+            for one in sample.samples:
                 yield i, one
         else:
-            yield i, reading
+            yield i, sample

@@ -17,7 +17,7 @@ from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import listed
 from gradtui.record.budget import Sampling
 from gradtui.record.header import make_header, script_name
-from gradtui.record.layers import ForwardTrace, Part
+from gradtui.record.layers import ForwardTrace, LayerSpec
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_maker import RowMaker
@@ -146,12 +146,12 @@ class Filtered:
     source: Any
     patterns: Sequence[str]
 
-    def parts(self) -> list[Part]:
+    def specs(self) -> list[LayerSpec]:
         """Those layers; that there are none is said on stderr, because nothing of the model would be recorded."""
-        parts = self.source.parts()
-        kept = [part for part in parts if fits(_names(part), self.patterns)]
-        if parts and not kept:
-            model, names = parts[0].root or "the model", listed([_names(part)[-1] for part in parts])
+        specs = self.source.specs()
+        kept = [spec for spec in specs if fits(_names(spec), self.patterns)]
+        if specs and not kept:
+            model, names = specs[0].root or "the model", listed([_names(spec)[-1] for spec in specs])
             patterns = " or ".join(self.patterns)
             say_on_stderr(f"no layer of {model} is called {patterns}, so none of it is recorded; it has {names}")
         return kept
@@ -161,10 +161,10 @@ class Filtered:
         self.source.remove()
 
 
-def _names(part: Part) -> list[str]:
+def _names(spec: LayerSpec) -> list[str]:
     """What a layer may be called: in its model, and where there are several models."""
-    whole = ".".join(word for word in (part.root, part.name) if word)
-    return [part.name, whole] if part.root and part.name else [whole or part.kind]
+    whole = ".".join(word for word in (spec.root, spec.name) if word)
+    return [spec.name, whole] if spec.root and spec.name else [whole or spec.kind]
 
 
 def fits(names: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import torch
 import gradtui
 from gradtui.record import step_sample
 from gradtui.record.budget import Sampling
-from gradtui.record.device import LETTERS, Mail, split_neurons
+from gradtui.record.device_norms import MOST_COPIES, CopyStream, split_neurons
 from gradtui.record.recorder import Recorder
 from gradtui.runfile import is_measured
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
@@ -47,24 +47,24 @@ class SlowDevice:
     def catch_up(self):
         self.done = len(self.events)
 
-    def mail(self, device=None):
-        return Mail(torch.device("cpu"), self.make_event, lambda n: torch.empty(n, dtype=torch.float64))
+    def copies(self, device=None):
+        return CopyStream(torch.device("cpu"), self.make_event, lambda n: torch.empty(n, dtype=torch.float64))
 
 
 @pytest.fixture
 def slow(monkeypatch):
     """Everything is measured as on a device, which is really host memory."""
     device = SlowDevice()
-    monkeypatch.setattr(step_sample, "mail_for", lambda _: device.mail())
+    monkeypatch.setattr(step_sample, "copy_stream_for", lambda _: device.copies())
 
     def init(self, table, clock):
         self._clock = clock
-        self.mail = device.mail()
-        self._collector = step_sample.DeviceCollector(table, self.mail)
+        self.copies = device.copies()
+        self._collector = step_sample.DeviceNorms(table, self.copies)
         self._collector._fits = True
-        self._make = step_sample.DeviceReading
+        self._make = step_sample.DeviceSample
 
-    monkeypatch.setattr(step_sample.Meter, "__init__", init)
+    monkeypatch.setattr(step_sample.Probe, "__init__", init)
     return device
 
 
@@ -74,17 +74,17 @@ def sgd(model):
 
 def test_numbers_come_in_order_and_buffers_are_used_again():
     device = SlowDevice()
-    mail = device.mail()
-    letters = [mail.send([torch.tensor([float(i)]), torch.ones(2, 2) * i]) for i in range(3)]
-    assert not letters[0].arrived()
+    copies = device.copies()
+    pending = [copies.send([torch.tensor([float(i)]), torch.ones(2, 2) * i]) for i in range(3)]
+    assert not pending[0].is_complete()
     device.catch_up()
-    assert [letter.arrived() for letter in letters] == [True] * 3
-    assert letters[2].read().tolist() == [2.0] * 5
-    assert letters[0].read().tolist() == [0.0] * 5
-    assert letters[1].read().tolist() == [1.0] * 5
-    assert mail.under_way == 0 and len(mail.free[64]) == 3
-    mail.send([torch.zeros(1)])
-    assert len(mail.free[64]) == 2 and device.waits == 0
+    assert [copy.is_complete() for copy in pending] == [True] * 3
+    assert pending[2].read().tolist() == [2.0] * 5
+    assert pending[0].read().tolist() == [0.0] * 5
+    assert pending[1].read().tolist() == [1.0] * 5
+    assert copies.under_way == 0 and len(copies.free[64]) == 3
+    copies.send([torch.zeros(1)])
+    assert len(copies.free[64]) == 2 and device.waits == 0
 
 
 def test_a_device_records_the_same_as_the_host(slow, tmp_path):
@@ -125,7 +125,7 @@ def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
     assert slow.waits == 0
     slow.catch_up()
     train(model, optimizer, recorder, steps=1)
-    assert len(recorder._out.letters) == 1 and slow.waits == 0
+    assert len(recorder._out.pending) == 1 and slow.waits == 0
     recorder.close()
     assert len(gradtui.open_run(tmp_path / "r.gradtui").last(99)) == 11
 
@@ -134,9 +134,9 @@ def test_rows_are_left_out_while_the_device_is_far_behind(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
-        train(model, optimizer, recorder, steps=LETTERS + 20)
+        train(model, optimizer, recorder, steps=MOST_COPIES + 20)
     reader = gradtui.open_run(tmp_path / "r.gradtui")
-    assert is_measured(reader.last(999).measures).any(axis=(1, 2)).sum() == LETTERS
+    assert is_measured(reader.last(999).measures).any(axis=(1, 2)).sum() == MOST_COPIES
     assert [event.kind for event in reader.events()] == ["note"]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradtui
-from gradtui.record.layers import LayerTable, parts_of
+from gradtui.record.layers import LayerTable, specs_of
 from gradtui.record.origin import GradientGuard, where_it_broke
 from gradtui.runfile import open_run
 from gradtui.runfile.schema import Origin
@@ -84,7 +84,7 @@ def test_what_is_broken_between_two_layers_belongs_to_the_one_before(tmp_path: P
 def test_the_infinity_of_a_mask_is_no_origin() -> None:
     layer, head = nn.Linear(4, 12), nn.Linear(4, 2)
     table = LayerTable()
-    table.add(parts_of(nn.ModuleList([layer, head]), "", {id(layer): 0.0, id(head): 1.0}))
+    table.add(specs_of(nn.ModuleList([layer, head]), "", {id(layer): 0.0, id(head): 1.0}))
     q, k, v = layer(torch.randn(1, 1, 3, 4)).chunk(3, -1)
     mask = torch.full((3, 3), -torch.inf).triu(1)
     mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -96,7 +96,7 @@ def test_the_infinity_of_a_mask_is_no_origin() -> None:
 def test_gradients_are_not_looked_at_where_nothing_changes_them() -> None:
     model = perceptron(6, 5, 3)
     table = LayerTable()
-    table.add(parts_of(model, "", {}))
+    table.add(specs_of(model, "", {}))
     guard = GradientGuard(table)
     for clips in (False, True):
         guard.alters = None
@@ -112,7 +112,7 @@ def test_gradients_are_not_looked_at_where_nothing_changes_them() -> None:
 def test_a_nan_that_was_left_out_is_forgotten() -> None:
     model = perceptron(6, 5, 3)
     table = LayerTable()
-    table.add(parts_of(model, "", {}))
+    table.add(specs_of(model, "", {}))
     guard = GradientGuard(table)
     for step, factor in ((1, torch.nan), (2, torch.nan), (3, 1.0)):
         model.zero_grad()

@@ -59,8 +59,8 @@ def boom(*_, **__):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (step_sample.HostReading, "__init__"),
-        (step_sample.HostReading, "after"),
+        (step_sample.HostSample, "__init__"),
+        (step_sample.HostSample, "after"),
         (Outbox, "send"),
         (Losses, "log"),
         (Recorder, "_set_up"),

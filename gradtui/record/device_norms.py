@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from gradtui.record.collect import flat_neurons, square_sum
+from gradtui.record.host_norms import flat_neurons, square_sum
 from gradtui.record.layers import Places, Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
-LETTERS = 64  # copies that may be under way before rows are left out
+MOST_COPIES = 64  # copies that may be under way before rows are left out
 COPY_SHARE = 0.25  # of the device's free memory that the copy of the parameters may take
 
 
-class Letter:
-    """Numbers on their way to the host. `arrived` never waits; `read` must only follow it, except at the end."""
+class PendingCopy:
+    """Numbers on their way to the host. `is_complete` never waits; `read` must only follow it, except at the end."""
 
-    def __init__(self, mail: Mail, buffer: torch.Tensor, count: int, event: Any) -> None:
-        self._mail, self._buffer, self._count, self._event = mail, buffer, count, event
+    def __init__(self, copies: CopyStream, buffer: torch.Tensor, count: int, event: Any) -> None:
+        self._copies, self._buffer, self._count, self._event = copies, buffer, count, event
 
-    def arrived(self) -> bool:
+    def is_complete(self) -> bool:
         """True once the copy is complete."""
         return self._event is None or bool(self._event.query())
 
@@ -35,12 +35,12 @@ class Letter:
         if self._event is not None and not self._event.query():
             self._event.synchronize()  # host synchronisation, at close only
         values: DoubleArray = self._buffer[: self._count].double().numpy().copy()
-        self._mail.free[len(self._buffer)].append(self._buffer)
-        self._mail.under_way -= 1
+        self._copies.free[len(self._buffer)].append(self._buffer)
+        self._copies.under_way -= 1
         return values
 
 
-class Mail:
+class CopyStream:
     """Sends numbers from one device to the host through a small ring of pinned buffers.
 
     Args:
@@ -63,22 +63,22 @@ class Mail:
     @property
     def full(self) -> bool:
         """True while so much is under way that the next row had better be left out."""
-        return self.under_way >= LETTERS
+        return self.under_way >= MOST_COPIES
 
-    def send(self, parts: Sequence[torch.Tensor]) -> Letter:
-        """Copy the numbers of all parts, one after another, without waiting."""
+    def send(self, tensors: Sequence[torch.Tensor]) -> PendingCopy:
+        """Copy the numbers of all tensors, one after another, without waiting."""
         kind = torch.float32 if self.device.type == "mps" else torch.float64
-        flat = torch.cat([part.detach().reshape(-1).to(self.device, kind, non_blocking=True) for part in parts])
+        flat = torch.cat([tensor.detach().reshape(-1).to(self.device, kind, non_blocking=True) for tensor in tensors])
         size = max(64, 1 << (len(flat) - 1).bit_length())
         buffer = self.free[size].pop() if self.free[size] else self._make_buffer(size)
         self.under_way += 1
         if self.make_event is None:
             buffer[: len(flat)].copy_(flat)  # host synchronisation: this device has no events to ask
-            return Letter(self, buffer, len(flat), None)
+            return PendingCopy(self, buffer, len(flat), None)
         buffer[: len(flat)].copy_(flat, non_blocking=True)
         event = self.make_event()
         event.record()
-        return Letter(self, buffer, len(flat), event)
+        return PendingCopy(self, buffer, len(flat), event)
 
 
 class Stopwatch:
@@ -110,15 +110,15 @@ class Stopwatch:
         return float(total)
 
 
-class DeviceCollector:
+class DeviceNorms:
     """Measures tensors on a device; each result is a tensor there, of sums of squares in float64 [slots].
 
     Norms are accumulated in float64, so that 1e-30 and 1e30 keep their value (float32 on MPS, which has no float64).
     """
 
-    def __init__(self, table: Slots, mail: Mail) -> None:
+    def __init__(self, table: Slots, copies: CopyStream) -> None:
         self.table = table
-        self.mail = mail
+        self.copies = copies
         self._places: dict[tuple[int, ...], Places] = {}
         self._held: list[torch.Tensor] = []
         self._holding: list[torch.Tensor] = []
@@ -138,22 +138,22 @@ class DeviceCollector:
 
     def neurons(self, scale: torch.Tensor | None = None) -> tuple[list[tuple[int, int]], torch.Tensor]:
         """∂C/∂b of each layer that has a bias: ([(layer, neurons)], all of them one after another)."""
-        sizes, parts = [], []
+        sizes, grads = [], []
         for slot in self.table.slots:
             grad = slot.parameter.grad
             if slot.is_bias and grad is not None:
                 sizes.append((slot.layer, grad.numel()))
-                parts.append(flat_neurons(grad).to(self.mail.device, non_blocking=True))
-        values = torch.cat(parts) if parts else torch.empty(0, device=self.mail.device)
+                grads.append(flat_neurons(grad).to(self.copies.device, non_blocking=True))
+        values = torch.cat(grads) if grads else torch.empty(0, device=self.copies.device)
         return sizes, values if scale is None else values / scale.to(values.device)
 
     def can_hold(self) -> bool:
         """True if a copy of the parameters takes at most a quarter of the free memory (asked once)."""
         if self._fits is None:
             needed = sum(s.parameter.numel() * s.parameter.element_size() for s in self.table.slots)
-            module: Any = torch.get_device_module(self.mail.device)
+            module: Any = torch.get_device_module(self.copies.device)
             ask = getattr(module, "mem_get_info", None)
-            self._fits = ask is None or needed < COPY_SHARE * ask(self.mail.device)[0]
+            self._fits = ask is None or needed < COPY_SHARE * ask(self.copies.device)[0]
         return self._fits
 
     def hold(self) -> tuple[Places, torch.Tensor]:
@@ -180,7 +180,7 @@ class DeviceCollector:
 
     def _squares(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Sums of squares, in the order given; one fused call for each device and type."""
-        device = self.mail.device
+        device = self.copies.device
         kind = torch.float32 if device.type == "mps" else torch.float64
         groups: dict[tuple[torch.device, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
         found: list[torch.Tensor] = [torch.empty(0)] * len(tensors)
@@ -201,12 +201,12 @@ class DeviceCollector:
         return torch.stack(found) ** 2
 
 
-def mail_for(device: torch.device) -> Mail:
-    """The mail of a device: pinned buffers and events where it has them."""
+def copy_stream_for(device: torch.device) -> CopyStream:
+    """The copies of a device: pinned buffers and events where it has them."""
     module: Any = torch.get_device_module(device)
     if device.type == "mps" or not hasattr(module, "Event"):
-        return Mail(device, None, lambda n: torch.empty(n, dtype=torch.float64))
-    return Mail(
+        return CopyStream(device, None, lambda n: torch.empty(n, dtype=torch.float64))
+    return CopyStream(
         device,
         lambda: module.Event(enable_timing=True),
         lambda n: torch.empty(n, dtype=torch.float64, pin_memory=True),
@@ -214,12 +214,12 @@ def mail_for(device: torch.device) -> Mail:
 
 
 def split_neurons(sizes: Sequence[tuple[int, int]], values: DoubleArray) -> dict[int, FloatArray]:
-    """What `DeviceCollector.neurons` sent, by layer; several biases of a layer one after another."""
+    """What `DeviceNorms.neurons` sent, by layer; several biases of a layer one after another."""
     found: dict[int, FloatArray] = {}
     start = 0
     for layer, count in sizes:
-        part = values[start : start + count].astype("f4")
-        found[layer] = part if layer not in found else _joined(found[layer], part)
+        values_of = values[start : start + count].astype("f4")
+        found[layer] = values_of if layer not in found else _joined(found[layer], values_of)
         start += count
     return found
 

@@ -172,7 +172,7 @@ def square_segments(rows: FloatArray, starts: Index, wide: DoubleArray | None = 
     return sums
 
 
-class HostCollector:
+class HostNorms:
     """Measures tensors in host memory; each result is there at once.
 
     Gradients that are `None` are left out, sparse ones count with their coalesced values, half precision is summed in
