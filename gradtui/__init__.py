@@ -33,4 +33,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'gradtui' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    from gradtui.errors import needs_extra
+
+    with needs_extra("lab"):
+        return getattr(import_module(_HOME[name]), name)

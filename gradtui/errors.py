@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 
 
 class GradtuiError(Exception):
@@ -50,6 +51,18 @@ class ExtraMissingError(GradtuiError, ImportError):
 
     def __init__(self, library: str, extra: str, cause: ImportError) -> None:
         super().__init__(f"{library} cannot be imported ({cause}): pip install 'gradtui[{extra}]' installs it")
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Raise `ExtraMissingError` for a library that is imported inside and is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "gradtui", "pretrain"):
+            raise
+        raise ExtraMissingError(library, extra, error) from None
 
 
 def one_line(error: BaseException) -> str:

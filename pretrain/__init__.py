@@ -62,5 +62,13 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when they are asked for: torch takes a second, and the data readers need none."""
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"pretrain.{module}"), name)
+            try:
+                return getattr(import_module(f"pretrain.{module}"), name)
+            except ModuleNotFoundError as error:
+                raise ImportError(what_is_missing(error), name=error.name) from None
     raise AttributeError(f"module 'pretrain' has no attribute {name!r}")
+
+
+def what_is_missing(error: ModuleNotFoundError) -> str:
+    """One line that says which library is not installed, and the command that installs it."""
+    return f"{error.name} cannot be imported ({error}): pip install 'gradtui[lab]' installs it"

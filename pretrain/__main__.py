@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from pretrain import what_is_missing
 from pretrain.data import DataError
 from pretrain.settings import FinetuneSettings, FitSettings, add_flags, settings_of
 
@@ -64,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0, 1 after an error in one line, 128 + n after signal n."""
+    """Runs a command; its exit status: 0, 1 after an error in one line, 6 without torch, 128 + n after signal n."""
     given = make_parser().parse_args(arguments)
     try:
         # imported here: help and mistakes should not wait for torch
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"pretrain: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(f"pretrain: {what_is_missing(error)}", file=sys.stderr)
+        return 6
 
 
 def run() -> None:
