@@ -70,7 +70,7 @@ class Remedy:
         return {**vars(self), "changes": dict(self.changes), "scales": dict(self.scales)}
 
 
-REMEDIES: Registry[Remedy] = Registry("remedy", "gradtui.remedies", "gradtui.lab.recipe")
+REMEDIES: Registry[Remedy] = Registry("remedy", "gradtui.remedies", "gradtui.lab.recipe_fields")
 
 
 def register(remedy: Remedy) -> Remedy:
@@ -194,21 +194,6 @@ _add("lstm", "recurrent", "gates around a carried state c (--forget-bias: the fo
      "Hochreiter & Schmidhuber 1997; Gers et al. 2000", net="lstm", activation="tanh", forget_bias=3.0)
 _add("gru", "recurrent", "two gates, and no second state", "an update gate that is shut carries h, and its gradient",
      "Cho et al. 2014", net="gru", activation="tanh")
-_add("clip-norm", "gradient", "the whole gradient scaled down to a length",
-     "a cliff cannot throw the weights far away", "Pascanu et al. 2013", clip_norm=1.0)
-_add("clip-value", "gradient", "each component of the gradient bounded",
-     "as clipping the norm, but changes the direction", "Mikolov 2012", clip_value=0.1)
-_add("agc", "gradient", "a unit's gradient bounded by a share of its weights' length",
-     "each unit's step stays in proportion, without BatchNorm", "Brock et al. 2021", agc=0.01)
-_add("l1", "weights", "a penalty λ/n·|w|", "drives weights that are not needed to 0", "Tibshirani 1996", l1=0.1)
-_add("l2", "weights", "a penalty λ/2n·w², in the gradient", "small weights keep units out of saturation",
-     "Nielsen 2015, ch. 3", l2=1.0)
-_add("weight-decay", "weights", "weights shrink by 1 − ηλ a step, outside of the gradient",
-     "decays alike under any optimizer", "Loshchilov & Hutter 2019", decay=0.01)
-_add("max-norm", "weights", "the length of a unit's incoming weights bounded",
-     "lets large learning rates explore without blowing up", "Srivastava et al. 2014", max_norm=3.0)
-_add("weight-clip", "weights", "each weight bounded after each step",
-     "bounds how much a layer can amplify, gradients included", "Arjovsky et al. 2017", weight_clip=0.5)
 _add("cross-entropy", "loss", "cross-entropy summed over sigmoid outputs",
      "the output's own slope cancels: a wrong, saturated output learns fast", "Nielsen 2015, ch. 3",
      cost="cross-entropy")
@@ -223,8 +208,6 @@ _add("squared", "loss", "mean squared error of linear outputs", "for numbers, no
 _add("sgd", "optimizer", "a step down the gradient of a batch",
      "the yardstick: layers move as fast as their gradients say", "Robbins & Monro 1951", optimizer="sgd",
      momentum=0.0)
-_add("momentum", "optimizer", "SGD that keeps a share of its last step", "steps add up along a slope that stays",
-     "Polyak 1964", momentum=0.9, optimizer="sgd")
 _add("nesterov", "optimizer", "momentum that looks ahead", "brakes before the slope turns",
      "Nesterov 1983; Sutskever et al. 2013", optimizer="nesterov", momentum=0.9)
 _add("adagrad", "optimizer", "each weight's rate over the length of its past gradients",
@@ -237,8 +220,6 @@ _add("adam", "optimizer", "momentum over the recent root mean square",
      "vanished gradients are scaled up again, layer by layer", "Kingma & Ba 2015", optimizer="adam")
 _add("adamw", "optimizer", "Adam with decay outside of the gradient", "decays all weights alike",
      "Loshchilov & Hutter 2019", optimizer="adamw", decay=0.01)
-_add("warm-up", "optimizer", "a rate that grows from 0 over the first steps",
-     "keeps the first, largest gradients from doing harm", "Goyal et al. 2017", warmup=100)
 _add("constant", "optimizer", "one rate throughout", "the yardstick", "—", schedule="constant")
 _add("step-decay", "optimizer", "a tenth of the rate after half, and again after 3/4",
      "settles after the large steps are done", "He et al. 2015", schedule="step")
@@ -248,16 +229,6 @@ _add("linear", "optimizer", "a rate that falls in a line to 0", "settles at the 
      schedule="linear")
 _add("cosine", "optimizer", "a rate that falls along half a cosine to 0",
      "large steps for long, small ones at the end", "Loshchilov & Hutter 2017", schedule="cosine")
-_add("dropout", "regularisation", "units left out at random while training",
-     "no unit can lean on another; it does not help a gradient", "Srivastava et al. 2014", dropout=0.2)
-_add("early-stopping", "regularisation", "stop when the validation has not improved for so long",
-     "keeps the weights of the best epoch", "Prechelt 1998", patience=10)
-_add("narrower", "regularisation", "half as many units in each hidden layer",
-     "fewer weights to fit noise with; the depth, and its gradient, stay", "—", scales={"width": 0.5})
-_add("shallower", "regularisation", "half as many hidden layers", "the gradient has half the way to go", "—",
-     scales={"depth": 0.5})
-_add("low-rank", "regularisation", "each weight matrix a product of two thin ones", "fewer weights at the same width",
-     "Sainath et al. 2013", rank=8)
 _add("rbm", "pretraining", "each layer first learns as a restricted Boltzmann machine",
      "starts where features are already in place", "Hinton et al. 2006", pretrain="rbm")
 _add("autoencoder", "pretraining", "each layer first learns to restore its input",

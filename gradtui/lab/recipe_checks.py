@@ -1,76 +1,51 @@
-"""What a recipe may hold, and what goes with what: each combination is built sensibly or refused in one line."""
+"""What goes with what in a recipe: each combination is built sensibly or refused in one line."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradtui.errors import UsageError
-from gradtui.remedies import choices
+from gradtui.lab.data_sets import DATA
+from gradtui.lab.field import Field, fields_of
+from gradtui.lab.recipe_fields import MOST_UNITS, RecipeFields
+from gradtui.lab.size import parameters
 
-if TYPE_CHECKING:
-    from gradtui.lab.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set: `inputs` numbers an image, in rows of `columns`; `images` are there for training."""
-
-    what: str
-    why: str
-    source: str
-    inputs: int
-    columns: int
-    outputs: int
-    images: int
-
-
-DATA = {
-    "digits": Data("1,797 images of 8×8 pixels, bundled", "trains in seconds", "Alpaydin & Kaynak 1998 (UCI)",
-                   64, 8, 10, 1_200),
-    "mnist": Data("70,000 images of 28×28 pixels, from IDX files", "the book's own data", "LeCun et al. 1998",
-                  784, 28, 10, 50_000),
-    "point": Data("one input of one number", "for chains of single neurons", "Nielsen 2015, ch. 5", 1, 1, 1, 1),
-    "adding": Data("two marked numbers of a sequence of --length, to be added", "asks for memory",
-                   "Hochreiter & Schmidhuber 1997, sec. 5.4", 2, 2, 1, 2_000),
-}  # fmt: skip
-DTYPES = ("float32", "float64")
-RECURRENT = ("rnn", "lstm", "gru")
-MOST_UNITS = 1_000_000
 MOST_PARAMETERS = 200_000_000  # 0.8 GB of weights and as much of gradients: more than a lesson on a CPU needs
 _WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
-_NONE = ("none",)
 _ENCODERS = ("sigmoid", "tanh", "relu")
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: RecipeFields) -> None:
     """Raise `UsageError`, one line, for the first thing that is out of range or makes no sense."""
-    _check_choices(recipe)
-    _check_numbers(recipe)
+    if any(units < 1 for units in recipe.hidden) or sum(recipe.hidden) > MOST_UNITS:
+        raise UsageError(f"--hidden: each layer needs at least one unit, all together at most {MOST_UNITS:,}")
+    fields = fields_of(RecipeFields)
+    for name, field in fields.items():
+        field.check(getattr(recipe, name))
+    for name, field in fields.items():
+        _check_company(recipe, field, getattr(recipe, name))
     problem = next(_clashes(recipe), None)
     if problem is not None:
         raise UsageError(problem)
-    if recipe.parameters > MOST_PARAMETERS:
-        raise UsageError(f"--hidden: {recipe.parameters:,} weights and biases, at most {MOST_PARAMETERS:,} are taken")
+    count = parameters(recipe)
+    if count > MOST_PARAMETERS:
+        raise UsageError(f"--hidden: {count:,} weights and biases, at most {MOST_PARAMETERS:,} are taken")
 
 
-def left_over(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+def left_over(recipe: RecipeFields, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Changes that belong to `changes`: what only made sense with the choice that goes."""
-    after: dict[str, Any] = {}
 
     def changed(field: str) -> bool:
         return field in changes and changes[field] != getattr(recipe, field)
 
-    if changed("activation"):
-        after |= {"slope": None}
-    if changed("init"):
-        after |= {"sigma": None}
-    if changed("net"):
-        after |= {"forget_bias": None}
-        if changes["net"] in ("lstm", "gru"):
-            after |= {"activation": "tanh"}
+    after: dict[str, Any] = {
+        name: field.default
+        for name, field in fields_of(RecipeFields).items()
+        if field.only_with is not None and changed(field.only_with[0])
+    }
+    if changed("net") and changes["net"] in ("lstm", "gru"):
+        after |= {"activation": "tanh"}
     if changed("optimizer") and changes["optimizer"] not in _WITH_MOMENTUM:
         after |= {"momentum": 0.0}
     if any(changed(field) for field in ("activation", "optimizer", "momentum", "net")):
@@ -78,69 +53,24 @@ def left_over(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
     return after
 
 
-def _check_choices(recipe: Recipe) -> None:
-    for flag, value, offered in (
-        ("--data", recipe.data, DATA),
-        ("--net", recipe.net, choices("net")),
-        ("--activation", recipe.activation, choices("activation")),
-        ("--init", recipe.init, choices("init")),
-        ("--norm", recipe.norm, (*_NONE, *choices("norm"))),
-        ("--input-scale", recipe.input_scale, choices("input_scale")),
-        ("--cost", recipe.cost, choices("cost")),
-        ("--optimizer", recipe.optimizer, choices("optimizer")),
-        ("--schedule", recipe.schedule, choices("schedule")),
-        ("--pretrain", recipe.pretrain, (*_NONE, *choices("pretrain"))),
-        ("--dtype", recipe.dtype, DTYPES),
-    ):
-        if value not in offered:
-            raise UsageError(f"{flag} {value!r}: choose one of {', '.join(offered)}")
+def _check_company(recipe: RecipeFields, field: Field, value: Any) -> None:
+    """Raise `UsageError` where a field is given that needs another value of another field."""
+    if field.only_with is None or value == field.default:
+        return
+    other, wanted = field.only_with
+    given = getattr(recipe, other)
+    if given not in wanted:
+        raise UsageError(f"{field.flag} is for --{other.replace('_', '-')} {' and '.join(wanted)}, not {given}")
 
 
-def _check_numbers(recipe: Recipe) -> None:
-    if any(units < 1 for units in recipe.hidden) or sum(recipe.hidden) > MOST_UNITS:
-        raise UsageError(f"--hidden: each layer needs at least one unit, all together at most {MOST_UNITS:,}")
-    for flag, number, least, most in (
-        ("--learning-rate", recipe.rate, 0.0, math.inf),
-        ("--momentum", recipe.momentum, 0.0, 0.999999),
-        ("--warmup", recipe.warmup, 0, 10**9),
-        ("--l1", recipe.l1, 0.0, math.inf),
-        ("--l2", recipe.l2, 0.0, math.inf),
-        ("--decay", recipe.decay, 0.0, math.inf),
-        ("--clip-norm", recipe.clip_norm, 0.0, math.inf),
-        ("--clip-value", recipe.clip_value, 0.0, math.inf),
-        ("--agc", recipe.agc, 0.0, math.inf),
-        ("--max-norm", recipe.max_norm, 0.0, math.inf),
-        ("--weight-clip", recipe.weight_clip, 0.0, math.inf),
-        ("--dropout", recipe.dropout, 0.0, 0.95),
-        ("--rank", recipe.rank, 0, MOST_UNITS),
-        ("--patience", recipe.patience, 0, 10**9),
-        ("--pretrain-epochs", recipe.pretrain_epochs, 1, 10**6),
-        ("--slope", recipe.slope or 0.0, -1.0, 1.0),
-        ("--sigma", 1.0 if recipe.sigma is None else recipe.sigma, 0.0, 1e6),
-        ("--forget-bias", recipe.forget_bias or 0.0, -100.0, 100.0),
-        ("--length", recipe.length, 2, 10_000),
-        ("--batch-size", recipe.batch_size, 0, math.inf),
-        ("--epochs", recipe.epochs, 1, 10**9),
-        ("--seed", recipe.seed, 0, 2**63 - 1),
-        ("--every", 1 if recipe.every is None else recipe.every, 1, math.inf),
-        ("--budget", recipe.budget, 1e-6, 1.0),
-        ("--threads", recipe.threads, 1, 1024),
-        ("--train-size", 1 if recipe.train_size is None else recipe.train_size, 1, 10**9),
-        ("--point", recipe.point, -1e6, 1e6),
-    ):
-        if not least <= number <= most or math.isinf(number):
-            limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"a finite number from {least:g} on"
-            raise UsageError(f"{flag} {number:g}: give {limits}")
-
-
-def _clashes(r: Recipe) -> Iterator[str]:
+def _clashes(r: RecipeFields) -> Iterator[str]:
     """One line for each thing that does not go together."""
     yield from _clashes_of_data(r)
     yield from _clashes_of_net(r)
     yield from _clashes_of_descent(r)
 
 
-def _clashes_of_data(r: Recipe) -> Iterator[str]:
+def _clashes_of_data(r: RecipeFields) -> Iterator[str]:
     available = DATA[r.data].images
     if r.train_size is not None and r.data != "adding" and r.train_size > available:
         yield f"--train-size {r.train_size:,}: {r.data} has {available:,} training images"
@@ -160,7 +90,7 @@ def _clashes_of_data(r: Recipe) -> Iterator[str]:
         yield "--patience watches the validation: --data point has none"
 
 
-def _clashes_of_net(r: Recipe) -> Iterator[str]:
+def _clashes_of_net(r: RecipeFields) -> Iterator[str]:
     if r.recurrent and not r.hidden:
         yield f"--net {r.net} needs a hidden layer: give --hidden"
     if r.net in ("residual", "highway", "dense") and len(r.hidden) < 2:
@@ -178,12 +108,6 @@ def _clashes_of_net(r: Recipe) -> Iterator[str]:
     ):
         if r.recurrent and given:
             yield f"{flag} is not for --net {r.net}: {why}"
-    if r.forget_bias is not None and r.net != "lstm":
-        yield f"--forget-bias is for --net lstm: {r.net} has no forget gate"
-    if r.slope is not None and r.activation not in ("leaky-relu", "prelu"):
-        yield f"--slope is for --activation leaky-relu and prelu: {r.activation} has none to set"
-    if r.sigma is not None and r.init != "normal":
-        yield f"--sigma is for --init normal: {r.init} chooses its own"
     if r.init == "identity" and r.net != "rnn":
         yield f"--init identity starts the recurrent weights of --net rnn with I: {r.net} has none such"
     if r.init == "lsuv" and r.data == "point":
@@ -196,7 +120,7 @@ def _clashes_of_net(r: Recipe) -> Iterator[str]:
     yield from _clashes_of_norm(r)
 
 
-def _clashes_of_pretraining(r: Recipe) -> Iterator[str]:
+def _clashes_of_pretraining(r: RecipeFields) -> Iterator[str]:
     named = f"--pretrain {r.pretrain}"
     if r.net != "plain" or r.norm != "none" or r.rank:
         yield f"{named} is for plain layers: leave --net, --norm and --rank as they are"
@@ -214,7 +138,7 @@ def _clashes_of_pretraining(r: Recipe) -> Iterator[str]:
         yield f"{named} is done in float32: leave --dtype as it is"
 
 
-def _clashes_of_norm(r: Recipe) -> Iterator[str]:
+def _clashes_of_norm(r: RecipeFields) -> Iterator[str]:
     batch = min(r.batch_size or r.images, r.images)
     if r.norm == "batch" and 1 in (batch, r.images % batch):
         size = f"of {r.images:,} images, the last batch" if batch > 1 else "a batch"
@@ -223,7 +147,7 @@ def _clashes_of_norm(r: Recipe) -> Iterator[str]:
         yield f"--norm {r.norm} needs two units or more in each hidden layer: of one it leaves a constant"
 
 
-def _clashes_of_descent(r: Recipe) -> Iterator[str]:
+def _clashes_of_descent(r: RecipeFields) -> Iterator[str]:
     if r.optimizer == "nesterov" and not r.momentum:
         yield "--optimizer nesterov needs --momentum, usually 0.9"
     if r.momentum and r.optimizer not in _WITH_MOMENTUM:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gradtui.lab.recipe import Recipe
+from gradtui.lab.recipe_fields import RecipeFields
 
 MAXOUT_PIECES = 2
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 _NORM_SIZE = {"none": 0, "batch": 2, "layer": 2, "rms": 1, "lrn": 0}
 
 
-def fan_ins(recipe: Recipe) -> list[int]:
+def fan_ins(recipe: RecipeFields) -> list[int]:
     """Numbers that each layer of a feed-forward net takes in, the output layer's last."""
     sizes = (recipe.inputs, *recipe.hidden)
     return list(accumulate(sizes)) if recipe.net == "dense" else list(sizes)
 
 
-def is_low_rank(recipe: Recipe, fan_in: int, fan_out: int) -> bool:
+def is_low_rank(recipe: RecipeFields, fan_in: int, fan_out: int) -> bool:
     """Whether a hidden layer is factorised: where that makes it smaller."""
     return 0 < recipe.rank * (fan_in + fan_out) < fan_in * fan_out
 
 
-def parameters(recipe: Recipe) -> int:
+def parameters(recipe: RecipeFields) -> int:
     """Numbers that the net of a recipe learns."""
     if recipe.recurrent:
         sizes = (recipe.inputs, *recipe.hidden)
@@ -35,7 +33,7 @@ def parameters(recipe: Recipe) -> int:
     return hidden + (before[-1] + 1) * recipe.outputs + _shortcuts(recipe)
 
 
-def _hidden_layer(recipe: Recipe, index: int, fan_in: int) -> int:
+def _hidden_layer(recipe: RecipeFields, index: int, fan_in: int) -> int:
     units = recipe.hidden[index]
     sums = units * (MAXOUT_PIECES if recipe.activation == "maxout" else 1)
     rank = recipe.rank
@@ -54,7 +52,7 @@ def blocks(hidden: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(first, min(first + 1, len(hidden) - 1)) for first in range(1, len(hidden), 2)]
 
 
-def _shortcuts(recipe: Recipe) -> int:
+def _shortcuts(recipe: RecipeFields) -> int:
     """Weights of the projections where a residual net changes its width."""
     if recipe.net != "residual":
         return 0
@@ -72,7 +70,7 @@ _MULTIPLICATIONS = 8e9  # a second
 START = 2.5  # loading torch
 
 
-def seconds_per_step(recipe: Recipe) -> float:
+def seconds_per_step(recipe: RecipeFields) -> float:
     """About how long a step takes, within a factor of two or so on common machines."""
     batch = min(recipe.batch_size or recipe.images, recipe.images)
     products = 3 * batch * parameters(recipe) / _MULTIPLICATIONS
@@ -85,7 +83,7 @@ def seconds_per_step(recipe: Recipe) -> float:
     return _STEP + layers * (each + extra) + products
 
 
-def seconds(recipe: Recipe) -> float:
+def seconds(recipe: RecipeFields) -> float:
     """About how long the training takes, from the key press to the end."""
     pretraining = _STEP * recipe.pretraining_steps
     return START + pretraining + seconds_per_step(recipe) * recipe.steps_an_epoch * recipe.epochs

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from gradtui.errors import DataMissingError, UsageError
 from gradtui.lab.background import check_data
+from gradtui.lab.data_sets import DATA
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
+from gradtui.lab.field import parse_hidden
+from gradtui.lab.flags import add_recipe_flags, recipe_from_flags
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.recipe_checks import DATA, DTYPES
 from gradtui.lab.train import train
 from gradtui.remedies import choices
 from gradtui.runfile import open_run
@@ -41,7 +42,7 @@ CHOICES = [
     for field, values in (
         ("data", DATA), *((field, choices(field)) for field in (
             "net", "activation", "init", "norm", "cost", "optimizer", "schedule", "input_scale")),
-        ("dtype", DTYPES),
+        ("dtype", ("float32", "float64")),
     )
     for value in values
 ]  # fmt: skip

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradtui.errors import UsageError
+from gradtui.lab.data_sets import DATA
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.flags import add_recipe_flags, parse_hidden, recipe_from_flags
+from gradtui.lab.field import parse_hidden
+from gradtui.lab.flags import add_recipe_flags, recipe_from_flags
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.recipe_checks import DATA
 from gradtui.remedies import choices
 
 

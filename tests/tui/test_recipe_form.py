@@ -17,8 +17,8 @@ from gradtui.lab.recipe import Recipe
 from gradtui.lab.train import train
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.recipe_fields import about, changed, fields, neighbour
-from gradtui.tui.recipe_fields import text_of as value_of
+from gradtui.tui.recipe_rows import changed, neighbour, rows
+from gradtui.tui.recipe_rows import text_of as value_of
 from gradtui.tui.screens.compare import CompareScreen
 from gradtui.tui.screens.home import HomeScreen
 from gradtui.tui.screens.recipe_form import RecipeForm
@@ -28,18 +28,18 @@ from gradtui.tui.widgets.side_by_side import SideBySide
 from tests.synthetic import MEASURES, header, layers, make_run, speeds
 from tests.tui.test_screens import shows, text_of, wait_for
 
-BY_NAME = {field.name: field for field in fields()}
+BY_NAME = {field.name: field for field in rows()}
 
 
 def test_every_field_of_the_form_is_one_of_a_recipe_and_has_a_meaning() -> None:
     assert set(BY_NAME) <= {field.name for field in fields_of(Recipe)}
-    for field in fields():
-        assert about(Recipe(), field) or value_of(Recipe(), field) == "none", field.name
+    for field in rows():
+        assert field.meaning(getattr(Recipe(), field.name)) or value_of(Recipe(), field) == "none", field.name
 
 
-@given(st.sampled_from(fields()), st.integers(-3, 3), st.text(max_size=4) | st.floats().map(str))
+@given(st.sampled_from(rows()), st.integers(-3, 3), st.text(max_size=4) | st.floats().map(str))
 def test_any_text_is_a_recipe_or_a_usage_error(field: object, by: int, text: str) -> None:
-    assert neighbour(field, text, by or 1) in field.offered  # type: ignore[attr-defined, arg-type]
+    assert neighbour(field, text, by or 1) in field.texts()  # type: ignore[attr-defined, arg-type]
     try:
         recipe = changed(Recipe(), field, text)  # type: ignore[arg-type]
     except UsageError as error:
@@ -55,8 +55,8 @@ def test_arrows_go_on_from_a_number_that_is_not_among_those_offered() -> None:
 
 
 async def at(pilot: object, name: str) -> None:
-    rows = pilot.app.screen.query_one("#fields", OptionList)  # type: ignore[attr-defined]
-    rows.highlighted = [field.name for field in fields()].index(name)
+    listed = pilot.app.screen.query_one("#fields", OptionList)  # type: ignore[attr-defined]
+    listed.highlighted = [field.name for field in rows()].index(name)
     await pilot.pause()  # type: ignore[attr-defined]
 
 

@@ -13,11 +13,12 @@ from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from gradtui.errors import UsageError
-from gradtui.tui.recipe_fields import Field, about, changed, fields, neighbour, text_of
+from gradtui.tui.recipe_rows import changed, neighbour, rows, text_of
 from gradtui.tui.text import fit
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
+    from gradtui.lab.field import Field
     from gradtui.lab.recipe import Recipe
 
 NAME_WIDTH = 16
@@ -53,7 +54,7 @@ class RecipeForm(Screen["Recipe | None"]):
         self._start = recipe
         self._recipe = recipe
         self._again = again
-        self._fields = fields()
+        self._fields = rows()
         self._problem = ""
 
     def compose(self) -> ComposeResult:
@@ -72,12 +73,12 @@ class RecipeForm(Screen["Recipe | None"]):
         """List the fields."""
         title = "The same again with one thing changed" if self._again else "A recipe of your own"
         self.query_one("#form-header", Static).update(title)
-        rows = self._rows
-        rows.border_title = "Recipe"
+        listed = self._rows
+        listed.border_title = "Recipe"
         self.query_one("#meaning").border_title = "What it means"
-        rows.add_options([Option(self._row(field), id=field.name) for field in self._fields])
-        rows.highlighted = next(i for i, field in enumerate(self._fields) if field.name == "activation")
-        rows.focus()
+        listed.add_options([Option(self._row(field), id=field.name) for field in self._fields])
+        listed.highlighted = next(i for i, field in enumerate(self._fields) if field.name == "activation")
+        listed.focus()
         self._tell()
 
     @property
@@ -95,7 +96,7 @@ class RecipeForm(Screen["Recipe | None"]):
         mark = "•" if text_of(self._recipe, field) != text_of(self._start, field) else " "
         place = self._fields.index(field)
         group = field.group if not place or self._fields[place - 1].group != field.group else ""
-        name = fit(field.name.replace("_", " "), NAME_WIDTH)
+        name = fit(field.words, NAME_WIDTH)
         return Content(f"{mark} {fit(group, 9)}{name}  ‹ {text or '—'} ›")
 
     def _tell(self) -> None:
@@ -113,7 +114,7 @@ class RecipeForm(Screen["Recipe | None"]):
         line.update(self._problem or f"{cost}\n{recipe.summary}")
 
     def _tell_meaning(self) -> None:
-        self.query_one("#meaning-text", Static).update(about(self._recipe, self._chosen))
+        self.query_one("#meaning-text", Static).update(self._chosen.meaning(getattr(self._recipe, self._chosen.name)))
 
     def on_option_list_option_highlighted(self) -> None:
         """Say what the row under the cursor means."""
@@ -128,7 +129,7 @@ class RecipeForm(Screen["Recipe | None"]):
         field = self._chosen
         text = text_of(self._recipe, field)
         problem = ""
-        for _ in field.offered:
+        for _ in field.texts():
             text = neighbour(field, text, by)
             try:
                 self._recipe = changed(self._recipe, field, text)
@@ -144,7 +145,7 @@ class RecipeForm(Screen["Recipe | None"]):
         """Open the line in which a value is typed."""
         line = self.query_one("#value", Input)
         line.remove_class("-hidden")
-        line.border_title = self._chosen.name.replace("_", " ")
+        line.border_title = self._chosen.words
         line.border_subtitle = "enter takes it, esc leaves it"
         line.value = text_of(self._recipe, self._chosen)
         line.focus()
