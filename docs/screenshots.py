@@ -42,7 +42,7 @@ def main() -> None:
 
         remedies = EXPERIMENTS["remedies"]
         recipes = {label: remedies.recipes[label] for label in SHOWN}
-        plan = plan_of(folder / "remedies.compare", remedies.title, remedies.look, recipes, 1, None)
+        plan = plan_of(folder / "remedies.compare", remedies.title, remedies.hint, recipes, 1, None)
         plan.save()
         run_cells(plan.cells())
         app = GradtuiApp(folder, comparison=plan.folder)

@@ -34,7 +34,7 @@ DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, of recipes t
 def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     """The plan that is asked for; raises `UsageError` if it makes no sense."""
     recipes: dict[str, Recipe] = {}
-    names, looks, targets = [], [], []
+    names, hints, targets = [], [], []
     given = vars(options)
     # here the name is the comparison's
     changes = {key: value for key, value in given.items() if key not in ("with", "name")}
@@ -51,7 +51,7 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
             fitting = changes if recipe.data in IMAGES else {**changes, "data": None}
             recipes[_free(label, recipes)] = changed_by_flags(recipe, {**fitting, "name": label})
         names.append(what.replace("/", "-"))
-        looks.append(experiment.look)
+        hints.append(experiment.hint)
         targets.append(experiment.target_cost)
     if not recipes:
         base = changed_by_flags(Recipe(every=None), changes)
@@ -71,7 +71,7 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     title = EXPERIMENTS[names[0]].title if names[0] in EXPERIMENTS and len(names) == 1 else folder.stem
     if options.seeds < 1:
         raise UsageError(f"--seeds {options.seeds}: give 1 or more")
-    return plan_of(folder, title, " ".join(looks), recipes, options.seeds, target)
+    return plan_of(folder, title, " ".join(hints), recipes, options.seeds, target)
 
 
 def compare_here(plan: Plan, options: argparse.Namespace) -> int:

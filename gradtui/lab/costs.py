@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradtui.lab.recipe import Recipe
+
+Cost = Callable[[Tensor, Tensor], Tensor]  # of logits and targets
 RIGHT_WITHIN = 0.04  # of the sum: what Hochreiter & Schmidhuber 1997 count as a sequence processed correctly
 
 
@@ -26,13 +29,18 @@ def _softmax_quadratic(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(logits.softmax(dim=1), targets, reduction="sum") / (2 * len(logits))
 
 
-COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+COSTS: dict[str, Cost] = {
     "cross-entropy": _cross_entropy,
     "softmax": functional.cross_entropy,
     "quadratic": _quadratic,
     "softmax-quadratic": _softmax_quadratic,
     "squared": functional.mse_loss,
 }
+
+
+def training_cost(recipe: Recipe) -> Cost:
+    """What a recipe's training minimises; what it reports is the cost of `COSTS`."""
+    return COSTS[recipe.cost]
 
 
 def share_right(outputs: Tensor, wanted: Tensor) -> float:

@@ -19,7 +19,7 @@ class Experiment:
     """Recipes by label; the first is the one that the others are compared with."""
 
     title: str
-    look: str
+    hint: str
     recipes: Mapping[str, Recipe]
     target_cost: float | None = None
 

@@ -91,9 +91,11 @@ class Field:
     def flag_help(self) -> str:
         """The text of `--help`."""
         values = self.values() if self.values is not None else {}
-        described = "; ".join(f"{name}: {value.what}" for name, value in values.items() if value is not None)
-        default = self.default_words or ("" if self.default is None else f"{self.default}")
-        return (described or self.help) + (f" (default: {default})" if default else "")
+        told = "; ".join(f"{name}: {value.what}" for name, value in values.items() if value is not None)
+        if not told:
+            told = ", ".join(filter(None, (self.help, " or ".join(values))))
+        default = self.default_words or self.text(self.default)
+        return told + (f" (default: {default})" if default else "")
 
     @property
     def flag_metavar(self) -> str | None:

@@ -234,7 +234,7 @@ dt { font-weight: 600; margin-top: .6rem; }
 dd { margin: 0; }
 </style>
 <h1>{{ plan.title }}</h1>
-<p>{{ plan.look }}</p>
+<p>{{ plan.hint }}</p>
 <div class="wide">
 <table>
 <tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr>

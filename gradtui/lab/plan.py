@@ -42,7 +42,7 @@ class Plan:
 
     Attributes:
         folder: where plan and runs live.
-        look: what to look at.
+        hint: what to look at.
         recipes: by label.
         seeds: each recipe is trained with each of them.
         target_cost: the training cost whose epoch is asked for; None asks for none.
@@ -51,7 +51,7 @@ class Plan:
 
     folder: Path
     title: str
-    look: str
+    hint: str
     recipes: Mapping[str, Recipe]
     seeds: tuple[int, ...]
     target_cost: float | None = None
@@ -77,7 +77,7 @@ class Plan:
         facts = {
             "version": VERSION,
             "title": self.title,
-            "look": self.look,
+            "look": self.hint,
             "recipes": {label: recipe.to_json() for label, recipe in self.recipes.items()},
             "seeds": list(self.seeds),
             "target_cost": self.target_cost,

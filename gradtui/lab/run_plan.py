@@ -209,11 +209,11 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def plan_of(
-    folder: Path, title: str, look: str, recipes: Mapping[str, Recipe], seeds: int, target_cost: float | None
+    folder: Path, title: str, hint: str, recipes: Mapping[str, Recipe], seeds: int, target_cost: float | None
 ) -> Plan:
     """A plan with seeds that follow the first recipe's."""
     first = next(iter(recipes.values())).seed
-    return Plan(folder, title, look, recipes, tuple(range(first, first + seeds)), target_cost)
+    return Plan(folder, title, hint, recipes, tuple(range(first, first + seeds)), target_cost)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradtui.errors import GradtuiError
-from gradtui.lab.costs import COSTS, share_right
+from gradtui.lab.costs import COSTS, share_right, training_cost
 from gradtui.lab.descent import Descent
 from gradtui.lab.models import build, lsuv
 from gradtui.lab.pretraining import pretrain_layers
@@ -135,6 +135,7 @@ class _Trainer:
         self._recorder = recorder
         self._generator = generator
         self._cost = COSTS[recipe.cost]
+        self._training_cost = training_cost(recipe)
         self._told = 0.0
         self._time_told = -math.inf
         self._losses: list[float] = []
@@ -201,7 +202,7 @@ class _Trainer:
 
     def _one_step(self, images: Tensor, targets: Tensor) -> None:
         watched = self._watch_time()
-        loss = self._cost(self._model(images), targets)
+        loss = self._training_cost(self._model(images), targets)
         self._descent.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if watched is not None:

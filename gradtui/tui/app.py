@@ -173,7 +173,7 @@ class GradtuiApp(App[str]):
         try:
             if running(folder) is None:
                 seed = experiment.recipe.seed
-                plan = Plan(folder, experiment.title, experiment.look, experiment.recipes, (seed,))
+                plan = Plan(folder, experiment.title, experiment.hint, experiment.recipes, (seed,))
                 launch_comparison(replace(plan, target_cost=experiment.target_cost))
             self.open_comparison(folder)
         except GradtuiError as error:
@@ -253,7 +253,7 @@ class GradtuiApp(App[str]):
         ]
         return CompareScreen(
             plan.title,
-            plan.look,
+            plan.hint,
             by_seed,
             owner=lambda: running(plan.folder),
             frames_per_second=frames,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import subprocess
 import sys
 
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 from gradtui.errors import UsageError
 from gradtui.lab.data_sets import DATA
 from gradtui.lab.experiments import EXPERIMENTS
-from gradtui.lab.field import parse_hidden
+from gradtui.lab.field import Field, parse_hidden
 from gradtui.lab.flags import add_recipe_flags, recipe_from_flags
-from gradtui.lab.recipe import Recipe
+from gradtui.lab.recipe import FIELDS, Recipe
 from gradtui.remedies import choices
 
 
@@ -91,6 +93,34 @@ def test_every_flag_lands_in_the_recipe() -> None:
         cost="softmax", learning_rate=0.3, momentum=0.5, l2=2.0, batch_size=20, epochs=7, seed=9, every=2,
         dtype="float64", threads=2, point=0.1, budget=0.02, name="x",
     )  # fmt: skip
+
+
+NUMBERS = [field for field in FIELDS.values() if math.isfinite(field.least)]
+
+
+def test_every_field_of_a_recipe_has_a_flag_and_says_what_it_is() -> None:
+    parser = argparse.ArgumentParser()
+    add_recipe_flags(parser)
+    flags = {flag: action for action in parser._actions for flag in action.option_strings}
+    for name, field in FIELDS.items():
+        assert field.name == name and len(flags[field.flag].help or "") > 0
+        assert field.default is None or name == "hidden" or "(default: " in field.flag_help
+    assert flags["--lr"] is flags["--learning-rate"]
+    assert {"clip_norm", "dropout", "momentum", "seed"} <= {field.name for field in NUMBERS} and len(NUMBERS) > 25
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_limits_hold_for_flags_json_and_the_form_alike(field: Field) -> None:
+    below = field.least - 1
+    says = f"{field.flag} {below:g}: give "
+    text = str(int(below)) if "int" in field.kinds else str(below)
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Recipe.from_json({field.name: int(below) if "int" in field.kinds else below})
+    with pytest.raises(UsageError, match=re.escape(says)):
+        Recipe().adapted({field.name: field.parse(text)})
+    if math.isfinite(field.most):
+        with pytest.raises(UsageError, match=re.escape(f"to {field.most:g}")):
+            Recipe(**{field.name: field.parse(str(int(field.most) + 1))})
 
 
 def test_flags_change_an_experiment_and_leave_the_rest() -> None:

@@ -252,5 +252,5 @@ class HomeScreen(Screen[None]):
 def _in_words(name: str, experiment: Experiment) -> str:
     recipes = experiment.recipes
     if len(recipes) == 1:
-        return f"{experiment.look}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}"
-    return f"{experiment.look}\n\n{len(recipes)} recipes: {', '.join(recipes)}\n\n$ gradtui compare {name} --view"
+        return f"{experiment.hint}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}"
+    return f"{experiment.hint}\n\n{len(recipes)} recipes: {', '.join(recipes)}\n\n$ gradtui compare {name} --view"
