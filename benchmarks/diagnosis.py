@@ -35,8 +35,9 @@ from diagnosis_nets.healthy import HEALTHY
 from diagnosis_nets.sick import SICK
 from diagnosis_nets.training import Draw, Training
 
-import gradtui
 from gradtui.diagnosis import KINDS, Finding, diagnose_run
+from gradtui.options import RecordOptions
+from gradtui.record.watching import start_recording
 
 LEAST_RECALL, MOST_ALARMS = 0.9, 0.05
 WAIT = 0.005  # s
@@ -94,7 +95,7 @@ def train(net: Net, folder: Path) -> None:
         return loss(step)
 
     training.loss = waiting
-    with gradtui.watch(models, optimizers, every=net.every, path=path):
+    with start_recording(models, optimizers, RecordOptions(every=net.every), path=path):
         losses = training.run()
     if not training.is_fair(losses):
         raise SystemExit(f"{net} ({net.recipe}) is not what it is said to be; losses {losses[:3]} … {losses[-3:]}")

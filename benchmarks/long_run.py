@@ -116,7 +116,8 @@ def record(path: Path, steps: int, layers: int) -> Result:
     """A real recorder, every step."""
     import torch
 
-    from gradtui import watch
+    from gradtui.options import RecordOptions
+    from gradtui.record.watching import start_recording
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -134,7 +135,7 @@ def record(path: Path, steps: int, layers: int) -> Result:
 
     train(500)  # what PyTorch itself takes at first
     peak, started = Peak(path), time.monotonic()
-    recorder = watch(model, optimizer, every=1, path=path)
+    recorder = start_recording(model, optimizer, RecordOptions(every=1), path=path)
 
     def log(step: int, loss: torch.Tensor) -> None:
         recorder.log(loss=loss, accuracy=0.5)

@@ -40,7 +40,8 @@ import torch
 from others import Tool, missing, tools
 from torch import nn
 
-from gradtui import watch
+from gradtui.options import RecordOptions
+from gradtui.record.watching import start_recording
 
 Times = tuple[float, float, int]  # seconds of wall and CPU a step, steps
 TARGETS = {
@@ -94,7 +95,8 @@ class Recording(Tool):
     name = "gradtui"
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str, found: bool, path: Path) -> None:
-        self.recorder = watch(model, optimizer, every=1 if mode == "every" else None, path=path)
+        options = RecordOptions(every=1 if mode == "every" else None)
+        self.recorder = start_recording(model, optimizer, options, path=path)
         self.log = None if found else self.recorder.log
         self._backward: Any = torch.autograd.backward
         self._stopped_at = 0.0

@@ -163,21 +163,9 @@ def _add_run(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="gradtui run [options] COMMAND …",
     )
-    run.add_argument("--every", type=int, metavar="K", help="measure each K-th step (default: as the budget allows)")
-    run.add_argument(
-        "--budget",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="of the time that measuring may cost (default: 0.01)",
-    )
-    run.add_argument(
-        "--layers",
-        action="append",
-        metavar="PATTERN",
-        help="record these layers only, e.g. 'encoder.*'; '!head*' leaves some out; may be given again",
-    )
-    run.add_argument("--name", help="what the run is called (default: the script's name)")
+    from gradtui.options import add_record_flags
+
+    add_record_flags(run)
     run.add_argument("--watch", action="store_true", help="open the viewer: in a pane beside it under tmux, else here")
     run.add_argument(
         "--fail-on",

@@ -1,24 +1,25 @@
 """How a training is recorded: one set of options for `watch`, `gradtui run`, every callback and the lab.
 
 Standard library only. An option is a field of `RecordOptions` and a line of `RecordKeywords`; its metadata makes the
-flag of `gradtui run`. All of them, but for callables, are stored in the run.
+flag of `gradtui run`. All of them but `on_finding` are stored in the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from gradtui.errors import UsageError
+from gradtui.format import plain
 
 if TYPE_CHECKING:
+    from gradtui.diagnosis import Thresholds
     from gradtui.measures import Measure
     from gradtui.runfile import Finding
-
-ACTIVATIONS_SHARE = 0.25  # of the budget that sampled activations may cost
 
 
 class RecordKeywords(TypedDict, total=False):
@@ -30,7 +31,7 @@ class RecordKeywords(TypedDict, total=False):
     layers: str | Sequence[str]
     name: str | None
     folder: str | Path | None
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, float] | Thresholds
     on_finding: Callable[[Finding], None] | None
     measures: Sequence[Measure]
 
@@ -51,13 +52,13 @@ class RecordOptions:
         layers: record these layers only: shell patterns such as "encoder.*"; with "!" before it, leave them out.
         name: what the run is called; the script's name by default.
         folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
-        thresholds: numbers that decide what is a finding, where they differ from `Thresholds()`.
+        thresholds: numbers that decide what is a finding, as `Thresholds` or the changed ones by name.
         on_finding: called once for each finding that begins, in the training's thread right after a measured step or
             when the recorder is closed; what it raises ends the training.
         measures: what is measured beside gradtui's own measures.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: `every`, `update_every` or `budget` is out of range, or there is no such threshold.
     """
 
     every: int | None = field(
@@ -82,7 +83,7 @@ class RecordOptions:
     )
     name: str | None = field(default=None, metadata=_flag("name of the run (default: name of the script)", "NAME"))
     folder: str | Path | None = None
-    thresholds: Mapping[str, float] = field(
+    thresholds: Mapping[str, float] | Thresholds = field(
         default_factory=dict,
         metadata=_flag(
             "change a threshold of the diagnosis, e.g. dead=0.9; may be repeated", "NAME=NUMBER", action="append"
@@ -100,10 +101,24 @@ class RecordOptions:
             raise ValueError(f"budget is {self.budget}: give a share of the time, e.g. 0.01")
         layers = [self.layers] if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", tuple(layers) or ("*",))
+        object.__setattr__(self, "thresholds", _changed(self.thresholds))
+        if self.thresholds:
+            self.limits()
 
-    def but(self, **changes: Any) -> RecordOptions:
-        """The same with some options changed."""
-        return replace(self, **changes)
+    def limits(self) -> Thresholds:
+        """All thresholds that hold; loads the diagnosis. Raises `ValueError` if one that is changed does not exist."""
+        from gradtui.diagnosis import Thresholds
+
+        kinds: dict[str, Any] = {one.name: type(one.default) for one in fields(Thresholds)}
+        numbers: dict[str, Any] = {}
+        for name, number in _changed(self.thresholds).items():
+            if name not in kinds:
+                raise ValueError(f"threshold is {name!r}, an unknown one: the names are {', '.join(kinds)}")
+            is_whole = kinds[name] is int and float(number).is_integer()
+            if math.isnan(number) or not (is_whole or kinds[name] is float):
+                raise ValueError(f"threshold is {name}={number}: give a {'whole ' * (kinds[name] is int)}number")
+            numbers[name] = kinds[name](number)
+        return Thresholds(**numbers)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it, for a child process and for the run: without callables, measures by name."""
@@ -114,7 +129,7 @@ class RecordOptions:
             "layers": list(self.layers),
             "name": self.name,
             "folder": None if self.folder is None else str(self.folder),
-            "thresholds": dict(self.thresholds),
+            "thresholds": plain(self.thresholds),
             "measures": [measure.name for measure in self.measures],
         }
 
@@ -137,7 +152,7 @@ class RecordOptions:
 
 def record_options(options: RecordOptions | None, changes: Mapping[str, Any]) -> RecordOptions:
     """The options that are given, or the defaults, with the keywords that are given beside them."""
-    return (options or RecordOptions()).but(**changes)
+    return replace(options or RecordOptions(), **changes)
 
 
 def add_record_flags(parser: Any) -> None:
@@ -158,13 +173,22 @@ def options_from_flags(given: argparse.Namespace, folder: Path) -> RecordOptions
     try:
         return RecordOptions(**found, folder=folder)
     except ValueError as error:
-        name, _, rest = str(error).partition(" is ")
+        name, _, rest = str(error).partition(" is ")  # as all messages of `RecordOptions` begin
         raise UsageError(f"--{name.replace('_', '-')} {rest.removesuffix(', or None')}") from error
 
 
 def flag_of(one: Field[Any]) -> str:
     """The flag of an option, e.g. `--update-every`."""
     return {"thresholds": "--threshold"}.get(one.name, f"--{one.name.replace('_', '-')}")
+
+
+def _changed(thresholds: Mapping[str, float] | Thresholds) -> dict[str, float]:
+    if is_dataclass(thresholds):
+        values = {one.name: (getattr(thresholds, one.name), one.default) for one in fields(thresholds)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+    assert isinstance(thresholds, Mapping)
+    # JSON has ∞ as a string
+    return {name: number if isinstance(number, int) else float(number) for name, number in thresholds.items()}
 
 
 def _thresholds(words: Sequence[str]) -> dict[str, float]:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from gradtui.errors import UsageError
+from gradtui.options import RecordOptions
 from gradtui.run_request import RunRequest
 
 STARTUP = Path(__file__).parent / "record" / "startup"
@@ -52,7 +53,7 @@ class Command:
     @property
     def run_id(self) -> str:
         """The run that its first training will write."""
-        return Path(self.request.path).stem
+        return self.request.path.stem
 
     def replace_this_process(self) -> None:
         """Become the command: its exit code, signals and streams are its own. Does not return."""
@@ -100,14 +101,13 @@ class Awaited:
         """It is not ours to stop."""
 
 
-def prepare(words: Sequence[str], folder: Path, *, name: str | None = None, every: int | None = None,
-            budget: float = 0.01, layers: Sequence[str] = ("*",), ledger: bool = False) -> Command:  # fmt: skip
-    """The command with what has to be said to its Python processes; a `ledger` will say which runs they made.
+def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = False) -> Command:
+    """The command, with what its Python processes have to know; with `lists_runs`, `RunRequest.runs` has their runs.
 
     Raises:
         UsageError: there is no command, or it cannot be found.
     """
-    from gradtui.runfolder import new_run_path
+    from gradtui.runfolder import new_run_path, runs_folder
 
     if not words:
         raise UsageError("give the command that trains: gradtui run python train.py")
@@ -116,14 +116,11 @@ def prepare(words: Sequence[str], folder: Path, *, name: str | None = None, ever
         if not (words[0].endswith(".py") and Path(words[0]).is_file()):
             raise CommandNotFoundError(f"there is no command {words[0]!r}: give it as you would without gradtui run")
         words.insert(0, sys.executable)
+    folder = runs_folder(options.folder).absolute()
     request = RunRequest(
-        folder=str(folder.absolute()),
-        path=str(new_run_path(name or name_of(words), folder).absolute()),
-        ledger=str(Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs") if ledger else None,
-        every=every,
-        budget=budget,
-        layers=tuple(layers),
-        name=name,
+        path=new_run_path(options.name or name_of(words), folder),
+        options=replace(options, folder=folder),
+        run_list=Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs" if lists_runs else None,
     )
     environment = {**os.environ, **request.environment()}
     before = os.environ.get("PYTHONPATH")

@@ -12,6 +12,7 @@ from errno import EACCES
 from pathlib import Path
 
 from gradtui.errors import GradtuiError, UsageError
+from gradtui.options import options_from_flags
 from gradtui.recorded_command import Command, end_as, prepare, wait_for
 
 ILL = 10  # exit code if a run has a finding that --fail-on names
@@ -23,21 +24,10 @@ View = Callable[..., int]
 def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
     """Run the command; does not return where nothing is left to do after it."""
     kinds = _kinds(options.fail_on)
-    if options.every is not None and options.every < 1:
-        raise UsageError(f"--every {options.every}: give a number of steps, 1 or more")
-    if not 0 < options.budget <= 1:
-        raise UsageError(f"--budget {options.budget:g}: give a share of the time, e.g. 0.01")
+    how = options_from_flags(options, folder)
     _check_folder(folder)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    command = prepare(
-        words,
-        folder,
-        name=options.name,
-        every=options.every,
-        budget=options.budget,
-        layers=options.layers or ["*"],
-        ledger=bool(kinds),
-    )
+    command = prepare(words, how, lists_runs=bool(kinds))
     if options.watch and "TMUX" not in os.environ:
         code = _run_behind_viewer(command, view)
     else:
@@ -102,7 +92,7 @@ def _open_pane(command: Command) -> None:
     """The viewer in a pane of its own beside the command or below it, or in a window where neither has room for it."""
     from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
-    viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", command.request.path]
+    viewer = [sys.executable, "-m", "gradtui", "attach", "--wait", str(command.request.path)]
     done = _tmux("display-message", "-p", "#{pane_width} #{pane_height}")
     width, height = (int(number) for number in done.stdout.split()) if done.returncode == 0 else (0, 0)
     if (width - 1) // 2 >= LEAST_WIDTH:
@@ -125,7 +115,7 @@ def _run_behind_viewer(command: Command, view: View) -> int:
     from gradtui.tui.terminal import check_terminal
 
     check_terminal()
-    path = Path(command.request.path)
+    path = command.request.path
     log = path.with_suffix(".log")
     path.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -156,7 +146,7 @@ def _attach(command: Command) -> str:
     """What `gradtui attach` needs to find the run: its id where it looks by itself, else the file."""
     from gradtui.runfolder import runs_folder
 
-    path = Path(command.request.path)
+    path = command.request.path
     return path.stem if path.parent == runs_folder().absolute() else str(path)
 
 

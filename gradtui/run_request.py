@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from gradtui.options import RecordOptions
 from gradtui.runfile.liveness import machine_identity, process_start
 
 VARIABLE = "GRADTUI_RUN"
@@ -19,21 +20,21 @@ STARTING = "-starting"  # ends the name of the file in which a command says that
 class RunRequest:
     """How to record, and where.
 
-    `path` is the run file of the first process that trains; `ledger` a file to which each recording process adds the
-    path of its run, a line each, if anybody wants to know.
+    Attributes:
+        path: the run file of the first process that trains.
+        options: how each process is to record.
+        run_list: a file to which each recording process adds the path of its run, a line each, if anybody asks.
     """
 
-    folder: str
-    path: str
-    ledger: str | None = None
-    every: int | None = None
-    budget: float = 0.01
-    layers: tuple[str, ...] = ("*",)
-    name: str | None = None
+    path: Path
+    options: RecordOptions
+    run_list: Path | None = None
 
     def environment(self) -> dict[str, str]:
         """As variables for the command."""
-        return {VARIABLE: json.dumps(asdict(self))}
+        run_list = None if self.run_list is None else str(self.run_list)
+        facts = {"path": str(self.path), "options": self.options.to_json(), "run_list": run_list}
+        return {VARIABLE: json.dumps(facts)}
 
     @classmethod
     def given(cls, environment: Mapping[str, str] = os.environ) -> RunRequest | None:
@@ -41,48 +42,48 @@ class RunRequest:
         text = environment.get(VARIABLE)
         if not text:
             return None
-        request = json.loads(text)
-        return cls(**{**request, "layers": tuple(request["layers"])})
+        facts = json.loads(text)
+        run_list = None if facts["run_list"] is None else Path(facts["run_list"])
+        return cls(Path(facts["path"]), RecordOptions.from_json(facts["options"]), run_list)
 
     def acquire_path(self) -> Path | None:
-        """The run file that was promised, for the first process to ask; None for the others, which take their own."""
-        path = Path(self.path)
+        """The run file that was announced, for the first process to ask; None for the others, which take their own."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except OSError:
             return None
-        if path.exists():
-            self._claim.unlink()
+        if self.path.exists():
+            self._lock.unlink()
             return None
-        return path
+        return self.path
 
     def mark_pending(self) -> None:
-        """Leave word that this process, or what it becomes, is to write the run; a folder's trouble is told later."""
+        """Note beside the run that this process, or what it becomes, will write it; trouble is told later."""
         with contextlib.suppress(OSError):
             self._starting.parent.mkdir(parents=True, exist_ok=True)
             self._starting.write_text(f"{machine_identity()}\n{os.getpid()}", encoding="utf-8")
 
     def register_run(self, path: Path) -> None:
-        """Add a run to the ledger; it has its file now, so that nobody else will claim it."""
-        if path == Path(self.path):
-            self._claim.unlink(missing_ok=True)
+        """Add a run to the list; it has its file now, so that no other process will take it."""
+        if path == self.path:
+            self._lock.unlink(missing_ok=True)
             self._starting.unlink(missing_ok=True)
-        if self.ledger is not None:
-            with Path(self.ledger).open("a", encoding="utf-8") as ledger:
-                ledger.write(f"{path}\n")
+        if self.run_list is not None:
+            with self.run_list.open("a", encoding="utf-8") as run_list:
+                run_list.write(f"{path}\n")
 
     def runs(self) -> list[Path]:
-        """The runs in the ledger so far."""
-        if self.ledger is None:
+        """The runs in the list so far."""
+        if self.run_list is None:
             return []
         try:
-            return [Path(line) for line in Path(self.ledger).read_text(encoding="utf-8").splitlines()]
+            return [Path(line) for line in self.run_list.read_text(encoding="utf-8").splitlines()]
         except OSError:
             return []
 
     @property
-    def _claim(self) -> Path:
+    def _lock(self) -> Path:
         return Path(f"{self.path}-claim")
 
     @property

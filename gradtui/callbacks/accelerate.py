@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from gradtui.callbacks.recording import EndsWithBlock, FitRecording
 from gradtui.errors import ExtraMissingError
+from gradtui.options import RecordKeywords, RecordOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 try:
     from accelerate.tracking import GeneralTracker
@@ -25,15 +28,12 @@ class GradtuiTracker(EndsWithBlock, GeneralTracker):
     `epoch` is the run's own loss and epoch, anything else a metric.
 
     Args:
-        name: what the runs are called; the script's name by default.
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+        options: how to record, and where, as for `gradtui.watch`.
         takes_commands: `["stop"]` if the loop looks at `stop_requested`.
+        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: an option is out of range.
     """
 
     name = "gradtui"
@@ -42,17 +42,14 @@ class GradtuiTracker(EndsWithBlock, GeneralTracker):
 
     def __init__(
         self,
-        name: str | None = None,
+        options: RecordOptions | None = None,
         *,
-        every: int | None = None,
-        budget: float = 0.01,
-        update_every: int | None = None,
-        folder: str | Path | None = None,
         takes_commands: Sequence[str] = (),
+        **changes: Unpack[RecordKeywords],
     ) -> None:
         super().__init__()
         self._takes_commands = list(takes_commands)
-        self._recording = FitRecording(every=every, budget=budget, update_every=update_every, name=name, folder=folder)
+        self._recording = FitRecording(options, **changes)
         self._config: dict[str, Any] = {}
 
     @property

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradtui.callbacks.recording import FitRecording
 from gradtui.errors import ExtraMissingError
+from gradtui.options import RecordKeywords, RecordOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def _base() -> Any:
@@ -33,27 +36,16 @@ class GradtuiCallback(_base()):  # type: ignore[misc]
     in one process only, for the others would go on. The same class serves `lightning` and `pytorch_lightning`.
 
     Args:
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        name: what the runs are called; the script's name by default.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+        options: how to record, and where, as for `gradtui.watch`.
+        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: an option is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        every: int | None = None,
-        budget: float = 0.01,
-        update_every: int | None = None,
-        name: str | None = None,
-        folder: str | Path | None = None,
-    ) -> None:
+    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
         super().__init__()
-        self._recording = FitRecording(every=every, budget=budget, update_every=update_every, name=name, folder=folder)
+        self._recording = FitRecording(options, **changes)
         self._seen: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,19 +6,21 @@ import atexit
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
 from gradtui.errors import one_line, say_on_stderr
-from gradtui.record.budget import Sampling
+from gradtui.options import RecordKeywords, RecordOptions, record_options
 from gradtui.record.exit_hooks import how_it_ended
 from gradtui.record.recorder import Recorder
 from gradtui.record.watching import watch
 from gradtui.runfile import Outcome
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 LEFT = "left before its end"  # the framework told of a begin, and never of an end
 ASKED = "asked to stop by a viewer"
@@ -34,36 +36,22 @@ class FitRecording:
     same options, and records nothing until its own fit begins.
 
     Args:
-        options: `every`, `budget`, `update_every`, `name` and `folder`, as `gradtui.watch` has them.
+        options: how to record, and where; by default `RecordOptions()`.
+        **changes: fields of `RecordOptions` that differ from `options`, e.g. `every=1`.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: an option is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        every: int | None = None,
-        budget: float = 0.01,
-        update_every: int | None = None,
-        name: str | None = None,
-        folder: str | Path | None = None,
-    ) -> None:
-        Sampling(every, budget, update_every)  # refused here, and not when a fit has loaded its data
-        self._options: dict[str, Any] = {
-            "every": every,
-            "budget": budget,
-            "update_every": update_every,
-            "name": name,
-            "folder": folder,
-        }
+    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
+        self._options = record_options(options, changes)
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._options
+        return {"_options": self._options}
 
-    def __setstate__(self, options: dict[str, Any]) -> None:
-        self._options = dict(options)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._options = state["_options"]
         self._forget()
 
     def _forget(self) -> None:
@@ -98,7 +86,7 @@ class FitRecording:
             recorder = watch(
                 plain_model(model),
                 optimizer,
-                **self._options,
+                self._options,
                 takes_commands=takes_commands,
                 total_steps=_whole(total_steps),
                 total_epochs=_known(total_epochs),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from gradtui.callbacks.recording import EndsWithBlock, FitRecording
 from gradtui.errors import ExtraMissingError
+from gradtui.options import RecordKeywords, RecordOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 try:
     from skorch.callbacks import Callback
@@ -23,28 +27,18 @@ class GradtuiCallback(EndsWithBlock, Callback):
     search, record runs of their own.
 
     Args:
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        name: what the runs are called; the script's name by default.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+        options: how to record, and where, as for `gradtui.watch`.
+        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`. Each field is a
+            parameter of the callback, for `set_params`.
     """
 
-    def __init__(
-        self,
-        *,
-        every: int | None = None,
-        budget: float = 0.01,
-        update_every: int | None = None,
-        name: str | None = None,
-        folder: str | Path | None = None,
-    ) -> None:
+    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
+        known = {one.name: getattr(options or RecordOptions(), one.name) for one in fields(RecordOptions)}
+        unknown = next((name for name in changes if name not in known), None)
+        if unknown is not None:
+            raise TypeError(f"GradtuiCallback has no option {unknown!r}: the options are {', '.join(known)}")
         # nothing but parameters ends without an underscore, and none is changed here: so a clone is equal
-        self.every = every
-        self.budget = budget
-        self.update_every = update_every
-        self.name = name
-        self.folder = folder
+        self.__dict__.update({**known, **changes})
 
     def initialize(self) -> GradtuiCallback:
         """Take the parameters as they are now; raises `ValueError` if one is out of range."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradtui.callbacks.recording import EndsWithBlock, FitRecording
 from gradtui.errors import ExtraMissingError
+from gradtui.options import RecordKeywords, RecordOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 try:
     from transformers import TrainerCallback
@@ -25,26 +28,15 @@ class GradtuiCallback(EndsWithBlock, TrainerCallback):
     once; without that, the run ends when the process does, or the next training begins.
 
     Args:
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        name: what the runs are called; the script's name by default.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
+        options: how to record, and where, as for `gradtui.watch`.
+        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: an option is out of range.
     """
 
-    def __init__(
-        self,
-        *,
-        every: int | None = None,
-        budget: float = 0.01,
-        update_every: int | None = None,
-        name: str | None = None,
-        folder: str | Path | None = None,
-    ) -> None:
-        self._recording = FitRecording(every=every, budget=budget, update_every=update_every, name=name, folder=folder)
+    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
+        self._recording = FitRecording(options, **changes)
 
     @property
     def recorder(self) -> Any:

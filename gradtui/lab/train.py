@@ -25,8 +25,10 @@ from gradtui.lab.pretraining import pretrain_layers
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import Recurrent, build_recurrent
 from gradtui.lab.tensors import Tensors, load, sequences_of_epoch
+from gradtui.options import RecordOptions
+from gradtui.record.header import RunFacts
 from gradtui.record.recorder import Recorder
-from gradtui.record.watching import watch
+from gradtui.record.watching import start_recording
 from gradtui.runfile import Outcome
 
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged
@@ -80,20 +82,15 @@ def train(
     model = make_model(recipe, tensors, generator)
     total_steps = recipe.steps_an_epoch * recipe.epochs
     descent = Descent(recipe, model, len(tensors.images), total_steps)
-    recorder = watch(
-        model,
-        descent.optimizer,
-        every=recipe.every,
-        budget=recipe.budget,
-        name=recipe.title,
-        path=path,
-        folder=folder,
+    facts = RunFacts(
         recipe=recipe.to_json(),
         total_epochs=recipe.epochs,
         total_steps=recipe.total_steps,
         log_file=str(path.with_suffix(".log")) if path is not None else None,
         takes_commands=("stop",),
     )
+    options = RecordOptions(every=recipe.every, budget=recipe.budget, name=recipe.title, folder=folder)
+    recorder = start_recording(model, descent.optimizer, options, path=path, facts=facts)
     with recorder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # dropout draws from the global generator
         trainer = _Trainer(recipe, model, descent, tensors, recorder, generator)

@@ -139,18 +139,14 @@ class AutoRecorder:
     def _source(self, source: Any) -> Any:
         from gradtui.record.watching import Filtered
 
-        return Filtered(source, self._request.layers)
+        return Filtered(source, self._request.options.layers)
 
     def _new_recorder(self) -> Recorder:
-        from gradtui.record.budget import Sampling
         from gradtui.record.watching import new_recorder
 
-        request = self._request
-        recorder = new_recorder(
-            Sampling(request.every, request.budget), request.name, request.folder, request.acquire_path()
-        )
+        recorder = new_recorder(self._request.options, self._request.acquire_path())
         if recorder.path is not None:
-            request.register_run(recorder.path)
+            self._request.register_run(recorder.path)
         return recorder
 
     def _safely(self, work: Callable[[], None]) -> None:

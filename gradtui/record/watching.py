@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,8 +15,9 @@ from torch import nn
 
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import listed
+from gradtui.options import RecordKeywords, RecordOptions, record_options
 from gradtui.record.budget import Sampling
-from gradtui.record.header import make_header, script_name
+from gradtui.record.header import RunFacts, make_header, script_name
 from gradtui.record.layers import ForwardTrace, LayerSpec
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
@@ -25,7 +26,8 @@ from gradtui.runfile import RunWriter
 from gradtui.runfolder import new_run_path, runs_folder
 
 if TYPE_CHECKING:
-    from gradtui.diagnosis import Finding, Thresholds
+    from typing_extensions import Unpack
+
     from gradtui.record.watchdog import Watchdog
 
 Models = nn.Module | Mapping[str, nn.Module]
@@ -35,22 +37,12 @@ Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 def watch(
     model: Models,
     optimizer: Optimizers,
+    options: RecordOptions | None = None,
     *,
-    every: int | None = None,
-    budget: float = 0.01,
-    layers: str | Sequence[str] = "*",
-    name: str | None = None,
-    folder: str | Path | None = None,
-    path: Path | None = None,
-    recipe: dict[str, Any] | None = None,
-    command: list[str] | None = None,
     total_steps: int | None = None,
     total_epochs: float | None = None,
-    update_every: int | None = None,
-    log_file: str | None = None,
     takes_commands: Sequence[str] = (),
-    on_finding: Callable[[Finding], None] | None = None,
-    thresholds: Thresholds | None = None,
+    **changes: Unpack[RecordKeywords],
 ) -> Recorder:
     """Record the training of `model` by `optimizer` from here on.
 
@@ -61,82 +53,65 @@ def watch(
     Args:
         model: the model, or several by name, as the two of a GAN; layers are the modules that own parameters directly.
         optimizer: the optimizer whose steps are measured, or several.
-        every: measure each so many steps; None measures as often as `budget` allows.
-        budget: the share of the time that measuring may cost: all of it if `every` is None, else what costs more than
-            the gradient norms: ‖θ‖ and the update ratio, and the activations.
-        layers: record these layers only: shell patterns such as "encoder.*"; with "!" before it, leave them out.
-        name: what the run is called; the script's name by default.
-        folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
-        path: the run file itself, instead of a new one in `folder`.
-        recipe: everything that defines a built-in training, for the run's header.
-        command: the command line that is shown; the process's own by default.
+        options: how to record, and where; by default `RecordOptions()`.
         total_steps: how many steps the training will take, if known.
         total_epochs: how many epochs it will take, if known.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
-        log_file: where the training's own output goes, if it is a file.
         takes_commands: what a viewer may ask, e.g. `["stop"]`, if the training looks at `stop_requested`.
-        on_finding: called once for each finding of the diagnosis, in the training's thread right after a measured step
-            or when the recorder is closed; what it raises ends the training.
-        thresholds: the numbers that decide what is a finding.
+        **changes: fields of `RecordOptions` that differ from `options`, e.g. `every=1`.
 
     Raises:
-        ValueError: `every`, `update_every` or `budget` is out of range.
+        ValueError: an option is out of range.
     """
-    sampling = Sampling(every, budget, update_every)
-    about = {
-        "recipe": recipe,
-        "command": command,
-        "total_steps": total_steps,
-        "total_epochs": total_epochs,
-        "log_file": log_file,
-        "takes_commands": takes_commands,
-    }
-    watchdog = None
-    if on_finding is not None:
-        from gradtui.record.watchdog import Watchdog
+    facts = RunFacts(total_steps=total_steps, total_epochs=total_epochs, takes_commands=takes_commands)
+    return start_recording(model, optimizer, record_options(options, changes), facts=facts)
 
-        watchdog = Watchdog(on_finding, thresholds)
-    recorder = new_recorder(sampling, name, folder, path, watchdog, **about)
+
+def start_recording(
+    model: Models,
+    optimizer: Optimizers,
+    options: RecordOptions,
+    *,
+    path: Path | None = None,
+    facts: RunFacts | None = None,
+) -> Recorder:
+    """As `watch`, with the run file itself and all facts of a run: for the trainings of the lab."""
+    recorder = new_recorder(options, path, facts)
     models = {"": model} if isinstance(model, nn.Module) else model
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-    sources = [Filtered(ForwardTrace(one, root), pattern_list(layers)) for root, one in models.items()]
+    sources = [Filtered(ForwardTrace(one, root), options.layers) for root, one in models.items()]
     for i, one in enumerate(optimizers):
         recorder.observe(one, *(sources if i == 0 else ()))
     _close_with_the_last(recorder, optimizers)
     return recorder
 
 
-def new_recorder(
-    sampling: Sampling,
-    name: str | None,
-    folder: str | Path | None,
-    path: Path | None = None,
-    watchdog: Watchdog | None = None,
-    **about: Any,
-) -> Recorder:
-    """A recorder with a new run file; `about` goes into the header. One without a file if it cannot be made."""
-    rows = RowMaker(watchdog)
+def new_recorder(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recorder:
+    """A recorder with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
+    rows = RowMaker(_diagnosis(options))
     writer = None
     try:
         if is_first_rank():
-            name = name or script_name(sys.argv)
-            header = make_header(name, str(sampling), **about)
-            where = Path(path) if path is not None else new_run_path(name, runs_folder(folder))
+            name = options.name or script_name(sys.argv)
+            header = make_header(name, options, facts or RunFacts())
+            where = path or new_run_path(name, runs_folder(options.folder))
             writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
-    return Recorder(writer, sampling, rows)
+    return Recorder(writer, Sampling(options), rows)
+
+
+def _diagnosis(options: RecordOptions) -> Watchdog | None:
+    if options.on_finding is None:
+        return None
+    from gradtui.record.watchdog import Watchdog
+
+    return Watchdog(options.on_finding, options.limits())
 
 
 def is_first_rank() -> bool:
     """True for the process that records: rank 0, or one that is not distributed."""
     distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
-
-
-def pattern_list(layers: str | Sequence[str]) -> list[str]:
-    """Patterns from one string or several."""
-    return [layers] if isinstance(layers, str) else list(layers)
 
 
 @dataclass

@@ -65,7 +65,7 @@ def train(tracker: Any = None, epochs: int = 2, *, end: bool = True, **settings:
 
 
 def test_a_training_is_a_run_with_layers_losses_epochs_and_metrics(runs_in_tmp):
-    _, losses = train(GradtuiTracker("digits", every=1))
+    _, losses = train(GradtuiTracker(name="digits", every=1))
     run = only_run(runs_in_tmp)
     assert ending(run) == ("finished", "")
     assert (run.header.name, run.header.total_epochs, run.header.takes_commands) == ("digits", 2, [])

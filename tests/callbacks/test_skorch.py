@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradtui.options import RecordOptions
 from tests.callbacks.nets import (
     CLASSES,
     FEATURES,
@@ -155,7 +157,11 @@ def test_parameters_can_be_searched_and_set(runs_in_tmp):
     from sklearn.base import clone
 
     callback = GradtuiCallback(every=1, name="a")
-    assert callback.get_params() == {"every": 1, "budget": 0.01, "update_every": None, "name": "a", "folder": None}
+    assert RecordOptions(**callback.get_params()) == RecordOptions(every=1, name="a")
+    assert {*callback.get_params()} == {one.name for one in fields(RecordOptions)}
+    assert GradtuiCallback(RecordOptions(every=1), name="a").get_params() == callback.get_params()
+    with pytest.raises(TypeError, match="'evry'"):
+        GradtuiCallback(evry=1)
     assert clone(callback).get_params() == callback.get_params()
     net = net_with(("gradtui", callback), callbacks__gradtui__name="b").fit(X, Y)
     assert only_run(runs_in_tmp).header.name == "b"

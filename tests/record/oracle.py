@@ -13,6 +13,7 @@ from torch import nn
 import gradtui
 from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
 from gradtui.runfile import RunReader, is_measured
+from tests.record.watched_nets import watch_into
 
 Row = dict[str, list[float]]  # name of a layer -> its measures; NaN if there is nothing to measure
 Training = Callable[[Any], None]
@@ -96,7 +97,7 @@ class Recorded(Bare):
     def watch(self, model: Any, optimizer: Any) -> None:
         """Record from here on."""
         super().watch(model, optimizer)
-        self.recorder = gradtui.watch(model, optimizer, every=1, update_every=1, path=self.path)
+        self.recorder = watch_into(model, optimizer, every=1, update_every=1, path=self.path)
 
     def before(self, loss: Any, optimizer: Any = None, scale: float = 1.0) -> None:
         """The recorder sees it by itself."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 import gradtui
 from gradtui.record.measures import ACTIVATION_MEAN, DEAD
 from gradtui.runfile import is_measured
+from tests.record.watched_nets import watch_into
 
 
 class Net(nn.Module):
@@ -43,7 +44,7 @@ def sampled(model: nn.Module, path: Path) -> dict[str, list[float | None]]:
     """Layer -> its newest mean activation and dead fraction, None where they were not sampled."""
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with gradtui.watch(model, optimizer, every=1, budget=1.0, path=path):
+    with watch_into(model, optimizer, every=1, budget=1.0, path=path):
         for _ in range(8):
             optimizer.zero_grad()
             model(torch.randn(16, 3)).square().mean().backward()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gradtui.record.budget import Budget, Sampling
+from gradtui.options import RecordOptions
+from gradtui.record.budget import Budget
 from gradtui.record.header import script_name
 
 
@@ -15,16 +16,16 @@ def test_what_cost_c_is_not_due_for_c_over_the_share():
 
 
 @pytest.mark.parametrize(
-    ("sampling", "words"),
+    ("options", "words"),
     [
-        (Sampling(None, 0.01), "within 1 % of the step time"),
-        (Sampling(None, 0.005, 10), "within 0.5 % of the step time; update ratio every 10 steps"),
-        (Sampling(1, 0.01), "every step; update ratio within 1 % of the step time"),
-        (Sampling(5, 0.01, 50), "every 5 steps; update ratio every 50 steps"),
+        (RecordOptions(), "within 1 % of the step time"),
+        (RecordOptions(budget=0.005, update_every=10), "within 0.5 % of the step time; update ratio every 10 steps"),
+        (RecordOptions(every=1), "every step; update ratio within 1 % of the step time"),
+        (RecordOptions(every=5, update_every=50), "every 5 steps; update ratio every 50 steps"),
     ],
 )
-def test_the_sampling_is_said_in_words(sampling, words):
-    assert str(sampling) == words
+def test_the_options_say_in_words_when_is_measured(options, words):
+    assert str(options) == words
 
 
 @pytest.mark.parametrize(

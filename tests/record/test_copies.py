@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from tests.record.watched_nets import SteppedClock, recorder_with
 
@@ -32,7 +33,7 @@ def test_copies_made_during_a_step_are_not_watched_and_load_without_gradtui(samp
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     clock = SteppedClock()
-    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(1, 0.01), clock)
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions(every=1)), clock)
     if sampled:
         model(torch.ones(2, 6)).sum().backward()
         optimizer.step()

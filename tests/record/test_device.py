@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import gradtui
+from gradtui.options import RecordOptions
 from gradtui.record import step_sample
 from gradtui.record.budget import Sampling
 from gradtui.record.device_norms import MOST_COPIES, CopyStream, split_neurons
 from gradtui.record.recorder import Recorder
 from gradtui.runfile import is_measured
-from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
+from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train, watch_into
 
 
 class SlowDevice:
@@ -90,7 +91,7 @@ def test_numbers_come_in_order_and_buffers_are_used_again():
 def test_a_device_records_the_same_as_the_host(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, update_every=1, path=tmp_path / "device.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, update_every=1, path=tmp_path / "device.gradtui") as recorder:
         train(model, optimizer, recorder, steps=6)
     on_device = gradtui.open_run(recorder.path)
     rows = on_device.last(9)
@@ -107,9 +108,10 @@ def host_rows(tmp_path):
     import sys
 
     code = (
-        "import sys, torch, gradtui; from tests.record.watched_nets import perceptron, train; m = perceptron(6, 5, 4);"
+        "import sys, torch; from tests.record.watched_nets import perceptron, train, watch_into;"
+        "m = perceptron(6, 5, 4);"
         "o = torch.optim.SGD(m.parameters(), lr=0.1);"
-        "r = gradtui.watch(m, o, every=1, update_every=1, path=sys.argv[1]);"
+        "r = watch_into(m, o, every=1, update_every=1, path=sys.argv[1]);"
         "train(m, o, r, steps=6); r.close()"
     )
     path = tmp_path / "host.gradtui"
@@ -120,7 +122,7 @@ def host_rows(tmp_path):
 def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    recorder = gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui")
+    recorder = watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui")
     train(model, optimizer, recorder, steps=10)
     assert slow.waits == 0
     slow.catch_up()
@@ -133,7 +135,7 @@ def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
 def test_rows_are_left_out_while_the_device_is_far_behind(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
         train(model, optimizer, recorder, steps=MOST_COPIES + 20)
     reader = gradtui.open_run(tmp_path / "r.gradtui")
     assert is_measured(reader.last(999).measures).any(axis=(1, 2)).sum() == MOST_COPIES
@@ -144,7 +146,7 @@ def test_the_budget_reckons_with_the_time_of_the_device(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     clock = SteppedClock()
-    recorder: Recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(None, 0.01), clock)
+    recorder: Recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions()), clock)
     for _ in range(300):
         clock.now += 0.01
         train(model, optimizer, recorder, steps=1)

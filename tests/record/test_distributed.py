@@ -46,12 +46,12 @@ def train(kind, watched, steps):
         probe = Bare()
         probe.watch(model, optimizer)
     elif watched != "no" and not (watched == "first" and rank):
-        import gradtui
+        from tests.record.watched_nets import watch_into
         if watched == "first":
             from gradtui.record import sharded
             sharded.PATIENCE = timedelta(seconds=0.2)
         every = 2 if watched == "closes" else 1
-        recorder = gradtui.watch(model, optimizer, every=every, update_every=every, path=Path(watched + ".gradtui"))
+        recorder = watch_into(model, optimizer, every=every, update_every=every, path=Path(watched + ".gradtui"))
     generator = torch.Generator().manual_seed(rank)
     for step in range(steps):
         optimizer.zero_grad()

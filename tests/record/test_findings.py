@@ -7,7 +7,7 @@ import torch
 
 import gradtui
 from gradtui.diagnosis import Thresholds
-from tests.record.watched_nets import perceptron
+from tests.record.watched_nets import perceptron, watch_into
 
 
 def train(model, optimizer, steps, spoil_from):
@@ -23,7 +23,7 @@ def test_a_finding_is_told_once_with_its_step_and_remedies(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=found.append):
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=found.append):
         train(model, optimizer, 40, spoil_from=30)
     assert [(finding.kind, finding.begin) for finding in found] == [("nan", 30)]
     assert found[0].remedies and "forward pass of step 30" in found[0].evidence
@@ -33,7 +33,7 @@ def test_a_healthy_training_has_none(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=found.append):
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=found.append):
         train(model, optimizer, 40, spoil_from=99)
     assert found == []
 
@@ -53,7 +53,7 @@ def test_a_callback_may_end_the_training(tmp_path, monkeypatch):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with (
         pytest.raises(IllError, match="nan"),
-        gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=stop),
+        watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui", on_finding=stop),
     ):
         train(model, optimizer, 1_000_000, spoil_from=30)
     assert gradtui.open_run(tmp_path / "r.gradtui").status().state == "failed"
@@ -63,7 +63,7 @@ def test_thresholds_can_be_set(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = []
-    with gradtui.watch(
+    with watch_into(
         model,
         optimizer,
         every=1,

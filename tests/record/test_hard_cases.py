@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import gradtui
+from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from tests.record.oracle import Training, compare
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
@@ -239,7 +240,7 @@ def test_the_loss_of_an_unmeasured_closure_is_that_of_its_first_evaluation(tmp_p
     model = perceptron(6, 5, 4)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.01, max_iter=5)
     clock = SteppedClock()
-    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(1000, 0.01), clock)
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions(every=1000)), clock)
     losses: list[list[float]] = []
 
     def closure():

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 import gradtui
-from tests.record.watched_nets import perceptron, train
+from gradtui.options import RecordOptions
+from gradtui.record.header import RunFacts
+from gradtui.record.watching import start_recording
+from tests.record.watched_nets import perceptron, train, watch_into
 
 
 class Backwards(nn.Module):
@@ -24,7 +27,7 @@ class Backwards(nn.Module):
 
 def layers_of(model, tmp_path, loss_of):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "layers.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "layers.gradtui") as recorder:
         loss_of(model).backward()
         optimizer.step()
     return gradtui.open_run(recorder.path).layers()
@@ -47,7 +50,7 @@ def test_forward_hooks_are_gone_after_the_first_step(tmp_path):
 def test_compiled_models_get_no_forward_hooks_and_keep_their_names(tmp_path):
     model = torch.compile(Backwards(), backend="eager")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "c.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "c.gradtui") as recorder:
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
@@ -81,7 +84,7 @@ def test_frozen_parameters_count_in_the_layer(tmp_path):
 def test_lazy_layers_are_known_after_the_first_forward(tmp_path):
     model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "l.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "l.gradtui") as recorder:
         model(torch.randn(2, 5)).sum().backward()
         optimizer.step()
     assert [layer.parameters for layer in gradtui.open_run(recorder.path).layers()] == [18, 8]
@@ -98,9 +101,9 @@ def test_any_layer_name_is_kept_as_it_is(name, tmp_path):
 def test_the_header_tells_what_was_run(tmp_path):
     model = perceptron(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradtui.watch(
-        model, optimizer, every=2, name="mine", folder=tmp_path, recipe={"a": 1}, total_steps=9, takes_commands=["stop"]
-    ) as recorder:
+    facts = RunFacts(recipe={"a": 1}, total_steps=9, takes_commands=["stop"])
+    options = RecordOptions(every=2, name="mine", folder=tmp_path)
+    with start_recording(model, optimizer, options, facts=facts) as recorder:
         train(model, optimizer, recorder)
     header = gradtui.open_run(recorder.path).header
     assert recorder.path.parent == tmp_path and recorder.path.name.startswith("mine-")

@@ -10,7 +10,7 @@ from torch.amp import GradScaler, autocast
 
 import gradtui
 from tests.record.oracle import Bare, compare
-from tests.record.watched_nets import perceptron
+from tests.record.watched_nets import perceptron, watch_into
 
 OVERFLOWING = 2  # the step that does
 
@@ -74,7 +74,7 @@ def test_a_skipped_step_has_no_gradients_and_names_the_layer_that_overflowed(
 def test_steps_skipped_between_measured_ones_are_told_too(make_optimizer, tmp_path: Path) -> None:
     class Rarely(Bare):
         def watch(self, model, optimizer):
-            self.recorder = gradtui.watch(model, optimizer, every=100, path=tmp_path / "r.gradtui")
+            self.recorder = watch_into(model, optimizer, every=100, path=tmp_path / "r.gradtui")
 
         def before(self, loss, optimizer=None, scale=1.0):
             pass

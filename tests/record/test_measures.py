@@ -18,7 +18,7 @@ from gradtui.record.measures import (
     WEIGHT_GRAD_NORM,
 )
 from gradtui.runfile import is_measured
-from tests.record.watched_nets import perceptron, train
+from tests.record.watched_nets import perceptron, train, watch_into
 
 
 def whole_norm(tensors):
@@ -27,7 +27,7 @@ def whole_norm(tensors):
 
 def record_one(model, optimizer, tmp_path, loss_of):
     """One recorded step: (row [layers, measures], reader)."""
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "one.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "one.gradtui") as recorder:
         optimizer.zero_grad()
         loss_of().backward()
         optimizer.step()
@@ -39,7 +39,7 @@ def record_with_gradients(values, tmp_path, dtype=torch.float32):
     """One recorded step of a linear layer whose gradients are all the number given."""
     model = nn.Linear(64, 100, dtype=dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "given.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "given.gradtui") as recorder:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, values)
         optimizer.step()
@@ -79,7 +79,7 @@ def test_gradient_norms_agree_with_autograd_in_float64(dtype, sizes, tmp_path):
 def test_update_ratio_is_of_the_step_the_optimizer_really_took(make, tmp_path):
     model = perceptron(20, 15, 10)
     optimizer = make(model.parameters())
-    with gradtui.watch(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui") as recorder:
         train(model, optimizer, steps=4)
         before = copy.deepcopy(model)
         train(model, optimizer, steps=1)
@@ -159,7 +159,7 @@ def test_gradients_that_appear_later_are_measured(tmp_path):
     model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
     model[0].requires_grad_(False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradtui.watch(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui") as recorder:
         for _ in range(2):
             optimizer.zero_grad()
             model[1](model[0](torch.randn(3, 4))).sum().backward()
@@ -192,7 +192,7 @@ def test_biases_of_attention_count_as_such(tmp_path):
 def test_a_loss_scale_is_divided_out(tmp_path):
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
         for found_inf in (0.0, 1.0):
             model.weight.grad, model.bias.grad = torch.full((3, 4), 1024.0), torch.full((3,), 2048.0)
             # a fused optimizer that a scaler drives has these two during the step
@@ -220,7 +220,7 @@ def test_lbfgs_is_recorded_and_not_disturbed(tmp_path):
             return loss
 
         if watched:
-            recorder = gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui")
+            recorder = watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui")
         for _ in range(3):
             optimizer.step(closure)
         if watched:

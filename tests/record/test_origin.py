@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import gradtui
 from gradtui.record.layers import LayerTable, specs_of
 from gradtui.record.origin import GradientGuard, where_it_broke
 from gradtui.runfile import open_run
 from gradtui.runfile.schema import Origin
-from tests.record.watched_nets import perceptron
+from tests.record.watched_nets import perceptron, watch_into
 
 STEP = 4
 
@@ -25,7 +24,7 @@ def origin_of(
     """Train by plain gradient descent; `change` is done to the gradients before each step."""
     torch.manual_seed(3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with gradtui.watch(model, optimizer, path=folder / "nan.run"):
+    with watch_into(model, optimizer, path=folder / "nan.run"):
         for step in range(1, STEP + 3):
             optimizer.zero_grad()
             loss(torch.randn(8, 6), step).backward()

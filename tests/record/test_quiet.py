@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import GRAD_NORM
@@ -39,7 +40,7 @@ class Scene:
         self.clock = SteppedClock()
         self.model = perceptron(3, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        sampling = Sampling(None, 0.01)
+        sampling = Sampling(RecordOptions())
         self.recorder: Recorder = recorder_with(self.model, self.optimizer, folder / "a.gradtui", sampling, self.clock)
         for _ in range(4):
             step_of(self.model, self.optimizer)
@@ -84,7 +85,7 @@ def test_losses_that_are_logged_in_a_pause_have_rows_now_and_then(comes_first: b
     clock = SteppedClock()
     model = perceptron(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sampling = Sampling(None, 0.01)
+    sampling = Sampling(RecordOptions())
     recorder = recorder_with(model, optimizer, tmp_path / "a.gradtui", sampling, clock)
     for step in range(1, 101):
         if comes_first:

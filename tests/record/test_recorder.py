@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import gradtui
+from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from gradtui.runfile import is_measured
-from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train
+from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train, watch_into
 
 
 def sgd(model):
@@ -28,7 +29,7 @@ def test_weights_are_the_same_bit_for_bit_with_and_without_the_recorder(make, ev
     for watched in (False, True):
         model = perceptron(6, 5, 4)
         optimizer = make(model)
-        recorder = gradtui.watch(model, optimizer, every=every, path=tmp_path / "r.gradtui") if watched else None
+        recorder = watch_into(model, optimizer, every=every, path=tmp_path / "r.gradtui") if watched else None
         train(model, optimizer, recorder, steps=20)
         if recorder is not None:
             recorder.close()
@@ -42,7 +43,7 @@ def test_the_loss_is_of_the_step_it_was_logged_with(tmp_path):
     for log in ("before", "after"):
         watched = copy.deepcopy(model)
         optimizer = sgd(watched)
-        with gradtui.watch(watched, optimizer, every=1, path=tmp_path / f"{log}.gradtui") as recorder:
+        with watch_into(watched, optimizer, every=1, path=tmp_path / f"{log}.gradtui") as recorder:
             train(watched, optimizer, recorder, steps=5, log=log)
         rows = gradtui.open_run(recorder.path).last(10)
         assert rows.step.tolist() == [1, 2, 3, 4, 5]
@@ -55,11 +56,11 @@ def test_a_loss_that_nobody_logs_is_what_backward_was_called_on(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     logged = copy.deepcopy(model)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui"):
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui"):
         train(model, optimizer, steps=4)
     rows = gradtui.open_run(tmp_path / "r.gradtui").last(10)
     optimizer = sgd(logged)
-    with gradtui.watch(logged, optimizer, every=1, path=tmp_path / "l.gradtui") as recorder:
+    with watch_into(logged, optimizer, every=1, path=tmp_path / "l.gradtui") as recorder:
         train(logged, optimizer, recorder, steps=4)
     assert rows.step.tolist() == [1, 2, 3, 4]
     np.testing.assert_array_equal(rows.loss, gradtui.open_run(tmp_path / "l.gradtui").last(10).loss)
@@ -68,7 +69,7 @@ def test_a_loss_that_nobody_logs_is_what_backward_was_called_on(tmp_path):
 def test_epoch_holds_and_metrics_are_kept(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
         for epoch in range(2):
             recorder.log(epoch=epoch)
             train(model, optimizer, recorder, steps=2)
@@ -87,7 +88,7 @@ def test_epoch_holds_and_metrics_are_kept(tmp_path):
 def test_every_k_measures_each_kth_step(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=3, update_every=6, path=tmp_path / "r.gradtui"):
+    with watch_into(model, optimizer, every=3, update_every=6, path=tmp_path / "r.gradtui"):
         train(model, optimizer, steps=10)
     rows = gradtui.open_run(tmp_path / "r.gradtui").last(99)
     assert rows.step.tolist() == [1, 4, 7, 10]
@@ -98,7 +99,7 @@ def test_the_budget_keeps_the_measured_share_down(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     clock = SteppedClock(tick=1e-3)  # each look at the clock costs a millisecond, and so does each measurement
-    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(None, 0.01), clock)
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions()), clock)
     measured_at = []
     for _ in range(300):
         clock.now += 0.05
@@ -117,7 +118,7 @@ def test_losses_alone_are_kept_at_most_twenty_times_a_second(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     clock = SteppedClock()
-    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(10_000, 0.01), clock)
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions(every=10_000)), clock)
     for _ in range(1000):
         clock.now += 0.001
         train(model, optimizer, recorder, steps=1)
@@ -131,7 +132,7 @@ def test_several_logs_of_one_step_do_not_overwrite_its_row(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
     clock = SteppedClock()
-    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(1, 0.01), clock)
+    recorder = recorder_with(model, optimizer, tmp_path / "r.gradtui", Sampling(RecordOptions(every=1)), clock)
     train(model, optimizer, recorder, steps=1)
     clock.now += 10
     recorder.log(loss=123.0)
@@ -143,7 +144,7 @@ def test_several_logs_of_one_step_do_not_overwrite_its_row(tmp_path):
 def test_copies_of_what_is_watched_are_not_watched(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
         # before the first step, while the forward hooks are on
         copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
         torch.save(model, tmp_path / "model.pt")
@@ -161,7 +162,7 @@ def test_copies_of_what_is_watched_are_not_watched(tmp_path):
 def test_hooks_are_gone_after_close(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    recorder = gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui")
+    recorder = watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui")
     train(model, optimizer, recorder)
     recorder.close()
     assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
@@ -173,7 +174,7 @@ def test_hooks_are_gone_after_close(tmp_path):
 def test_a_closed_recorder_does_not_keep_the_model_alive(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    recorder = gradtui.watch(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui")
+    recorder = watch_into(model, optimizer, every=1, update_every=1, path=tmp_path / "r.gradtui")
     train(model, optimizer, recorder)
     recorder.close()
     gone = [weakref.ref(model), weakref.ref(next(model.parameters()))]
@@ -186,7 +187,7 @@ def test_a_recording_whose_optimizer_is_freed_is_finished(tmp_path):
     def training():
         model = perceptron(6, 5, 4)
         optimizer = sgd(model)
-        train(model, optimizer, gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui"))
+        train(model, optimizer, watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui"))
 
     training()
     gc.collect()
@@ -205,7 +206,7 @@ def test_a_recording_whose_optimizer_is_freed_is_finished(tmp_path):
 def test_the_context_manager_notes_how_the_training_ended(error, state, detail, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with pytest.raises(type(error)), gradtui.watch(model, optimizer, path=tmp_path / "r.gradtui"):
+    with pytest.raises(type(error)), watch_into(model, optimizer, path=tmp_path / "r.gradtui"):
         raise error
     status = gradtui.open_run(tmp_path / "r.gradtui").status()
     assert (status.state, status.detail) == (state, detail)
@@ -216,7 +217,7 @@ def test_a_viewer_can_ask_the_training_to_stop(tmp_path):
 
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, path=tmp_path / "r.gradtui", takes_commands=["stop"]) as recorder:
+    with watch_into(model, optimizer, path=tmp_path / "r.gradtui", takes_commands=["stop"]) as recorder:
         assert not recorder.stop_requested
         request(recorder.path, "stop")
         for _ in range(100):
@@ -230,5 +231,5 @@ def test_a_viewer_can_ask_the_training_to_stop(tmp_path):
 def test_arguments_out_of_range_are_refused(wrong, tmp_path):
     model = perceptron(6, 5, 4)
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        gradtui.watch(model, sgd(model), path=tmp_path / "r.gradtui", **wrong)
+        watch_into(model, sgd(model), path=tmp_path / "r.gradtui", **wrong)
     assert not (tmp_path / "r.gradtui").exists()

@@ -18,16 +18,17 @@ from gradtui.record import step_sample
 from gradtui.record.losses import Losses
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_queue import Outbox
-from tests.record.watched_nets import perceptron, train
+from tests.record.watched_nets import perceptron, train, watch_into
 
 SCRIPT = """
 import os, sys, time, torch, gradtui
+from tests.record.watched_nets import watch_into
 model = torch.nn.Linear(3, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 def step(recorder=None):
     optimizer.zero_grad(); loss = model(torch.ones(1, 3)).square().sum(); loss.backward(); optimizer.step()
     if recorder: recorder.log(loss=loss)
-recorder = gradtui.watch(model, optimizer, every=1, path=sys.argv[1])
+recorder = watch_into(model, optimizer, every=1, path=sys.argv[1])
 """
 
 
@@ -73,7 +74,7 @@ def test_a_failure_inside_the_recorder_is_told_once_and_training_goes_on(
 ):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    recorder = gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui")
+    recorder = watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui")
     if other_hook:
         # one more hook behind ours: taking ours off while PyTorch walks the hooks would break the step
         calls = []
@@ -100,7 +101,7 @@ def test_a_run_file_that_cannot_be_made_is_told_and_training_goes_on(trouble, tm
     path = tmp_path / "file" / "r.gradtui" if trouble == "folder is a file" else tmp_path / "file"
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, path=path) as recorder:
+    with watch_into(model, optimizer, every=1, path=path) as recorder:
         train(model, optimizer, recorder, steps=8)
     assert recorder.path is None and recorder.stop_requested is False
     assert_same_as_without(model)
@@ -112,7 +113,7 @@ def test_a_run_file_that_cannot_be_made_is_told_and_training_goes_on(trouble, tm
 def test_a_run_file_deleted_while_training_is_told_and_training_goes_on(tmp_path, capfd):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)
-    with gradtui.watch(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
+    with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
         train(model, optimizer, recorder, steps=4)
         time.sleep(0.5)
         for file in tmp_path.glob("r.gradtui*"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
+from gradtui.record.header import RunFacts
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_maker import RowMaker
+from gradtui.record.watching import start_recording
 from gradtui.runfile import Header, RunWriter
 
 
@@ -52,6 +55,14 @@ class SteppedClock:
     def __call__(self) -> float:
         self.now += self.tick
         return self.now
+
+
+def watch_into(
+    model: Any, optimizer: Any, path: str | Path, takes_commands: Sequence[str] = (), **options: Any
+) -> Recorder:
+    """As `gradtui.watch`, into this very file."""
+    facts = RunFacts(takes_commands=takes_commands)
+    return start_recording(model, optimizer, RecordOptions(**options), path=Path(path), facts=facts)
 
 
 def recorder_with(

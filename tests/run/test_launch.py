@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import UsageError
+from gradtui.options import RecordOptions
 from gradtui.recorded_command import CommandNotFoundError, name_of, prepare
 from gradtui.run_request import newest_starting
 from gradtui.runfile import open_run
@@ -209,11 +210,12 @@ def test_a_run_is_called_after_the_script(command, name):
 
 def test_a_script_alone_is_run_by_python(tmp_path):
     path = script(tmp_path, "print('here')")
-    assert prepare([path], tmp_path).words == [sys.executable, path]
+    options = RecordOptions(folder=tmp_path)
+    assert prepare([path], options).words == [sys.executable, path]
     with pytest.raises(CommandNotFoundError):
-        prepare([str(tmp_path / "other.py")], tmp_path)
+        prepare([str(tmp_path / "other.py")], options)
     with pytest.raises(UsageError):
-        prepare([], tmp_path)
+        prepare([], options)
 
 
 def test_the_report_says_what_ails_a_run(tmp_path):
