@@ -150,7 +150,9 @@ def record(path: Path, steps: int, layers: int) -> Result:
 def open_it(path: Path) -> None:
     """Print the seconds to open a run with the reader, then with the viewer; and the rows in it."""
     from gradtui.runfile.reader import open_run
-    from gradtui.tui.feed import Feed
+    from gradtui.tui.follow_thread import FollowThread
+    from gradtui.tui.run_follower import RunFollower
+    from gradtui.tui.run_view import RunView
 
     started = time.perf_counter()
     with open_run(path) as reader:
@@ -163,12 +165,12 @@ def open_it(path: Path) -> None:
     def deliver(shown: object) -> None:
         delivered.append((time.perf_counter(), shown))
 
-    feed = Feed(lambda: path, deliver)
+    following = FollowThread(RunView(RunFollower(lambda: path)), deliver)
     started = time.perf_counter()
-    feed.start()
+    following.start()
     while not delivered:
         time.sleep(0.001)
-    feed.stop()
+    following.stop()
     assert type(delivered[0][1]).__name__ == "Snapshot", delivered[0][1]
     print(seconds, delivered[0][0] - started, kept, recorded)
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.diagnosis import Finding
 from gradtui.format import called, factor, listed
-from gradtui.runfile import Aggregates, Event, Layer, Measure, Pictures, Scalars, Status, is_measured
+from gradtui.runfile import (
+    Aggregates,
+    Event,
+    Finding,
+    Header,
+    Layer,
+    Measure,
+    Pictures,
+    Scalars,
+    Status,
+    is_measured,
+)
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
 
 
@@ -44,24 +53,20 @@ class Snapshot:
 
     `values`, `before` (a second earlier) and `neurons` (of the layer `layer`) hold None where nothing was measured.
     `through_time` holds, for each recurrent state, ‖∂C/∂state_t‖ of every time step; it is empty for other nets.
+    `findings` are those that hold, then those that are cleared; `findings_problem` says why they cannot be read.
     """
 
-    name: str
+    header: Header
     run_id: str
     status: Status
     first_step: int
     last_step: int
     step: int
     epoch: float | None
-    total_epochs: float | None
-    total_steps: int | None
     seconds: float
     steps_per_second: float | None
     loss: float | None
     metrics: tuple[tuple[str, float], ...]
-    sampling: str
-    takes_stop: bool
-    pid: int
     layers: tuple[LayerFacts, ...]
     measures: tuple[Measure, ...]
     measure: int
@@ -73,27 +78,37 @@ class Snapshot:
     through_time: tuple[tuple[str, tuple[float, ...]], ...]
     through_time_step: int | None
     pictures: tuple[Pictures, ...]
-    recipe: dict[str, Any] | None
     curves: Curves
     accuracy: Scalars | None
     findings: tuple[Finding, ...]
+    findings_problem: str
     words: tuple[str, ...]
     events: tuple[Event, ...]
     following: bool
     playing: bool
 
+    @property
+    def takes_stop(self) -> bool:
+        """Whether the training can be asked to stop."""
+        return "stop" in self.header.takes_commands
 
-def curves(parts: Aggregates, measure: int) -> Curves:
-    """The history of one measure, from all stretches of a run."""
-    largest = parts.maximum[:, :, measure]
+    @property
+    def holding(self) -> tuple[Finding, ...]:
+        """The findings that hold."""
+        return tuple(finding for finding in self.findings if not finding.cleared)
+
+
+def curves(history: Aggregates, measure: int) -> Curves:
+    """The history of one measure, from all buckets of a run."""
+    largest = history.maximum[:, :, measure]
     broken = ~np.isfinite(largest) & is_measured(largest)
     return Curves(
-        parts.first_step,
-        parts.last_step,
-        np.ascontiguousarray(parts.mean[:, :, measure]),
+        history.first_step,
+        history.last_step,
+        np.ascontiguousarray(history.mean[:, :, measure]),
         np.logical_or.reduce(broken, axis=1),
-        parts.loss_mean,
-        np.isinf(parts.loss_maximum),
+        history.loss_mean,
+        np.isinf(history.loss_maximum),
     )
 
 
@@ -131,7 +146,7 @@ def facts(layer: Layer) -> LayerFacts:
     return LayerFacts(layer.name, layer.kind, shape, layer.parameters)
 
 
-def in_words(layers: Sequence[LayerFacts], values: Sequence[float | None], measure: Measure) -> list[str]:
+def describe_values(layers: Sequence[LayerFacts], values: Sequence[float | None], measure: Measure) -> list[str]:
     """What the values say, in sentences: what is not finite, what is zero, and how far apart the layers are."""
     lines = []
     bad = [layer.name for layer, v in zip(layers, values, strict=True) if v is not None and not math.isfinite(v)]

@@ -13,8 +13,8 @@ from gradtui.runfile import Header, Layer, Measure, RunWriter
 from gradtui.runfile.liveness import machine_identity, process_start
 
 MEASURES = (
-    Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "the learning speed"),
-    Measure("update_ratio", "‖Δθ‖/‖θ‖", "1", "the step really taken"),
+    Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "the learning speed", title="Learning speed"),
+    Measure("update_ratio", "‖Δθ‖/‖θ‖", "1", "the step really taken", title="Update ratio", source="updates"),
 )
 
 

@@ -11,7 +11,7 @@ from gradtui.format import factor
 from gradtui.runfile import NOT_MEASURED, Layer, Measure, Rows, is_measured
 from gradtui.runfile.history import History
 from gradtui.tui.braille import draw
-from gradtui.view import LayerFacts, curves, facts, in_words, known, newest_known, update_known
+from gradtui.view import LayerFacts, curves, describe_values, facts, known, newest_known, update_known
 
 SPEED = Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "")
 
@@ -85,7 +85,7 @@ def test_the_newest_known_value_of_each_measure() -> None:
         (Layer("empty", "Module", {}, 0), ""),
     ],
 )
-def test_the_shape_of_a_layer_in_words(layer: Layer, shape: str) -> None:
+def test_the_shape_of_a_layer_describe_values(layer: Layer, shape: str) -> None:
     assert facts(layer).shape == shape
 
 
@@ -94,13 +94,13 @@ def layer_facts(*names: str) -> list[LayerFacts]:
 
 
 def test_words_say_how_far_apart_the_layers_are() -> None:
-    assert in_words(layer_facts("a", "b"), [0.003, 0.285], SPEED) == ["a learns 95× slower than b."]
-    assert in_words(layer_facts("a", "b"), [1.0, 1.5], SPEED) == ["All layers within a factor of 1.5."]
-    assert in_words(layer_facts("a", "b"), [None, None], SPEED) == []
+    assert describe_values(layer_facts("a", "b"), [0.003, 0.285], SPEED) == ["a learns 95× slower than b."]
+    assert describe_values(layer_facts("a", "b"), [1.0, 1.5], SPEED) == ["All layers within a factor of 1.5."]
+    assert describe_values(layer_facts("a", "b"), [None, None], SPEED) == []
 
 
 def test_words_are_loud_about_nan_and_zero() -> None:
-    lines = in_words(layer_facts("a", "b", "c"), [float("nan"), 0.0, 1.0], SPEED)
+    lines = describe_values(layer_facts("a", "b", "c"), [float("nan"), 0.0, 1.0], SPEED)
     assert lines[0].startswith("NOT FINITE  a") and lines[1].startswith("ZERO  b")
 
 

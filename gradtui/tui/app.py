@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual._compositor import CompositorUpdate
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.screen import Screen
@@ -23,24 +21,24 @@ from gradtui.tui.link import Link
 from gradtui.tui.painter import Painter
 from gradtui.tui.palette import DARK, LIGHT
 from gradtui.tui.text import clean
+from gradtui.tui.textual_private import CompositorUpdate, PaintedApp, driver_of
 from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from textual.driver import Driver
 
     from gradtui.lab.experiments import Experiment
     from gradtui.lab.recipe import Recipe
     from gradtui.recorded_command import Launched
     from gradtui.tui.screens.compare import CompareScreen
+    from gradtui.tui.screens.following import FollowingScreen
     from gradtui.tui.screens.run import RunScreen
-    from gradtui.tui.screens.trained import TrainedScreen
 
 
 _NO_LABELS: Mapping[Path, str] = MappingProxyType({})
 
 
-class GradtuiApp(App[str]):
+class GradtuiApp(PaintedApp):
     """Home, or one run at once. The return value is a last line for the terminal, e.g. how to attach again.
 
     Args:
@@ -108,14 +106,9 @@ class GradtuiApp(App[str]):
 
         return PacedDriver
 
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        """Draw: what is meant for a real terminal goes there over a canvas."""
-        real = self.is_running and not self._batch_count and not self.is_headless and not self.is_inline
-        if real and isinstance(renderable, CompositorUpdate):
-            self.painter.draw(renderable)
-            self.post_display_hook()
-        else:
-            super()._display(screen, renderable)
+    def paint(self, update: CompositorUpdate) -> None:
+        """Bring an update to the terminal, over a canvas."""
+        self.painter.draw(update)
 
     def on_resize(self) -> None:
         """A terminal that was resized, or was away, may have lost what stood on it."""
@@ -144,10 +137,10 @@ class GradtuiApp(App[str]):
 
     def _leave_if_hung_up(self) -> None:
         # the signal does not reach every process of a terminal that is gone
-        if getattr(self._driver, "hung_up", False):
+        if getattr(driver_of(self), "hung_up", False):
             self.exit()
 
-    # -- screens ----------------------------------------------------------------------------------------------
+    # -- screens ------------------------------------------------------------------------------------------------------
 
     def open_run(self, path: Path, launch: Launched | None = None) -> None:
         """Show a run over Home."""
@@ -213,7 +206,10 @@ class GradtuiApp(App[str]):
             self.pop_screen()
         else:
             # an app's first screen cannot be replaced: the run rests, unseen, under Home
-            cast("TrainedScreen", self.screen).rest()
+            from gradtui.tui.screens.following import FollowingScreen
+
+            if isinstance(self.screen, FollowingScreen):
+                self.screen.rest()
             self.push_screen(self._home())
 
     def _home(self) -> Screen[None]:
@@ -232,13 +228,13 @@ class GradtuiApp(App[str]):
             path.stem,
             frames_per_second=frames,
             ready=ready,
-            starting=launch.trouble,
+            starting_problem=launch.trouble,
             log=launch.log_tail,
             stop=launch.stop,
         )
 
     def _compare_screen(self, what: Path | Sequence[Path], labels: Mapping[Path, str] = _NO_LABELS) -> CompareScreen:
-        from gradtui.tui.lanes import Source
+        from gradtui.tui.compared_runs import Source
         from gradtui.tui.screens.compare import CompareScreen
 
         frames, ready = self._frames_per_second, self._link_is_ready
@@ -274,7 +270,7 @@ class GradtuiApp(App[str]):
     def _link_is_ready(self) -> bool:
         return self.link.ready
 
-    # -- help and leaving -------------------------------------------------------------------------------------
+    # -- help and leaving ---------------------------------------------------------------------------------------------
 
     def action_redraw(self) -> None:
         """Draw the screen anew, as in most terminal programs, where something else wrote on it."""
@@ -289,12 +285,12 @@ class GradtuiApp(App[str]):
     async def action_leave(self) -> None:
         """Quit; ask first if the run that is shown still trains and can be told to stop."""
         from gradtui.tui.screens.ask import AskScreen
-        from gradtui.tui.screens.trained import TrainedScreen
+        from gradtui.tui.screens.following import FollowingScreen
 
         if isinstance(self.screen, AskScreen):
             self.screen.dismiss("escape")
             return
-        shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, TrainedScreen)), None)
+        shown = next((screen for screen in reversed(self.screen_stack) if isinstance(screen, FollowingScreen)), None)
         if shown is None or not shown.can_stop:
             self.exit()
             return
@@ -303,7 +299,7 @@ class GradtuiApp(App[str]):
         question = AskScreen(f"{clean(name)} is still training.", answers)
         self.push_screen(question, lambda answer: self._leave(shown, name, answer))
 
-    def _leave(self, shown: TrainedScreen, name: str, answer: str | None) -> None:
+    def _leave(self, shown: FollowingScreen[Any], name: str, answer: str | None) -> None:
         if answer == "l":
             self.exit(f"{name} goes on training: `gradtui attach {name}` shows it again")
         elif answer == "s":

@@ -14,7 +14,8 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
-from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+
+from gradtui.tui.textual_private import ChopsUpdate, CompositorUpdate, LayoutUpdate, attributes_of, colours_of
 
 Codes = tuple[str, str, str]
 Cell = tuple[str, Codes]  # text, "" where a wide character goes on; how it looks
@@ -44,7 +45,7 @@ class Canvas:
 
     def draw(self, update: CompositorUpdate, console: Console) -> None:
         """Take over what Textual has drawn."""
-        system = console._color_system
+        system = colours_of(console)
         if isinstance(update, LayoutUpdate):
             for y, strips in enumerate(update.strips, update.region.y):
                 self._put(update.region.x, y, (segment for strip in strips for segment in strip), system)
@@ -170,7 +171,7 @@ def _codes(style: Style | None, system: ColorSystem | None) -> Codes:
     if style is None:
         return "", "", ""
     system = system or ColorSystem.TRUECOLOR
-    attributes = style.without_color._make_ansi_codes(system)
+    attributes = attributes_of(style, system)
     ground = [
         ";".join(color.downgrade(system).get_ansi_codes(foreground)) if color is not None else default
         for color, foreground, default in ((style.color, True, "39"), (style.bgcolor, False, "49"))
@@ -185,7 +186,7 @@ def _change(before: Codes | None, after: Codes) -> str:
         return ""
     if before is None or before[0] != after[0]:
         # attributes are taken back by a reset alone
-        parts = ["0", *after]
+        codes = ["0", *after]
     else:
-        parts = [new for old, new in zip(before, after, strict=True) if old != new]
-    return f"\x1b[{';'.join(part for part in parts if part)}m"
+        codes = [new for old, new in zip(before, after, strict=True) if old != new]
+    return f"\x1b[{';'.join(code for code in codes if code)}m"

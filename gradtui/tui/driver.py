@@ -6,20 +6,28 @@ import contextlib
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import CursorPosition
 from textual.message import Message
 
 from gradtui.tui.link import STALL, Link
+from gradtui.tui.textual_private import app_of, file_of, loop_of, write_to
 
 if TYPE_CHECKING:
     from textual.app import App
 
-    from gradtui.tui.app import GradtuiApp
+    from gradtui.tui.painter import Painter
 
 GIVE_UP = 1.0  # s after which leaving no longer waits for a terminal that takes nothing
+
+
+class PacedApp(Protocol):
+    """What the driver asks of the app."""
+
+    link: Link
+    painter: Painter
 
 
 class PacedDriver(LinuxDriver):
@@ -27,9 +35,9 @@ class PacedDriver(LinuxDriver):
 
     def __init__(self, app: App[Any], **options: Any) -> None:
         super().__init__(app, **options)
-        self._link = cast("GradtuiApp", app).link
-        self._terminal = TerminalFile(cast("TextIO", self._file), self._link)
-        self._file = cast("Any", self._terminal)
+        self._link = cast("PacedApp", app).link
+        self._terminal = TerminalFile(file_of(self), self._link)
+        write_to(self, self._terminal)
 
     @property
     def hung_up(self) -> bool:
@@ -42,7 +50,7 @@ class PacedDriver(LinuxDriver):
         """Take the answers to the link's questions out of what is typed (on the thread that reads)."""
         if isinstance(message, CursorPosition):
             self._link.answered()
-            cast("GradtuiApp", self._app).painter.wake(self._loop)
+            cast("PacedApp", app_of(self)).painter.wake(loop_of(self))
         else:
             super().process_message(message)
 

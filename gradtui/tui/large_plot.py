@@ -9,7 +9,7 @@ import plotext
 from rich.text import Text
 
 from gradtui.runfile import is_measured
-from gradtui.tui.text import clean
+from gradtui.tui.text import clean, title_of
 
 if TYPE_CHECKING:
     from gradtui.runfile import RunReader
@@ -29,18 +29,18 @@ def large_plot(
     colours: list[tuple[int, int, int]],
 ) -> Text:
     """Plot one measure, a curve a layer; the loss if `measure` is one past the last. `colours` are RGB, one a layer."""
-    envelope = reader.window(*window)
+    history = reader.window(*window)
     layers = reader.layers()
-    steps = envelope.last_step.astype(float)
+    steps = history.last_step.astype(float)
     if measure >= len(reader.measures):
         title = "Loss"
-        curves = {"loss": (envelope.loss_mean, colours[-1])}
+        curves = {"loss": (history.loss_mean, colours[-1])}
     else:
         column = reader.measures[measure]
-        title = f"{column.name}  {column.symbol}  [{column.unit}]"
+        title = f"{title_of(column)}  [{clean(column.unit)}]"
         stride = max(1, -(-len(layers) // MOST_CURVES))
         picked = sorted({*range(0, len(layers), stride), len(layers) - 1}) if layers else []
-        mean = envelope.mean[:, :, measure]
+        mean = history.mean[:, :, measure]
         values: DoubleArray = np.where(is_measured(mean), mean, np.nan).astype(np.float64)
         curves = {f"{i + 1} {clean(layers[i].name)}": (values[:, i], colours[i]) for i in picked}
     plotext.clear_figure()

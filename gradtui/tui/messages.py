@@ -1,18 +1,16 @@
-"""What crosses from the feed's thread, and from lists of bars, to a screen."""
+"""What crosses from the thread that follows runs, and from lists of bars, to a screen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 from textual.message import Message
 
-if TYPE_CHECKING:
-    from gradtui.tui.feed import Waiting
-    from gradtui.view import Snapshot
+T = TypeVar("T")
 
 
 class Delivered(Message):
-    """The feed has something newer to show; `take` it, since it may have become newer still."""
+    """There is something newer to show; `take` it, since it may have become newer still."""
 
 
 class RowSelected(Message):
@@ -27,20 +25,20 @@ class RowOpened(RowSelected):
     """A row was clicked twice."""
 
 
-class Slot:
+class Slot(Generic[T]):
     """Holds the newest delivery, and posts one message for any number of deliveries that are not taken yet."""
 
     def __init__(self) -> None:
-        self._newest: Snapshot | Waiting | None = None
+        self._newest: T | None = None
         self.waiting = False
 
-    def put(self, newest: Snapshot | Waiting) -> bool:
+    def put(self, newest: T) -> bool:
         """Replace the newest; True if a message is due."""
         self._newest = newest
         due, self.waiting = not self.waiting, True
         return due
 
-    def take(self) -> Snapshot | Waiting | None:
+    def take(self) -> T | None:
         """The newest delivery."""
         self.waiting = False
         return self._newest

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from typing import Any
 
-from textual._compositor import CompositorUpdate
 from textual.app import App
 
 from gradtui.tui.canvas import Canvas
 from gradtui.tui.link import QUESTION, Link
+from gradtui.tui.textual_private import CompositorUpdate, can_synchronise, driver_of
 
-LOOK_EVERY = 0.05  # s between looks whether there is room for the rest; an answer says so at once
+POLL_EVERY = 0.05  # s between polls for room for the rest; an answer says so at once
 SYNCHRONIZED = ("\x1b[?2026h", "\x1b[?2026l")  # the terminal shows what is between them at once
 
 
@@ -23,7 +23,7 @@ class Painter:
         self._app = app
         self._link = link
         self._canvas = Canvas(0, 0)
-        self._looking = False
+        self._polling = False
 
     def draw(self, update: CompositorUpdate) -> None:
         """Take over what Textual has drawn, and send what there is room for."""
@@ -38,29 +38,29 @@ class Painter:
         self.send()
 
     def wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look soon whether there is room for the rest; may be called from any thread."""
+        """Send the rest soon, if there is room for it; may be called from any thread."""
         if self._link.unsent:
             with contextlib.suppress(RuntimeError):  # the loop has just ended
                 loop.call_soon_threadsafe(self.send)
 
     def send(self) -> None:
-        """Send what there is room for, and look again soon for the rest."""
-        driver = self._app._driver
+        """Send what there is room for, and poll for the rest."""
+        driver = driver_of(self._app)
         if driver is None or not self._app.is_running:
             return
         room = self._link.room()
         changes = self._canvas.changes(room) if room else ""
         if changes:
             x, y = self._app.screen.outer_size.clamp_offset(self._app.cursor_position)
-            begin, end = SYNCHRONIZED if self._app._sync_available else ("", "")
+            begin, end = SYNCHRONIZED if can_synchronise(self._app) else ("", "")
             data = f"{begin}{changes}\x1b[{y + 1};{x + 1}H{end}{QUESTION}"
             self._link.sent(len(data.encode()))
             driver.write(data)
         self._link.unsent = self._canvas.unsent
-        if self._canvas.unsent and not self._looking:
-            self._looking = True
-            self._app.set_timer(LOOK_EVERY, self._look)
+        if self._canvas.unsent and not self._polling:
+            self._polling = True
+            self._app.set_timer(POLL_EVERY, self._poll)
 
-    def _look(self) -> None:
-        self._looking = False
+    def _poll(self) -> None:
+        self._polling = False
         self.send()

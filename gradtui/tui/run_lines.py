@@ -20,7 +20,7 @@ def describe(run: RunSummary, width: int) -> str:
     if run.status is None:
         sign, word = "✗", "unreadable"
     else:
-        sign, word, _ = STATES[run.status.state]
+        sign, word, _ = STATES.get(run.status.state, ("○", clean(run.status.state), ""))
     facts = [fit_left(f"step {run.step:,}" if run.status else "", 14)]
     if width >= 76:
         facts.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))

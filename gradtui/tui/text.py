@@ -7,8 +7,12 @@ that they are plain strings, drawn without markup.
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
+
+if TYPE_CHECKING:
+    from gradtui.runfile import Measure
 
 # Zero-width joiners, variation selectors and bidirectional controls make terminals disagree about width and order
 _INVISIBLE = {"Cf", "Cs", "Co", "Cn"}
@@ -18,6 +22,11 @@ _VARIATION = range(0xFE00, 0xFE10)
 def clean(text: str, limit: int = 400) -> str:
     """One line of printable text: control characters become visible pictures, invisible ones vanish."""
     return "".join(_clean_character(character) for character in str(text)[:limit])
+
+
+def title_of(measure: Measure) -> str:
+    """A measure as a heading, e.g. `Learning speed  ‖∂C/∂b‖`; those of older files have no title but their name."""
+    return f"{clean(measure.title or measure.name)}  {clean(measure.symbol)}"
 
 
 def _clean_character(character: str) -> str:

@@ -21,7 +21,9 @@ from gradtui.runfile import writer as writer_module
 from gradtui.runfile.reader import WHOLE_UP_TO
 from gradtui.runfile.retention import SampleThinning, ThinTables, ended
 from gradtui.runfile.schema import SCHEMA
-from gradtui.tui.feed import Wants, _Follower
+from gradtui.tui.run_follower import RunFollower
+from gradtui.tui.run_view import RunView
+from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
 SMALL = Limits(newest_rows=64, newest_values=16, stretch_rows=32, stretches=8, first_events=5, last_events=10)
@@ -238,11 +240,12 @@ def test_a_thinned_run_is_read_right(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (reader.window(steps - 50, steps).rows == 1).all()
         assert (reader.window(1, 10_000).rows > 1).any(), "thinned rows do not stand for all of them"
 
-        follower = _Follower(reader)
-        assert follower.pull()
-        snapshot = follower.snapshot(Wants())
-        assert snapshot is not None and (snapshot.first_step, snapshot.step) == (1, steps)
-        assert snapshot.curves.first_step[0] == 1 and snapshot.curves.last_step[-1] == steps
+    view = RunView(RunFollower(lambda: path))
+    assert view.poll()
+    snapshot = view.next(changed=True, ready=True)
+    view.close()
+    assert isinstance(snapshot, Snapshot) and (snapshot.first_step, snapshot.step) == (1, steps)
+    assert snapshot.curves.first_step[0] == 1 and snapshot.curves.last_step[-1] == steps
     assert len(kept) < WHOLE_UP_TO, "the window is told to be thinned by the file, not by the number of its rows"
 
 
@@ -291,22 +294,22 @@ def test_a_viewer_that_slept_starts_again_from_the_overview(tmp_path: Path, monk
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.005)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, limits=SMALL)
     writer.set_layers(layers(4))
-    with open_run(writer.path) as reader:
-        follower = _Follower(reader)
-        write_steps(writer, 1, 50, 4)
-        while not follower.ready:
-            follower.pull()
-        for first in range(51, 5_000, 50):
-            write_steps(writer, first, first + 49, 4)
-            while writer.waiting:
-                time.sleep(0.001)
-        writer.close()
-        follower.pull()
-        snapshot = follower.snapshot(Wants())
-        assert snapshot is not None and snapshot.last_step == 5_000
-        curves = snapshot.curves
-        assert curves.first_step[0] == 1
-        assert (curves.first_step[1:] == curves.last_step[:-1] + 1).all()
+    view = RunView(RunFollower(lambda: writer.path))
+    write_steps(writer, 1, 50, 4)
+    while view.follower.newest is None:
+        view.poll()
+    for first in range(51, 5_000, 50):
+        write_steps(writer, first, first + 49, 4)
+        while writer.waiting:
+            time.sleep(0.001)
+    writer.close()
+    view.poll()
+    snapshot = view.next(changed=True, ready=True)
+    view.close()
+    assert isinstance(snapshot, Snapshot) and snapshot.last_step == 5_000
+    curves = snapshot.curves
+    assert curves.first_step[0] == 1
+    assert (curves.first_step[1:] == curves.last_step[:-1] + 1).all()
 
 
 def test_a_run_of_the_first_schema_is_read(tmp_path: Path) -> None:
@@ -325,4 +328,6 @@ def test_a_run_of_the_first_schema_is_read(tmp_path: Path) -> None:
         assert reader.recorded() == 6000 and reader.is_whole(0)
         assert len(reader.newer(0, 10_000)) == 6000
         assert reader.overview().rows.tolist() == [512] * 11 + [6000 - 11 * 512]
-        assert _Follower(reader).pull()
+    follower = RunFollower(lambda: path)
+    assert follower.poll() and not follower.problem
+    follower.close()

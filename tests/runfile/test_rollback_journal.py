@@ -14,9 +14,10 @@ import pytest
 from gradtui.errors import RunFileBusyError
 from gradtui.runfile import RunWriter, open_run, summary
 from gradtui.runfile import writer as writer_module
-from gradtui.tui.feed import Feed, Waiting
+from gradtui.tui.run_view import Waiting
 from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, write_steps
+from tests.tui.following import follow
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:
@@ -50,9 +51,7 @@ def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tupl
     writer, said = on_nfs
     assert not Path(f"{writer.path}-wal").exists() and journal_of(writer.path) in ("delete", "truncate")
     delivered: list[Snapshot | Waiting] = []
-    feeds = [Feed(lambda: writer.path, delivered.append, frames_per_second=60) for _ in range(3)]
-    for feed in feeds:
-        feed.start()
+    following = [follow(writer.path, delivered.append, frames_per_second=60)[1] for _ in range(3)]
     began = time.monotonic()
     for first in itertools.count(1, 10):
         write_steps(writer, first, first + 9, 4)
@@ -61,9 +60,9 @@ def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tupl
             break
     last = first + 9
     wait_until(lambda: isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == last)
-    for feed in feeds:
-        feed.stop()
-        feed.join()
+    for thread in following:
+        thread.stop()
+        thread.join()
     shown = [one.last_step for one in delivered if isinstance(one, Snapshot)]
     assert len(set(shown)) > 10, "followed while it was written"
     assert not [one for one in delivered if isinstance(one, Waiting) and one.failed]
@@ -80,23 +79,22 @@ def test_a_lock_that_lasts_is_waited_for_without_a_word(
     writer, _ = on_nfs
     write_steps(writer, 1, 100, 4)
     delivered: list[Snapshot | Waiting] = []
-    feed = Feed(lambda: writer.path, delivered.append, frames_per_second=60)
-    feed.start()
+    view, thread = follow(writer.path, delivered.append, frames_per_second=60)
     wait_until(lambda: delivered and isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == 100)
     other = sqlite3.connect(writer.path, isolation_level=None, timeout=5.0)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(RunFileBusyError, match="try again"):
         open_run(writer.path)
     write_steps(writer, 101, 200, 4)
-    feed.want(measure=1)
+    thread.ask(lambda: view.want(measure=1))
     time.sleep(0.5)
     other.execute("ROLLBACK")
     other.close()
     wait_until(lambda: isinstance(delivered[-1], Snapshot) and delivered[-1].last_step == 200)
     assert isinstance(delivered[-1], Snapshot) and delivered[-1].measure == 1
     assert not any(isinstance(one, Waiting) and one.failed for one in delivered)
-    feed.stop()
-    feed.join()
+    thread.stop()
+    thread.join()
 
 
 def test_a_commit_that_a_killed_writer_left_half_done_is_undone(on_nfs: tuple[RunWriter, list[str]]) -> None:

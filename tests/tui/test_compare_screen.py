@@ -16,7 +16,8 @@ from gradtui.lab.plan import Plan, locked
 from gradtui.lab.recipe import Recipe
 from gradtui.runfile import RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.lanes import MOST_LOSSES, Comparison, Lane, LaneFeed, Source, aligned, on_one_grid
+from gradtui.tui.compared_runs import MOST_LOSSES, ComparedRun, Comparison, ComparisonView, Source, aligned, on_one_grid
+from gradtui.tui.follow_thread import FollowThread
 from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.compare import CompareScreen
@@ -47,13 +48,13 @@ def made(path: Path, values: list[float], accuracy: float, detail: str = "") -> 
 
 
 def rows_of(app: GradtuiApp) -> dict[str, str]:
-    """The lines of the lanes by their place: `out`, `−1`, …"""
+    """The lines of the columns by their place: `out`, `−1`, …"""
     lines = (re.match(r"│ *(out|−[0-9,]+) (.*)", line) for line in text_of(app.screen).splitlines())
     return {match[1]: match[2] for match in lines if match}
 
 
 def names(app: GradtuiApp) -> list[str]:
-    return [lane.label for lane in app.screen.query_one(SideBySide).lanes]
+    return [run.label for run in app.screen.query_one(SideBySide).runs]
 
 
 async def test_layers_stand_in_rows_aligned_from_the_output(runs_in_tmp: Path) -> None:
@@ -67,11 +68,11 @@ async def test_layers_stand_in_rows_aligned_from_the_output(runs_in_tmp: Path) -
         for place, values in (("out", (0.5, 0.04)), ("−1", (0.02, 0.003)), ("−2", (1e-4,)), ("−3", (1e-5,))):
             found = re.findall(r"[0-9][0-9.e-]*", rows[place].replace("█", " "))
             assert found == [number(float(np.float32(value))) for value in values], rows[place]
-        # the same axis for all: the longer bar is the larger value, across lanes
+        # the same axis for all: the longer bar is the larger value, across runs
         lengths = {place: [part.count("█") for part in re.split(r"[0-9.e-]{4,}", row)] for place, row in rows.items()}
         assert lengths["out"][0] > lengths["out"][1] > lengths["−1"][1] > lengths["−2"][0] > lengths["−3"][0]
         text = text_of(app.screen)
-        assert "90.0 % test" in text and "spread 25×" in text and "2 of 2 done" in text
+        assert "90.0 % test" in text and "speed ratio 25×" in text and "2 of 2 done" in text
 
 
 async def test_runs_are_sorted_hidden_pinned_and_set_in_ratio(runs_in_tmp: Path) -> None:
@@ -90,7 +91,7 @@ async def test_runs_are_sorted_hidden_pinned_and_set_in_ratio(runs_in_tmp: Path)
         await pilot.press("end", "b")
         assert names(app)[0] == "fair"
         await pilot.press("s")
-        await shows(pilot, "levelest first")
+        await shows(pilot, "smallest speed ratio first")
         assert names(app) == ["fair", "good", "base"]
         await pilot.press("r")
         await shows(pilot, "×5")  # 0.1 over 0.02
@@ -177,7 +178,7 @@ async def test_a_thousand_layers_are_thinned_evenly(runs_in_tmp: Path) -> None:
     writer.close()
     app = GradtuiApp(runs_in_tmp, comparison=[writer.path, *runs_of(runs_in_tmp, (3,))])
     async with app.run_test(size=WIDE) as pilot:
-        await shows(pilot, "spread 1e+06×")
+        await shows(pilot, "speed ratio 1e+06×")
         places = [0 if place == "out" else int(place[1:].replace(",", "")) for place in rows_of(app)]
         assert places[0] == 999 and places[-1] == 0
         gaps = -np.diff(places)
@@ -276,7 +277,7 @@ async def test_an_experiment_of_several_recipes_is_trained_and_compared(
     assert plan.name == "vanishing" and json.loads((plan.folder / "plan.json").read_text())["title"] == plan.title
 
 
-def test_a_lane_feed_reads_what_comes_and_says_what_breaks(runs_in_tmp: Path) -> None:
+def test_the_thread_reads_what_comes_and_says_what_breaks(runs_in_tmp: Path) -> None:
     import threading
 
     arrived: list[Comparison] = []
@@ -289,23 +290,24 @@ def test_a_lane_feed_reads_what_comes_and_says_what_breaks(runs_in_tmp: Path) ->
     good = made(runs_in_tmp / "good.gradtui", [0.1, 0.2], 0.5)
     bad = runs_in_tmp / "bad.gradtui"
     bad.write_bytes(b"no run at all")
-    feed = LaneFeed([Source("good", good), Source("bad", bad)], deliver, frames_per_second=20)
-    feed.start()
+    view = ComparisonView([Source("good", good), Source("bad", bad)])
+    thread = FollowThread(view, deliver, frames_per_second=20)
+    thread.start()
     try:
-        while not arrived or arrived[-1].lanes[1].state != "failed":
+        while not arrived or arrived[-1].runs[1].state != "failed":
             assert event.wait(10)
             event.clear()
-        first, second = arrived[-1].lanes
-        assert (first.state, first.accuracy, first.tested, first.spread) == ("finished", 0.5, True, 2.0)
+        first, second = arrived[-1].runs
+        assert (first.state, first.accuracy, first.tested, first.speed_ratio) == ("finished", 0.5, True, 2.0)
         assert "bad.gradtui" in second.detail
-        feed.show([Source("good", good)])
-        while len(arrived[-1].lanes) != 1:
+        thread.ask(lambda: view.show([Source("good", good)]))
+        while len(arrived[-1].runs) != 1:
             assert event.wait(10)
             event.clear()
     finally:
-        feed.stop()
-        feed.join(5)
-    assert not feed.is_alive()
+        thread.stop()
+        thread.join(5)
+    assert not thread.is_alive()
 
 
 async def test_runs_without_accuracies_show_their_losses(runs_in_tmp: Path) -> None:
@@ -331,12 +333,12 @@ def test_losses_of_a_long_run_are_thinned_evenly_and_follow_it(tmp_path: Path) -
     arrived: list[Comparison] = []
 
     def last_step_shown() -> int:
-        return arrived[-1].lanes[0].steps[-1] if arrived and arrived[-1].lanes[0].steps else 0
+        return arrived[-1].runs[0].steps[-1] if arrived and arrived[-1].runs[0].steps else 0
 
-    feed = LaneFeed([Source("long", writer.path)], arrived.append, frames_per_second=50)
+    thread = FollowThread(ComparisonView([Source("long", writer.path)]), arrived.append, frames_per_second=50)
     for step in range(1, 3 * MOST_LOSSES):
         writer.step(step, None, step / 10, float(step), 0.1, None)
-    feed.start()
+    thread.start()
     try:
         deadline = time.monotonic() + 20
         while last_step_shown() < 3 * MOST_LOSSES - 4:
@@ -349,24 +351,24 @@ def test_losses_of_a_long_run_are_thinned_evenly_and_follow_it(tmp_path: Path) -
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
-        feed.stop()
-        feed.join(5)
-    lane = arrived[-1].lanes[0]
-    assert MOST_LOSSES / 2 <= len(lane.steps) <= 2 * MOST_LOSSES and lane.steps == lane.losses
-    gaps = np.diff(lane.steps)
+        thread.stop()
+        thread.join(5)
+    run = arrived[-1].runs[0]
+    assert MOST_LOSSES / 2 <= len(run.steps) <= 2 * MOST_LOSSES and run.steps == run.losses
+    gaps = np.diff(run.steps)
     assert gaps.max() <= 4 * gaps.min()
 
 
 def test_layers_of_the_same_net_stay_side_by_side_where_one_is_not_measured() -> None:
     names = ("conv", "norm", "frozen", "out")
-    whole = Lane("a", Path(), names=names, values=(0.1, None, 0.3, 0.4))
-    part = Lane("b", Path(), names=names, values=(0.5, None, None, 0.8))
-    waiting = Lane("c", Path())
+    whole = ComparedRun("a", Path(), names=names, values=(0.1, None, 0.3, 0.4))
+    part = ComparedRun("b", Path(), names=names, values=(0.5, None, None, 0.8))
+    waiting = ComparedRun("c", Path())
     first, second, third = aligned((whole, part, waiting))
     assert first.names == second.names == ("conv", "frozen", "out") and third == waiting
     assert (first.values, second.values) == ((0.1, 0.3, 0.4), (0.5, None, 0.8))
-    other = Lane("d", Path(), names=("x", "y"), values=(None, 0.2))
-    assert [lane.values for lane in aligned((part, other))] == [(0.5, 0.8), (0.2,)]
+    other = ComparedRun("d", Path(), names=("x", "y"), values=(None, 0.2))
+    assert [run.values for run in aligned((part, other))] == [(0.5, 0.8), (0.2,)]
 
 
 def test_curves_share_one_axis() -> None:

@@ -23,7 +23,7 @@ from gradtui.tui.screens.compare import CompareScreen
 from gradtui.tui.screens.home import HomeScreen
 from gradtui.tui.screens.recipe_form import RecipeForm
 from gradtui.tui.screens.run import RunScreen
-from gradtui.tui.screens.through_time import ThroughTimeScreen, in_words
+from gradtui.tui.screens.through_time import ThroughTimeScreen, describe_decay
 from gradtui.tui.widgets.side_by_side import SideBySide
 from tests.synthetic import MEASURES, header, layers, make_run, speeds
 from tests.tui.test_screens import shows, text_of, wait_for
@@ -129,14 +129,14 @@ async def test_same_again_changes_one_thing_keeps_the_seed_and_opens_compare(
         await pilot.press("right")
         await pilot.press("t")
         await wait_for(pilot, lambda: isinstance(app.screen, CompareScreen))
-        lanes = app.screen.query_one(SideBySide)
+        side = app.screen.query_one(SideBySide)
         for _ in range(30):  # torch is loaded in between
             await pilot.pause(0.5)
-            if len(lanes.lanes) == 2 and lanes.lanes[1].state == "finished":
+            if len(side.runs) == 2 and side.runs[1].state == "finished":
                 break
         await shows(pilot, "2 of 2 done")
-        assert lanes.lanes[1].label == "activation tanh"
-        second = lanes.lanes[1].path
+        assert side.runs[1].label == "activation tanh"
+        second = side.runs[1].path
     from gradtui.runfile import open_run
 
     with open_run(second) as reader:
@@ -197,5 +197,5 @@ async def test_the_gradient_through_time_is_a_bar_a_time_step(runs_in_tmp: Path)
         ((5.0, 1.0), "level"),
     ],
 )
-def test_the_gradient_through_time_in_words(norms: tuple[float, ...], says: str) -> None:
-    assert says in in_words("h1", norms)
+def test_the_gradient_through_time_describe_decay(norms: tuple[float, ...], says: str) -> None:
+    assert says in describe_decay("h1", norms)

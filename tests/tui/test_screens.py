@@ -15,7 +15,7 @@ from textual.screen import Screen
 
 from gradtui.runfile import NOT_MEASURED, RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.feed import Feed, Waiting
+from gradtui.tui.run_view import Waiting
 from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.help import HelpScreen
@@ -26,6 +26,7 @@ from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.widgets.bars import Bars
 from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
+from tests.tui.following import follow
 
 WICKED = [
     "[red]",
@@ -400,7 +401,7 @@ async def test_a_training_that_fails_before_its_first_step_shows_its_log(runs_in
     screen = RunScreen(
         lambda: runs_in_tmp / "never.gradtui",
         "never",
-        starting=lambda: troubles.pop(0) if len(troubles) > 1 else troubles[0],
+        starting_problem=lambda: troubles.pop(0) if len(troubles) > 1 else troubles[0],
         log=lambda: ("gradtui: MNIST is [not] there\x1b[2J",),
     )
     app = GradtuiApp(runs_in_tmp)
@@ -410,23 +411,22 @@ async def test_a_training_that_fails_before_its_first_step_shows_its_log(runs_in
         assert "gradtui: MNIST is [not] there␛[2J" in text_of(app.screen)
 
 
-def test_the_feed_delivers_only_when_something_changed(runs_in_tmp: Path) -> None:
+def test_the_thread_delivers_only_when_something_changed(runs_in_tmp: Path) -> None:
     path = make_run(runs_in_tmp / "a.gradtui").path
     delivered: list[object] = []
-    feed = Feed(lambda: path, delivered.append, frames_per_second=50)
-    feed.start()
+    view, thread = follow(path, delivered.append, frames_per_second=50)
     deadline = time.monotonic() + 5
     while not delivered and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(1.0)
     first = len(delivered)
     assert 1 <= first <= 2
-    feed.want(measure=1)
+    thread.ask(lambda: view.want(measure=1))
     deadline = time.monotonic() + 5
     while len(delivered) == first and time.monotonic() < deadline:
         time.sleep(0.02)
-    feed.stop()
-    feed.join(5)
+    thread.stop()
+    thread.join(5)
     assert len(delivered) == first + 1
     assert not any(isinstance(item, Waiting) for item in delivered)
 
@@ -436,7 +436,7 @@ async def test_a_run_that_rests_under_home_shows_nothing_that_arrives(runs_in_tm
     async with app.run_test(size=(120, 40)) as pilot:
         screen, snapshot = await shown_run(pilot)
         await pilot.press("h")
-        screen._deliver(snapshot)
+        screen.deliver(snapshot)
         await pilot.pause(0.2)
         assert isinstance(app.screen, HomeScreen) and screen.snapshot is None
 
@@ -454,15 +454,14 @@ async def test_an_ended_run_without_layers_says_so(runs_in_tmp: Path) -> None:
 def test_the_pace_is_by_the_training_s_own_clock(runs_in_tmp: Path) -> None:
     writer = make_run(runs_in_tmp / "a.gradtui", steps=1000, close=False)  # a thousand steps a second
     delivered: list[object] = []
-    feed = Feed(lambda: writer.path, delivered.append, frames_per_second=50)
-    feed.start()
+    _, thread = follow(writer.path, delivered.append, frames_per_second=50)
     try:
         for last in range(1100, 1600, 100):
             write_steps(writer, last - 99, last, 4)
             time.sleep(0.3)
     finally:
-        feed.stop()
-        feed.join(5)
+        thread.stop()
+        thread.join(5)
         writer.close()
     paces = [shown.steps_per_second for shown in delivered if isinstance(shown, Snapshot)]
     known = [pace for pace in paces if pace is not None]
@@ -473,11 +472,11 @@ async def test_what_arrives_while_the_screen_is_being_left_is_let_go(runs_in_tmp
     app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
     async with app.run_test(size=(120, 40)) as pilot:
         screen, snapshot = await shown_run(pilot)
-        late = RunScreen(lambda: screen.feed.path or Path(), "late")
+        late = RunScreen(lambda: screen.path or Path(), "late")
         app.push_screen(late)
         app.pop_screen()
         for _ in range(5):
-            late._deliver(snapshot)
+            late.deliver(snapshot)
             await late.on_delivered()
             late.snapshot = None
             await pilot.pause()

@@ -6,73 +6,75 @@ import math
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
-from gradtui.tui.lanes import Comparison, Lane, LaneFeed, Source, aligned, on_one_grid
-from gradtui.tui.messages import Delivered
-from gradtui.tui.screens.trained import TrainedScreen
-from gradtui.tui.text import clean
+from gradtui.tui import bindings
+from gradtui.tui.compared_runs import ComparedRun, Comparison, ComparisonView, Source, aligned, on_one_grid
+from gradtui.tui.follow_thread import FRAMES_PER_SECOND
+from gradtui.tui.navigation import navigator
+from gradtui.tui.screens.following import FollowingScreen
+from gradtui.tui.text import clean, title_of
 from gradtui.tui.widgets.curve import Curve
-from gradtui.tui.widgets.run_body import TITLES
-from gradtui.tui.widgets.side_by_side import LaneOpened, LaneSelected, SideBySide
+from gradtui.tui.widgets.key_footer import KeyFooter
+from gradtui.tui.widgets.side_by_side import ColumnOpened, ColumnSelected, SideBySide
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
-    from gradtui.tui.app import GradtuiApp
+    from gradtui.runfile import Measure
 
 ACCURACIES, LOSSES = "Validation accuracy over epochs", "Loss over steps"
-ORDERS = ("in order", "most accurate first", "levelest first")
+ORDERS = ("in order", "most accurate first", "smallest speed ratio first")
 
 
-class CompareScreen(TrainedScreen):
-    """Lanes and curves. `sources` gives the runs of each seed; `owner` the process that trains them, if one does.
+class CompareScreen(FollowingScreen[Comparison]):
+    """A column a run, and curves.
 
     Args:
         title: what is compared.
-        look: what to look at.
+        hint: what to look at.
         sources: one list of runs for each seed, all with the same labels; a plain comparison has one.
-        owner: the process that still trains, or None.
-        ready: as the feed asks.
+        owner: gives the process that still trains them, or None.
+        frames_per_second, ready: as `FollowingScreen` has them.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while trainings run"),
+        *bindings.ALWAYS,
         Binding("left", "move(-1)", "run", key_display="←/→", tooltip="select the run to the left"),
         Binding("right", "move(1)", "to the right", show=False, tooltip="select the run to the right"),
         Binding("home", "move(-1000)", "first", show=False, tooltip="the first run"),
         Binding("end", "move(1000)", "last", show=False, tooltip="the last run"),
         Binding("enter", "open", "open", tooltip="the selected run by itself"),
-        Binding("s", "sort", "sort", tooltip="in order, most accurate first, levelest first"),
+        Binding("s", "sort", "sort", tooltip=", ".join(ORDERS)),
         Binding("b", "baseline", "baseline", tooltip="make the selected run the first, which others are compared with"),
         Binding("r", "ratios", "ratio", tooltip="values as multiples of the baseline's, layer by layer"),
         Binding("x", "hide", "hide", tooltip="hide the selected run"),
         Binding("X", "show_all", "show all", show=False, tooltip="show the hidden runs again"),
-        Binding("m", "measure(1)", "measure", tooltip="the next measure: gradients, parameters, updates"),
-        Binding("M", "measure(-1)", "previous measure", show=False, tooltip="the measure before"),
+        *bindings.measure_keys("gradients, parameters, updates, activations"),
         Binding("escape,h", "home", "back", tooltip="back to where it was opened from; trainings go on"),
         Binding("n", "seed", "seed", show=False, tooltip="the runs of the next seed"),
-        Binding("l", "toggle_log", "log", show=False, tooltip="logarithmic or linear axis"),
+        bindings.LOG_AXIS,
     ]
 
     def __init__(
         self,
         title: str,
-        look: str,
+        hint: str,
         sources: Sequence[Sequence[Source]],
         *,
         owner: Callable[[], int | None] = lambda: None,
-        frames_per_second: float = 4.0,
+        frames_per_second: float = FRAMES_PER_SECOND,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__()
-        self._name_of_it = title
-        self._look = look
+        self._view = ComparisonView(sources[0])
+        super().__init__(self._view, frames_per_second=frames_per_second, ready=ready)
+        self._compared = title
+        self._hint = hint
         self._sources = [list(of_seed) for of_seed in sources]
         self._owner = owner
         self._seed = 0
@@ -80,84 +82,69 @@ class CompareScreen(TrainedScreen):
         self._baseline = self._sources[0][0].label
         self._hidden: set[str] = set()
         self._newest: Comparison | None = None
-        self._shown: tuple[Lane, ...] = ()
+        self._shown: tuple[ComparedRun, ...] = ()
         self._curves: tuple[object, ...] = ()
-        self._due = False
-        self.feed = LaneFeed(self._sources[0], self._deliver, frames_per_second=frames_per_second, ready=ready)
 
     def compose(self) -> ComposeResult:
-        """A line about all of it, the lanes, the curves."""
+        """A line about all of it, the runs, the curves."""
         yield Static(id="compare-header", markup=False)
         yield SideBySide(id="side-by-side")
         yield Curve(log=False, id="curves")
-        yield Static(clean(self._look), id="look", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
+        yield Static(clean(self._hint), id="hint", markup=False)
+        yield TooSmall()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Start reading once the first frame is on the screen."""
+        """Title the panels."""
         self.query_one(SideBySide).focus()
         self.query_one("#curves", Curve).set_title(ACCURACIES)
         self._say()
-        self.call_after_refresh(self.feed.start)
 
-    def on_unmount(self) -> None:
-        """Stop reading."""
-        self.feed.stop()
+    # -- what arrives -------------------------------------------------------------------------------------------------
 
-    def rest(self) -> None:
-        """Stop reading: the screen is not seen again."""
-        self.feed.stop()
-
-    # -- what arrives -----------------------------------------------------------------------------------------
-
-    def _deliver(self, newest: Comparison) -> None:
+    async def show(self, newest: Comparison) -> None:
+        """Show the runs as they are now."""
         self._newest = newest
-        if not self._due:
-            self._due = True
-            self.post_message(Delivered())
-
-    def on_delivered(self) -> None:
-        """Show the newest delivery."""
-        self._due = False
         self._draw()
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that the runs have; empty until one is known."""
+        return () if self._newest is None else self._newest.measures
 
     def _draw(self) -> None:
         newest = self._newest
         if newest is None:
             return
         numbers = {source.label: number for number, source in enumerate(self._sources[0])}
-        lanes = aligned(self._in_order(newest.lanes))
-        self._shown = lanes
-        colours = tuple(numbers.get(lane.label, 0) for lane in lanes)
+        self._shown = aligned(self._in_order(newest.runs))
+        colours = tuple(numbers.get(run.label, 0) for run in self._shown)
         if newest.measures:
-            measure = newest.measures[newest.measure]
-            title = f"{TITLES.get(measure.name, clean(measure.name))}  {clean(measure.symbol)}"
-            self._side.set_title(f"{title}  {ORDERS[self._order]}")
-        self._side.show(lanes, colours, len(numbers))
-        self._draw_curves(newest.lanes)
+            self._side.set_title(f"{title_of(newest.measures[newest.measure])}  {ORDERS[self._order]}")
+        self._side.show(self._shown, colours, len(numbers))
+        self._draw_curves(newest.runs)
         self._say()
 
-    def _in_order(self, lanes: Sequence[Lane]) -> tuple[Lane, ...]:
+    def _in_order(self, runs: Sequence[ComparedRun]) -> tuple[ComparedRun, ...]:
         """The baseline first, then the others by the order that is chosen; without the hidden ones."""
-        kept = [lane for lane in lanes if lane.label not in self._hidden]
+        kept = [run for run in runs if run.label not in self._hidden]
         if self._order == 1:
-            kept.sort(key=lambda lane: -(lane.accuracy or 0.0))
+            kept.sort(key=lambda run: -(run.accuracy or 0.0))
         elif self._order == 2:
-            kept.sort(key=lambda lane: math.inf if lane.spread is None else lane.spread)
-        kept.sort(key=lambda lane: lane.label != self._baseline)
+            kept.sort(key=lambda run: math.inf if run.speed_ratio is None else run.speed_ratio)
+        kept.sort(key=lambda run: run.label != self._baseline)
         return tuple(kept)
 
-    def _draw_curves(self, lanes: Sequence[Lane]) -> None:
+    def _draw_curves(self, runs: Sequence[ComparedRun]) -> None:
         """The accuracies, or the losses where no run has any."""
-        losses = not any(lane.accuracies for lane in lanes) and any(lane.losses for lane in lanes)
+        losses = not any(run.accuracies for run in runs) and any(run.losses for run in runs)
         shown = tuple(
             ((), ())
-            if lane.label in self._hidden
-            else (lane.steps, lane.losses)
+            if run.label in self._hidden
+            else (run.steps, run.losses)
             if losses
-            else (lane.epochs, lane.accuracies)
-            for lane in lanes
+            else (run.epochs, run.accuracies)
+            for run in runs
         )
         if shown != self._curves:
             self._curves = shown
@@ -166,38 +153,38 @@ class CompareScreen(TrainedScreen):
             panel.show(*on_one_grid(shown), empty="nothing evaluated yet")
 
     def _say(self) -> None:
-        lanes = self._newest.lanes if self._newest is not None else ()
-        live = sum(lane.state == "live" for lane in lanes)
-        waiting = sum(lane.state == "waiting" for lane in lanes)
-        parts = [clean(self._name_of_it), f"{len(lanes) - live - waiting} of {len(lanes)} done"]
+        runs = self._newest.runs if self._newest is not None else ()
+        live = sum(run.state == "live" for run in runs)
+        waiting = sum(run.state == "waiting" for run in runs)
+        facts = [clean(self._compared), f"{len(runs) - live - waiting} of {len(runs)} done"]
         if live:
-            parts.append(f"● {live} training")
+            facts.append(f"● {live} training")
         if waiting:
-            parts.append(f"○ {waiting} waiting")
+            facts.append(f"○ {waiting} waiting")
         if waiting and not live and self._owner() is not None:
-            parts.append("starting …")
+            facts.append("starting …")
         if len(self._sources) > 1:
-            parts.append(f"seed {self._seed + 1} of {len(self._sources)} (n)")
+            facts.append(f"seed {self._seed + 1} of {len(self._sources)} (n)")
         if self._hidden:
-            parts.append(f"{len(self._hidden)} hidden (X)")
+            facts.append(f"{len(self._hidden)} hidden (X)")
         left, right = self._side.hidden_at_the_sides()
-        parts += [f"◂ {left} more"] if left else []
-        parts += [f"{right} more ▸"] if right else []
+        facts += [f"◂ {left} more"] if left else []
+        facts += [f"{right} more ▸"] if right else []
         selected = self._selected()
         if selected is not None and selected.detail:
-            parts.append(clean(f"{selected.label}: {selected.detail}"))
+            facts.append(clean(f"{selected.label}: {selected.detail}"))
         header = self.query_one("#compare-header", Static)
-        text = "  ·  ".join(parts)
+        text = "  ·  ".join(facts)
         if text != header.content:
             header.update(text, layout=False)
 
-    # -- what is asked for ------------------------------------------------------------------------------------
+    # -- what is asked for --------------------------------------------------------------------------------------------
 
     @property
     def _side(self) -> SideBySide:
         return self.query_one(SideBySide)
 
-    def _selected(self) -> Lane | None:
+    def _selected(self) -> ComparedRun | None:
         return self._shown[self._side.cursor] if self._side.cursor < len(self._shown) else None
 
     @property
@@ -208,8 +195,8 @@ class CompareScreen(TrainedScreen):
     @property
     def can_stop(self) -> bool:
         """Whether a process still trains these runs, and can be told to stop."""
-        lanes = self._newest.lanes if self._newest is not None else ()
-        over = len(self._sources) == 1 and lanes and not any(lane.state in ("live", "waiting") for lane in lanes)
+        runs = self._newest.runs if self._newest is not None else ()
+        over = len(self._sources) == 1 and runs and not any(run.state in ("live", "waiting") for run in runs)
         return not over and self._owner() is not None
 
     def stop_training(self) -> None:
@@ -218,14 +205,14 @@ class CompareScreen(TrainedScreen):
         if process is not None:
             os.kill(process, signal.SIGTERM)
 
-    @on(LaneSelected)
+    @on(ColumnSelected)
     def say_selected(self) -> None:
         """Say more about the run under the cursor."""
         self._say()
 
-    @on(LaneOpened)
+    @on(ColumnOpened)
     def open_clicked(self) -> None:
-        """Open a lane that was clicked twice."""
+        """Open a run that was clicked twice."""
         self.action_open()
 
     def action_move(self, by: int) -> None:
@@ -234,26 +221,26 @@ class CompareScreen(TrainedScreen):
 
     def action_open(self) -> None:
         """Show the selected run by itself."""
-        lane = self._selected()
-        if lane is None:
+        run = self._selected()
+        if run is None:
             return
-        if lane.state == "waiting":
-            self.notify(f"{clean(lane.label)} has not started yet.", markup=False)
+        if run.state == "waiting":
+            self.notify(f"{clean(run.label)} has not started yet.", markup=False)
         else:
-            cast("GradtuiApp", self.app).open_run(lane.path)
+            navigator(self).open_run(run.path)
 
     def action_sort(self) -> None:
         """Go on to the next order."""
         self._order = (self._order + 1) % len(ORDERS)
-        if self._order == 1 and all(lane.accuracy is None for lane in self._shown):
+        if self._order == 1 and all(run.accuracy is None for run in self._shown):
             self._order = 2
         self._draw()
 
     def action_baseline(self) -> None:
         """Pin the selected run as the baseline."""
-        lane = self._selected()
-        if lane is not None:
-            self._baseline = lane.label
+        run = self._selected()
+        if run is not None:
+            self._baseline = run.label
             self._draw()
             self._side.select(0)
 
@@ -264,11 +251,11 @@ class CompareScreen(TrainedScreen):
 
     def action_hide(self) -> None:
         """Hide the selected run; the last one stays."""
-        lane = self._selected()
-        if lane is not None and len(self._shown) > 1:
-            self._hidden.add(lane.label)
-            if lane.label == self._baseline:
-                self._baseline = next(shown.label for shown in self._shown if shown.label != lane.label)
+        run = self._selected()
+        if run is not None and len(self._shown) > 1:
+            self._hidden.add(run.label)
+            if run.label == self._baseline:
+                self._baseline = next(shown.label for shown in self._shown if shown.label != run.label)
             self._draw()
 
     def action_show_all(self) -> None:
@@ -279,13 +266,14 @@ class CompareScreen(TrainedScreen):
     def action_seed(self) -> None:
         """Show the runs of the next seed."""
         self._seed = (self._seed + 1) % len(self._sources)
-        self.feed.show(self._sources[self._seed])
+        self.following.ask(partial(self._view.show, self._sources[self._seed]))
         self._say()
 
     def action_measure(self, by: int) -> None:
         """Show another measure."""
         if self._newest is not None and self._newest.measures:
-            self.feed.want(measure=(self._newest.measure + by) % len(self._newest.measures))
+            measure = (self._newest.measure + by) % len(self._newest.measures)
+            self.following.ask(partial(self._view.choose, measure))
 
     def action_toggle_log(self) -> None:
         """Switch the axis."""
@@ -293,4 +281,4 @@ class CompareScreen(TrainedScreen):
 
     def action_home(self) -> None:
         """Go to the list of experiments and runs."""
-        cast("GradtuiApp", self.app).go_home()
+        navigator(self).go_home()

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gradtui.tui.widgets.bars import Bars
+from gradtui.tui.widgets.key_footer import KeyFooter
 from gradtui.tui.widgets.run_header import RunHeader
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
-    from gradtui.tui.screens.run import RunScreen
+    from gradtui.runfile import Measure
     from gradtui.view import Snapshot
+
+
+class RunControls(Protocol):
+    """What such a screen asks of the one below it."""
+
+    def action_toggle_pause(self) -> None:
+        """Pause, follow or replay."""
+
+    def action_jump(self, direction: int) -> None:
+        """Walk through time."""
+
+    def select_layer(self, layer: int) -> None:
+        """Move the cursor to a layer."""
 
 
 class DetailScreen(Screen[None]):
     """Shows one side of a run's snapshots, which the run's screen hands on; pause and time are the run's own."""
 
-    def __init__(self, run: RunScreen) -> None:
+    def __init__(self, run: RunControls) -> None:
         super().__init__()
         self._run = run
         self._snapshot: Snapshot | None = None
@@ -32,8 +46,8 @@ class DetailScreen(Screen[None]):
         yield RunHeader(id="run-header")
         yield self.body()
         yield Static(id="exact", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
+        yield TooSmall()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Show what there is."""
@@ -48,6 +62,11 @@ class DetailScreen(Screen[None]):
         if self._composed:
             self.query_one(RunHeader).show(snapshot)
             self.draw(snapshot)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that the run has."""
+        return () if self._snapshot is None else self._snapshot.measures
 
     def body(self) -> Widget:
         """What stands in the middle."""

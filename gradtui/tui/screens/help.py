@@ -1,8 +1,8 @@
-"""Every key of the screen below, and how to read what it shows."""
+"""Every key of the screen below, how to read what it shows, and what the measures of the run are."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -11,28 +11,28 @@ from textual.content import Content
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
+from gradtui.tui import bindings
+from gradtui.tui.text import clean, title_of
+
+if TYPE_CHECKING:
+    from gradtui.runfile import Measure
+
 READING = """
 Reading the bars
 
 One bar a layer, the input's on top. Its length is the measure, on a logarithmic axis (l: linear); dotted lines are \
 powers of ten. ×1e-05 is the share of the fastest layer. ↑ and ↓ say that the value moved by more than 2 % within the \
-last second. ▒ NaN ▒ or ▒ ∞ ▒ means that the value is no number any more; — means that it was not measured. A curve \
-ends at the number of its layer, and ! marks where a value was NaN or ∞.
+last second. ▒ NaN ▒ or ▒ ∞ ▒ says that the value is NaN or infinite; — that it was not measured. A curve ends at the \
+number of its layer, and ! marks where a value was NaN or ∞.
 
-Side by side, layers stand in rows counted from the output (out, −1, −2, …), all on one axis; spread is the fastest \
-layer over the slowest. Through time, there is one bar a time step: ‖∂C/∂h(t)‖.
+Side by side, layers stand in rows counted from the output (out, −1, −2, …), all on one axis; the speed ratio is the \
+fastest layer over the slowest. Through time, there is one bar a time step: ‖∂C/∂h(t)‖.
 
-Pictures of a layer that is pretrained (i): filters are its weights, projected down to the pixels, blue for minus and \
-orange for plus; a machine dreams by Gibbs sampling.
+Pictures of a layer that is pretrained (i): filters are its weights, projected down to the pixels, blue for negative \
+and orange for positive; samples are drawn from an RBM by Gibbs sampling.
 
-Learning speed  ‖∂C/∂b‖: the length of the gradient of the mean cost by the layer's biases
-Weight gradient ‖∂C/∂W‖: the same by its weights; gradient norm ‖∂C/∂θ‖: by both
-Parameter norm  ‖θ‖: how large the parameters are
-Update ratio    ‖Δθ‖/‖θ‖: the optimizer's real step as a share of the parameters; 1e-3 is usual
-Activations     mean and spread of a layer's outputs after its activation function; saturated, the share of them where \
-a sigmoid or tanh is flat; dead, the share of the units after a ReLU that are zero on the whole batch
-
-Findings (f) say what ails a net, since which step, by which numbers, and what may help.
+Findings (f) say what is wrong with a net, since which step, by which evidence, and which remedies may help; \
+`gradtui remedies` lists them. A finding that no longer holds is cleared, and stays in the list.
 """
 
 
@@ -41,18 +41,19 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,question_mark,enter,space", "dismiss", "close"),
-        Binding("up,k", "scroll(-1)", show=False),
-        Binding("down,j", "scroll(1)", show=False),
+        *bindings.scroll_keys(),
     ]
 
-    def __init__(self, screen: Screen[object]) -> None:
+    def __init__(self, screen: Screen[Any]) -> None:
         super().__init__()
         self._below = screen
 
     def compose(self) -> ComposeResult:
         """The keys, then how to read the screen."""
+        measures: tuple[Measure, ...] = getattr(self._below, "measures", ())
         with VerticalScroll(id="help"):
-            yield Static(Content(self._keys() + "\n" + READING), id="help-text", markup=False)
+            text = "\n".join([self._keys(), READING, *map(_definition, measures)])
+            yield Static(Content(text), id="help-text", markup=False)
 
     def on_mount(self) -> None:
         """Title it."""
@@ -72,6 +73,12 @@ class HelpScreen(ModalScreen[None]):
                 keys = " ".join(_key_name(key) for key in binding.key.split(","))
                 lines.append(f"  {keys:<14} {binding.tooltip or binding.description}")
         return "\n".join(lines)
+
+
+def _definition(measure: Measure) -> str:
+    """A measure as its run file defines it."""
+    unit = "" if measure.unit in ("", "1", None) else f" [{clean(measure.unit)}]"
+    return f"{title_of(measure)}{unit}: {clean(measure.definition)}"
 
 
 def _key_name(key: str) -> str:

@@ -1,9 +1,9 @@
-"""Where the program opens: experiments to start, and runs to look at, live ones first."""
+"""Where the program opens: experiments to start, and runs to open, live ones first."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -12,19 +12,21 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from gradtui.errors import GradtuiError
+from gradtui.tui import bindings
+from gradtui.tui.navigation import navigator
 from gradtui.tui.text import clean
+from gradtui.tui.widgets.key_footer import KeyFooter
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from gradtui.lab.experiments import Experiment
     from gradtui.runfolder import RunSummary
-    from gradtui.tui.app import GradtuiApp
 
-LOOK_EVERY = 2.0  # s between looks at the folder
+POLL_EVERY = 2.0  # s between polls of the folder
 COMPARISON = "comparison:"  # before the name of a comparison's folder, where runs have their ids
 
 
@@ -38,8 +40,7 @@ class HomeScreen(Screen[None]):
     """Experiments on the left with what to look at, runs below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit; trainings go on"),
+        *bindings.ALWAYS,
         Binding(
             "tab",
             "app.focus_next",
@@ -75,8 +76,8 @@ class HomeScreen(Screen[None]):
             with VerticalScroll(id="about", can_focus=False):
                 yield Static(id="about-text", markup=False)
         yield Choices(id="runs", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
+        yield TooSmall()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """List the experiments; read the folder once the first frame is on the screen."""
@@ -87,7 +88,7 @@ class HomeScreen(Screen[None]):
         runs = self.query_one("#runs", OptionList)
         runs.border_title = Content(f"Runs in {clean(str(self._folder))}")
         self.call_after_refresh(self._list_experiments)
-        self.set_interval(LOOK_EVERY, self._read_folder)
+        self.set_interval(POLL_EVERY, self._read_folder)
 
     def _list_experiments(self) -> None:
         from gradtui.lab.experiments import EXPERIMENTS
@@ -99,7 +100,7 @@ class HomeScreen(Screen[None]):
         self._read_folder()
 
     def on_screen_resume(self) -> None:
-        """Look at the folder again when coming back."""
+        """Read the folder again when coming back."""
         if self._shown:
             self._read_folder()
 
@@ -161,7 +162,7 @@ class HomeScreen(Screen[None]):
         about = self.query_one("#about-text", Static)
         if chosen.id == "experiments":
             experiment = self._experiments[name]
-            about.update(_in_words(name, experiment))
+            about.update(_describe_experiment(name, experiment))
         elif name.startswith(COMPARISON):
             about.update(f"A comparison: runs side by side.\n\n$ gradtui attach {clean(name.removeprefix(COMPARISON))}")
         elif name in self._runs:
@@ -172,7 +173,7 @@ class HomeScreen(Screen[None]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Start an experiment, or open a run."""
-        app = cast("GradtuiApp", self.app)
+        app = navigator(self)
         if event.option_list.id == "experiments":
             experiment = self._experiments[str(event.option.id)]
             if len(experiment.recipes) > 1:
@@ -192,7 +193,7 @@ class HomeScreen(Screen[None]):
 
     def action_form(self) -> None:
         """Build a recipe, from the experiment under the cursor."""
-        app = cast("GradtuiApp", self.app)
+        app = navigator(self)
         experiments = self.query_one("#experiments", OptionList)
         chosen = experiments.highlighted_option
         if chosen is not None:
@@ -202,7 +203,7 @@ class HomeScreen(Screen[None]):
         """Train only the first recipe of the experiment under the cursor."""
         chosen = self.query_one("#experiments", OptionList).highlighted_option
         if chosen is not None:
-            cast("GradtuiApp", self.app).start(self._experiments[str(chosen.id)].recipe)
+            navigator(self).start(self._experiments[str(chosen.id)].recipe)
 
     def action_delete(self) -> None:
         """Delete the run under the cursor, after asking."""
@@ -213,7 +214,7 @@ class HomeScreen(Screen[None]):
             return
         run = self._runs.get(str(option.id)) if option else None
         if run is None or self.focused is not runs:
-            self.notify("Go to a run with tab first.", markup=False)
+            self.notify("Select a run first (Tab switches lists).", markup=False)
         elif run.live:
             self.notify(f"{run.run_id} is still training.", severity="warning", markup=False)
         else:
@@ -249,7 +250,7 @@ class HomeScreen(Screen[None]):
         self._read_folder()
 
 
-def _in_words(name: str, experiment: Experiment) -> str:
+def _describe_experiment(name: str, experiment: Experiment) -> str:
     recipes = experiment.recipes
     if len(recipes) == 1:
         return f"{experiment.hint}\n\n{experiment.recipe.summary}\n\n$ gradtui train --experiment {name}"

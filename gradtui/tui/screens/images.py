@@ -1,19 +1,19 @@
-"""What a layer in pretraining looks like: filters, dreams, reconstructions, one kind at a time."""
+"""What a layer in pretraining looks like: filters, samples, reconstructions, one kind at a time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widget import Widget
 
+from gradtui.tui import bindings
 from gradtui.tui.scales import number
-from gradtui.tui.screens.detail import DetailScreen
+from gradtui.tui.screens.detail import DetailScreen, RunControls
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.picture_grid import PictureGrid
 
 if TYPE_CHECKING:
-    from gradtui.tui.screens.run import RunScreen
     from gradtui.view import Snapshot
 
 
@@ -21,17 +21,13 @@ class ImagesScreen(DetailScreen):
     """The newest pictures at the shown step; pause and time are the run's own."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
-        Binding("left_square_bracket", "kind(-1)", "kind", key_display="[/]", tooltip="filters, reconstructions, …"),
-        Binding("right_square_bracket", "kind(1)", "next kind", show=False, tooltip="the next kind of pictures"),
-        Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
-        Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through the training"),
-        Binding("right", "jump(1)", "later", show=False, tooltip="walk on through the training"),
-        Binding("escape,i", "dismiss", "back", tooltip="back to the layers"),
+        *bindings.ALWAYS,
+        *bindings.bracket_keys("kind", "kind", "filters, reconstructions, …", "the next kind of pictures"),
+        *bindings.TIME,
+        bindings.back("i"),
     ]
 
-    def __init__(self, run: RunScreen) -> None:
+    def __init__(self, run: RunControls) -> None:
         super().__init__(run)
         self._kind = 0
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 
+from gradtui.tui import bindings
 from gradtui.tui.messages import RowSelected
-from gradtui.tui.screens.detail import DetailScreen
+from gradtui.tui.screens.detail import DetailScreen, RunControls
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows, Bars
 
 if TYPE_CHECKING:
-    from gradtui.tui.screens.run import RunScreen
     from gradtui.view import Snapshot
 
 ORDERS = ("in order", "largest first", "smallest first")
@@ -24,19 +24,15 @@ class NeuronsScreen(DetailScreen):
     """The gradient of the mean cost by each bias of one layer, ∂C/∂b."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
+        *bindings.ALWAYS,
         Binding("s", "sort", "sort", tooltip="in order, largest first, smallest first"),
-        Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
-        Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through time"),
-        Binding("right", "jump(1)", "later", show=False, tooltip="walk on through time"),
-        Binding("left_square_bracket", "layer(-1)", "layer", key_display="[/]", tooltip="the layer before"),
-        Binding("right_square_bracket", "layer(1)", "next layer", show=False, tooltip="the next layer"),
-        Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
-        Binding("escape,n", "dismiss", "back", tooltip="back to the layers"),
+        *bindings.TIME,
+        *bindings.bracket_keys("layer", "layer", "the layer before", "the next layer"),
+        bindings.LOG_AXIS,
+        bindings.back("n"),
     ]
 
-    def __init__(self, run: RunScreen) -> None:
+    def __init__(self, run: RunControls) -> None:
         super().__init__(run)
         self._order = 0
         self._ranks: list[int] = []

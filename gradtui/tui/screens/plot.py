@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gradtui.errors import RunFileError
+from gradtui.tui import bindings
+from gradtui.tui.navigation import navigator
 from gradtui.tui.palette import layer_colour
 from gradtui.tui.text import clean
+from gradtui.tui.widgets.key_footer import KeyFooter
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-    from gradtui.tui.app import GradtuiApp
 
 FOLLOW_EVERY = 2.0  # s between redrawings of a live run
 
@@ -29,17 +30,15 @@ class PlotScreen(Screen[None]):
     """A curve a layer for a measure, or the loss."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
-        Binding("m", "measure(1)", "measure", tooltip="the next measure, and the loss"),
-        Binding("M", "measure(-1)", "measure before", show=False, tooltip="the measure before"),
+        *bindings.ALWAYS,
+        *bindings.measure_keys("and the loss after the last"),
         Binding("plus,equals_sign", "zoom(0.5)", "zoom", key_display="+/-", tooltip="zoom in on time"),
         Binding("minus", "zoom(2)", "zoom out", show=False, tooltip="zoom out"),
         Binding("left", "pan(-0.25)", "time", key_display="←/→", tooltip="earlier"),
         Binding("right", "pan(0.25)", "later", show=False, tooltip="later"),
         Binding("home,0", "all", "whole run", tooltip="the whole run"),
-        Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
-        Binding("escape,p", "dismiss", "back", tooltip="back to the run"),
+        bindings.LOG_AXIS,
+        bindings.back("p", "the run"),
     ]
 
     class Drawn(Message):
@@ -65,8 +64,8 @@ class PlotScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """The plot fills the screen."""
         yield Static("Reading …", id="plot", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
+        yield TooSmall()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Draw once there is a size, and follow."""
@@ -77,7 +76,7 @@ class PlotScreen(Screen[None]):
         self.call_after_refresh(self._draw)
 
     def _follow(self) -> None:
-        if self._window is None and self._live and cast("GradtuiApp", self.app).link.ready:
+        if self._window is None and self._live and navigator(self).link.ready:
             self._draw()
 
     @work(thread=True, exclusive=True)

@@ -9,12 +9,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from gradtui.errors import UsageError
+from gradtui.tui.bindings import HELP
 from gradtui.tui.recipe_rows import changed, neighbour, rows, text_of
 from gradtui.tui.text import fit
+from gradtui.tui.widgets.key_footer import KeyFooter
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class RecipeForm(Screen["Recipe | None"]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
+        HELP,
         Binding("t", "train", "train", tooltip="start the training"),
         Binding("backspace", "undo", "as it was", tooltip="take the change of this row back"),
         Binding("escape", "leave", "back", tooltip="leave without training"),
@@ -66,8 +68,8 @@ class RecipeForm(Screen["Recipe | None"]):
                 yield Static(id="meaning-text", markup=False)
         yield Input(id="value", classes="-hidden")
         yield Static("", id="form-cost", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
+        yield TooSmall()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """List the fields."""

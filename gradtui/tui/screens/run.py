@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -10,18 +11,22 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.css.query import NoMatches
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gradtui.errors import GradtuiError
-from gradtui.tui.feed import FRAMES_PER_SECOND, Feed, Waiting
-from gradtui.tui.messages import Delivered, RowOpened, RowSelected, Slot
-from gradtui.tui.screens.trained import TrainedScreen
+from gradtui.tui import bindings
+from gradtui.tui.follow_thread import FRAMES_PER_SECOND
+from gradtui.tui.messages import RowOpened, RowSelected
+from gradtui.tui.navigation import navigator
+from gradtui.tui.run_follower import RunFollower
+from gradtui.tui.run_view import RunView, Waiting
+from gradtui.tui.screens.following import FollowingScreen
 from gradtui.tui.text import clean
+from gradtui.tui.widgets.key_footer import KeyFooter
 from gradtui.tui.widgets.too_small import TooSmall
 
 if TYPE_CHECKING:
-    from gradtui.tui.app import GradtuiApp
+    from gradtui.runfile import Measure
     from gradtui.tui.screens.detail import DetailScreen
     from gradtui.tui.widgets.bars import Bars
     from gradtui.tui.widgets.run_body import RunBody
@@ -31,33 +36,37 @@ if TYPE_CHECKING:
 JUMP = 0.02  # share of the run that ← and → move by
 
 
-class RunScreen(TrainedScreen):
+class RunScreen(FollowingScreen["Snapshot | Waiting"]):
     """Bars, neurons, curves and words about one run.
 
-    `find`, `ready`, `starting` and `log` are the feed's; `name` is shown until the run is open. `stop` stops a training
-    that was launched from here, even before it has a run file.
+    Args:
+        find: which run; called on another thread.
+        name: what is shown until the run is open.
+        frames_per_second, ready: as `FollowingScreen` has them.
+        starting_problem: for a training that was launched from here and has no run file yet: None as long as it is
+            starting, else a line that says how that went wrong.
+        log: the last lines that the training printed.
+        stop: stops a training that was launched from here, even before it has a run file.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        # the most needed first: a narrow footer cuts the last ones off
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit; asks first where a training can be stopped"),
-        Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
-        Binding("m", "measure(1)", "measure", tooltip="show the next measure: gradients, parameters, updates"),
-        Binding("M", "measure(-1)", "previous measure", show=False, tooltip="show the measure before"),
+        # the most needed first: a narrow footer leaves the last ones out
+        *bindings.ALWAYS,
+        bindings.PAUSE,
+        *bindings.measure_keys("gradients, parameters, updates, activations"),
         Binding("n,enter", "neurons", "neurons", tooltip="all neurons of the selected layer"),
-        Binding("f", "findings", "findings", tooltip="what ails this net: every finding, the numbers, what may help"),
-        Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through time"),
-        Binding("right", "jump(1)", "later", show=False, tooltip="walk on through time"),
+        Binding("f", "findings", "findings", tooltip="what is wrong: every finding, its evidence, suggested fixes"),
+        bindings.EARLIER,
+        bindings.LATER,
         Binding("shift+left,comma", "walk(-1)", "a step back", show=False, tooltip="one recorded step back"),
         Binding("shift+right,full_stop", "walk(1)", "a step on", show=False, tooltip="one recorded step on"),
         Binding("home", "first", "first step", show=False, tooltip="the first recorded step"),
         Binding("end", "last", "newest step", show=False, tooltip="the newest step; follow a live run"),
         Binding("escape,h", "home", "home", tooltip="all experiments and runs; a training goes on"),
-        Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
+        bindings.LOG_AXIS,
         Binding("p", "plot", "plot", tooltip="a large plot over time, to zoom into"),
         Binding("t", "time", "time steps", show=False, tooltip="the gradient through time of a recurrent net"),
-        Binding("i", "images", "images", show=False, tooltip="filters and dreams of a layer that is pretrained"),
+        Binding("i", "images", "images", show=False, tooltip="filters and samples of a layer that is pretrained"),
         Binding("w", "again", "again with", tooltip="a built-in training again with one thing changed, side by side"),
     ]
 
@@ -68,71 +77,56 @@ class RunScreen(TrainedScreen):
         *,
         frames_per_second: float = FRAMES_PER_SECOND,
         ready: Callable[[], bool] = lambda: True,
-        starting: Callable[[], str | None] | None = None,
+        starting_problem: Callable[[], str | None] | None = None,
         log: Callable[[], tuple[str, ...]] = lambda: (),
         stop: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__()
-        self._stop_launched = stop
+        follower = RunFollower(find, waits=starting_problem is not None)
+        self._view = RunView(follower, starting_problem=starting_problem or (lambda: None), log=log)
+        super().__init__(self._view, frames_per_second=frames_per_second, ready=ready)
         self.snapshot: Snapshot | None = None
+        self._stop_launched = stop
         self._name_until_known = name
-        self._failed = self._resting = False
-        self._slot = Slot()
+        self._failed = False
         self._detail: DetailScreen | None = None  # what is open over this screen
-        self.feed = Feed(
-            find, self._deliver, frames_per_second=frames_per_second, ready=ready, starting=starting, log=log
-        )
 
     def compose(self) -> ComposeResult:
         """The reason why there are no bars yet."""
         yield Static(f"Opening {clean(self._name_until_known)} …", id="waiting", markup=False)
-        yield TooSmall(id="update-too-small")
-        yield Footer(show_command_palette=False)
-
-    def on_mount(self) -> None:
-        """Start reading once the first frame is on the screen."""
-        self.call_after_refresh(self.feed.start)
-
-    def on_unmount(self) -> None:
-        """Stop reading."""
-        self.feed.stop()
+        yield TooSmall()
+        yield KeyFooter()
 
     def rest(self) -> None:
         """Stop reading, and forget the training: the screen is not seen again."""
-        self.feed.stop()
-        self.snapshot, self._stop_launched, self._resting = None, None, True
+        super().rest()
+        self.snapshot, self._stop_launched = None, None
 
-    # -- what arrives -----------------------------------------------------------------------------------------
+    # -- what arrives -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, newest: Snapshot | Waiting) -> None:
-        if self._slot.put(newest):
-            self.post_message(Delivered())
-
-    async def on_delivered(self) -> None:
-        """Show the newest delivery."""
-        newest = self._slot.take()
-        if self._resting:
-            return
-        try:
-            if isinstance(newest, Waiting):
-                self._show_waiting(newest)
-            elif newest is not None:
-                await self._show(newest)
-        except NoMatches:
-            if self in self.app.screen_stack:
-                raise
-            # it arrived while the screen was being left, and the widgets are gone already
+    async def show(self, newest: Snapshot | Waiting) -> None:
+        """Show the run, or why there is nothing of it to show."""
+        if isinstance(newest, Waiting):
+            self._show_waiting(newest)
+        else:
+            await self._show(newest)
 
     def _show_waiting(self, waiting: Waiting) -> None:
         if self.snapshot is not None:
             # what was read stays readable when the file is lost
-            self.notify(waiting.text, severity="error", timeout=30, markup=False)
+            self.notify(clean(waiting.text), severity="error", timeout=30, markup=False)
             return
         self._failed = waiting.failed
         lines = [clean(waiting.text), *(f"  {clean(line)}" for line in waiting.log)]
         panel = self.query_one("#waiting", Static)
         panel.set_class(waiting.failed, "-failed")
         panel.update(Content("\n".join(lines)))
+
+    async def give_up(self, problem: str) -> None:
+        """Show one line in place of the run."""
+        await self.query("#run-header, #run-body, #waiting").remove()
+        await self.mount(
+            Static(clean(problem), id="waiting", classes="-failed", markup=False), before=self.query_one(TooSmall)
+        )
 
     async def _show(self, snapshot: Snapshot) -> None:
         first = self.snapshot is None
@@ -144,7 +138,7 @@ class RunScreen(TrainedScreen):
             from gradtui.tui.widgets.run_header import RunHeader
 
             await self.query_one("#waiting").remove()
-            await self.mount(RunHeader(id="run-header"), RunBody(id="run-body"), before="#update-too-small")
+            await self.mount(RunHeader(id="run-header"), RunBody(id="run-body"), before=self.query_one(TooSmall))
             self._bars.focus()
         self._header.show(snapshot)
         self._body.show(snapshot)
@@ -152,9 +146,19 @@ class RunScreen(TrainedScreen):
             self._detail.show(snapshot)
 
     @property
+    def path(self) -> Path | None:
+        """The run file; None until it is found."""
+        return self._view.follower.path
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures that the run has; empty until it is known."""
+        return () if self.snapshot is None else self.snapshot.measures
+
+    @property
     def name_to_attach(self) -> str:
         """What `gradtui attach` takes to show this again."""
-        return self.feed.path.stem if self.feed.path is not None else "the run"
+        return self.path.stem if self.path is not None else "the run"
 
     @property
     def can_stop(self) -> bool:
@@ -167,10 +171,10 @@ class RunScreen(TrainedScreen):
         """Ask the training to stop; raises `GradtuiError` if it cannot be asked."""
         if self._stop_launched is not None:
             self._stop_launched()
-        elif self.feed.path is not None:
+        elif self.path is not None:
             from gradtui.runfile import request
 
-            request(self.feed.path, "stop")
+            request(self.path, "stop")
 
     @property
     def _header(self) -> RunHeader:
@@ -186,10 +190,13 @@ class RunScreen(TrainedScreen):
 
     # -- what is asked for ------------------------------------------------------------------------------------
 
+    def _want(self, **changes: object) -> None:
+        self.following.ask(partial(self._view.want, **changes))
+
     @on(RowSelected)
     def show_neurons_of_layer(self, event: RowSelected) -> None:
         """Show the neurons of the layer under the cursor."""
-        self.feed.want(layer=event.row)
+        self._want(layer=event.row)
 
     def select_layer(self, layer: int) -> None:
         """Move the cursor to a layer."""
@@ -202,28 +209,28 @@ class RunScreen(TrainedScreen):
 
     def action_toggle_pause(self) -> None:
         """Pause, follow or replay."""
-        self.feed.toggle_pause()
+        self.following.ask(self._view.toggle_pause)
 
     def action_measure(self, by: int) -> None:
         """Show another measure."""
         if self.snapshot is not None:
-            self.feed.want(measure=(self.snapshot.measure + by) % len(self.snapshot.measures))
+            self._want(measure=(self.snapshot.measure + by) % len(self.snapshot.measures))
 
     def action_jump(self, direction: int) -> None:
         """Walk through time."""
-        self.feed.jump(direction * JUMP)
+        self.following.ask(partial(self._view.jump, direction * JUMP))
 
     def action_walk(self, direction: int) -> None:
         """Walk by single recorded steps."""
-        self.feed.walk(direction)
+        self.following.ask(partial(self._view.walk, direction))
 
     def action_first(self) -> None:
         """Show the first recorded step."""
-        self.feed.want(cursor=0, playing=False)
+        self._want(cursor=0, playing=False)
 
     def action_last(self) -> None:
         """Show the newest step, and follow."""
-        self.feed.want(cursor=None, playing=False)
+        self._want(cursor=None, playing=False)
 
     def action_toggle_log(self) -> None:
         """Switch the axis of the bars."""
@@ -253,10 +260,10 @@ class RunScreen(TrainedScreen):
 
     def action_plot(self) -> None:
         """Open the large plot."""
-        if self.snapshot is not None and self.feed.path is not None:
+        if self.snapshot is not None and self.path is not None:
             from gradtui.tui.screens.plot import PlotScreen
 
-            self.app.push_screen(PlotScreen(self.feed.path, self.snapshot.measure))
+            self.app.push_screen(PlotScreen(self.path, self.snapshot.measure))
 
     def action_time(self) -> None:
         """Open the gradient through time."""
@@ -282,21 +289,21 @@ class RunScreen(TrainedScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Only built-in trainings, which are made from a recipe, can be had again."""
-        return action != "again" or (self.snapshot is not None and self.snapshot.recipe is not None)
+        return action != "again" or (self.snapshot is not None and self.snapshot.header.recipe is not None)
 
     def action_again(self) -> None:
         """Train the same recipe with one thing changed."""
-        if self.snapshot is None or self.snapshot.recipe is None or self.feed.path is None:
+        if self.snapshot is None or self.snapshot.header.recipe is None or self.path is None:
             return
         from gradtui.lab.recipe import Recipe
 
         try:
-            recipe = Recipe.from_json(self.snapshot.recipe)
+            recipe = Recipe.from_json(self.snapshot.header.recipe)
         except GradtuiError as error:
             self.notify(clean(str(error)), severity="error", markup=False)
             return
-        cast("GradtuiApp", self.app).new_recipe(recipe, self.feed.path)
+        navigator(self).new_recipe(recipe, self.path)
 
     def action_home(self) -> None:
         """Go to the list of experiments and runs."""
-        cast("GradtuiApp", self.app).go_home()
+        navigator(self).go_home()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 
+from gradtui.tui import bindings
 from gradtui.tui.scales import number
-from gradtui.tui.screens.detail import DetailScreen
+from gradtui.tui.screens.detail import DetailScreen, RunControls
 from gradtui.tui.text import clean
 from gradtui.tui.widgets.bars import BarRows
 
 if TYPE_CHECKING:
-    from gradtui.tui.screens.run import RunScreen
     from gradtui.view import Snapshot
 
 
@@ -21,18 +21,14 @@ class ThroughTimeScreen(DetailScreen):
     """‖∂C/∂h_t‖ for every time step t, or ‖∂C/∂c_t‖ of an LSTM's carried state."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "app.help", "help", tooltip="this page"),
-        Binding("q", "app.leave", "quit", tooltip="quit the viewer; asks first while the training runs"),
-        Binding("left_square_bracket", "state(-1)", "state", key_display="[/]", tooltip="the state before: h1, c1, …"),
-        Binding("right_square_bracket", "state(1)", "next state", show=False, tooltip="the next state"),
-        Binding("space", "toggle_pause", "pause", tooltip="pause or follow a live run; replay an ended one"),
-        Binding("left", "jump(-1)", "time", key_display="←/→", tooltip="walk back through the training"),
-        Binding("right", "jump(1)", "later", show=False, tooltip="walk on through the training"),
-        Binding("l", "toggle_log", "log", tooltip="logarithmic or linear axis"),
-        Binding("escape,t", "dismiss", "back", tooltip="back to the layers"),
+        *bindings.ALWAYS,
+        *bindings.bracket_keys("state", "state", "the state before: h1, c1, …", "the next state"),
+        *bindings.TIME,
+        bindings.LOG_AXIS,
+        bindings.back("t"),
     ]
 
-    def __init__(self, run: RunScreen) -> None:
+    def __init__(self, run: RunControls) -> None:
         super().__init__(run)
         self._state = 0
 
@@ -53,7 +49,7 @@ class ThroughTimeScreen(DetailScreen):
                 colours=(index, max(2, len(snapshot.through_time))),
             )
         )
-        self.say(f"{in_words(name, norms)}   at step {snapshot.through_time_step:,}")
+        self.say(f"{describe_decay(name, norms)}   at step {snapshot.through_time_step:,}")
 
     def action_state(self, by: int) -> None:
         """Show another state."""
@@ -62,7 +58,7 @@ class ThroughTimeScreen(DetailScreen):
             self.show(self._snapshot)
 
 
-def in_words(state: str, norms: tuple[float, ...]) -> str:
+def describe_decay(state: str, norms: tuple[float, ...]) -> str:
     """How much of the gradient at the last time step arrives at the first."""
     first, last = norms[0], norms[-1]
     if not (math.isfinite(first) and math.isfinite(last)):

@@ -1,4 +1,4 @@
-"""Small pictures side by side: the filters of a layer, what a machine dreams."""
+"""Small pictures side by side: the filters of a layer, samples of an RBM."""
 
 from __future__ import annotations
 

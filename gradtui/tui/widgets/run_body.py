@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from gradtui.tui.text import clean
+from gradtui.tui.text import clean, title_of
 from gradtui.tui.widgets.bars import BarRows, Bars
 from gradtui.tui.widgets.curve import Curve
 from gradtui.tui.widgets.neuron_strip import NeuronStrip
@@ -16,17 +16,6 @@ from gradtui.tui.widgets.words import Words
 if TYPE_CHECKING:
     from gradtui.view import Snapshot
 
-TITLES = {  # the measures that the recorder takes; others are titled by their own names
-    "bias_grad_norm": "Learning speed",
-    "weight_grad_norm": "Weight gradient",
-    "grad_norm": "Gradient norm",
-    "param_norm": "Parameter norm",
-    "update_ratio": "Update ratio",
-    "activation_mean": "Mean activation",
-    "activation_std": "Spread of activations",
-    "saturated": "Saturated fraction",
-    "dead": "Dead fraction",
-}
 EVENTS_SHOWN = 20
 SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
 
@@ -59,8 +48,7 @@ class RunBody(Horizontal):
 
     def show(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
-        measure = snapshot.measures[snapshot.measure]
-        title = f"{TITLES.get(measure.name, clean(measure.name))}  {clean(measure.symbol)}"
+        title = title_of(snapshot.measures[snapshot.measure])
         numbers, names, notes = self._names(snapshot)
         bars = self.query_one(Bars)
         bars.set_title(title)
@@ -70,9 +58,10 @@ class RunBody(Horizontal):
         strip.show(snapshot.neurons, snapshot.layer, len(names))
         self._show_curves(snapshot, f"{title} over time")
         words = self.query_one(Words)
-        self.query_one("#run-right").set_class(bool(snapshot.findings), "-ill")
-        words.set_title("Findings" if snapshot.findings else "In words")
-        words.show([clean(line) for line in _in_words(snapshot)])
+        has_findings = bool(snapshot.holding or snapshot.findings_problem)
+        self.query_one("#run-right").set_class(has_findings, "-findings")
+        words.set_title("Findings" if has_findings else "In words")
+        words.show([clean(line) for line in _lines(snapshot)])
 
     def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
         if self._named_for is not snapshot.layers:
@@ -100,17 +89,20 @@ class RunBody(Horizontal):
             accuracy.show(snapshot.accuracy.step, snapshot.accuracy.value)
 
 
-def _in_words(snapshot: Snapshot) -> list[str]:
+def _lines(snapshot: Snapshot) -> list[str]:
     status = snapshot.status
     lines: list[str] = []
-    for finding in snapshot.findings:
+    if snapshot.findings_problem:
+        lines.append(snapshot.findings_problem)
+    for finding in snapshot.holding:
         lines.append(str(finding))
-        lines.append(f"   try: {', '.join(finding.remedies)}")
+        if finding.remedies:
+            lines.append(f"   try: {', '.join(finding.remedies)}")
     lines += snapshot.words
     if status.detail:
         lines.append(f"{status.state}: {status.detail}")
     elif status.live and status.silent > SILENCE_TOLD:
-        lines.append(f"no sign of life for {status.silent:.0f} s")
+        lines.append(f"nothing recorded for {status.silent:.0f} s")
     for event in reversed(snapshot.events[-EVENTS_SHOWN:]):
         when = "" if event.step is None else f" at step {event.step:,}"
         lines.append(f"{event.kind}{when}: {event.text}")

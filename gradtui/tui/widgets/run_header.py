@@ -36,34 +36,35 @@ class RunHeader(CellWidget):
         s = self._snapshot
         if s is None:
             return fit_cells([], width, plain)
-        sign, word, colour = STATES[s.status.state]
-        name = clean(s.name)
+        sign, word, colour = STATES.get(s.status.state, ("○", clean(s.status.state), "dim"))
+        name = clean(s.header.name)
         drawn = cells(" " + fit(name, min(len(name), max(10, width // 3))) + "  ", bold)
         drawn += cells(f"{sign} {word}", theme_style(self.app, colour, background=ground, bold=True))
         if s.playing:
             drawn += cells("  ▶ replay", theme_style(self.app, "accent", background=ground, bold=True))
         elif not s.following:
             drawn += cells("  ‖ paused", theme_style(self.app, "accent", background=ground, bold=True))
-        parts = [part for part in self._facts(s) if part]
-        for part, loud in parts:
+        facts = self._facts(s)
+        for fact, loud in facts:
             style = theme_style(self.app, "error", background=ground, bold=True) if loud else plain
-            if len(drawn) + 3 + len(part) > width:
+            if len(drawn) + 3 + len(fact) > width:
                 break
-            drawn += cells("   " if part is parts[0][0] else " · ", dim) + cells(part, style)
+            drawn += cells("   " if fact is facts[0][0] else " · ", dim) + cells(fact, style)
         return fit_cells(drawn, width, plain)
 
     @staticmethod
     def _facts(s: Snapshot) -> list[tuple[str, bool]]:
-        of = f" of {s.last_step:,}" if not s.following else f"/{s.total_steps:,}" if s.total_steps else ""
+        steps, epochs = s.header.total_steps, s.header.total_epochs
+        of = f" of {s.last_step:,}" if not s.following else f"/{steps:,}" if steps else ""
         # steps go on between the measured ones
         facts = [(f"step {s.last_step if s.following else s.step:,}{of}", False)]
         if s.epoch is not None:
-            total = f"/{s.total_epochs:g}" if s.total_epochs else ""
+            total = f"/{epochs:g}" if epochs else ""
             # the epoch counts finished ones in fractions; people count the one they are in
-            facts.append((f"epoch {min(math.floor(s.epoch) + 1, s.total_epochs or math.inf):g}{total}", False))
+            facts.append((f"epoch {min(math.floor(s.epoch) + 1, epochs or math.inf):g}{total}", False))
         if s.loss is not None:
             facts.append((f"loss {number(s.loss)}", not math.isfinite(s.loss)))
-        grave = sum(not finding.note for finding in s.findings)
+        grave = sum(not finding.note for finding in s.holding)
         if grave:
             facts.append((f"{grave} finding{'s' * (grave > 1)}", True))
         for name, value in s.metrics:

@@ -1,4 +1,4 @@
-"""Runs side by side: a lane a run, layers as rows aligned from the output, one axis for all."""
+"""Runs side by side: a column a run, layers as rows aligned from the output, one axis for all."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from textual.message import Message
 
 from gradtui.format import multiple
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
-from gradtui.tui.lanes import Lane
+from gradtui.tui.compared_runs import ComparedRun
 from gradtui.tui.palette import layer_style, theme_style
 from gradtui.tui.scales import Scale, bar, choose_scale, number
 from gradtui.tui.states import STATES
 from gradtui.tui.text import clean, fit, fit_left
 
 GUTTER = 6  # for the place of a row, counted from the output
-LEAST_LANE = 20
-MOST_LANE = 46
-HEAD = 3  # lines over the bars: name, state, spread
+LEAST_COLUMN = 20
+MOST_COLUMN = 46
+HEAD = 3  # lines over the bars: name, state, speed ratio
 HIGHEST_ROW = 3  # lines a row takes where there is room
 VALUE_WIDTH = 8
 
 
-class LaneSelected(Message):
-    """The cursor is on another lane."""
+class ColumnSelected(Message):
+    """The cursor is on another run."""
 
 
-class LaneOpened(Message):
-    """A lane was clicked twice."""
+class ColumnOpened(Message):
+    """A run was clicked twice."""
 
 
 class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
-    """Lanes with a cursor. The first lane is the baseline where `pinned`; `ratios` shows values over the baseline's."""
+    """Columns with a cursor; the first one is the baseline. `ratios` shows values as multiples of the baseline's."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.lanes: tuple[Lane, ...] = ()
+        self.runs: tuple[ComparedRun, ...] = ()
         self.cursor = 0
         self.ratios = False
         self.log_axis = True
@@ -46,11 +46,11 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
         self._first = 0
         self._scale = Scale(1e-3, 1.0, True)
 
-    def show(self, lanes: tuple[Lane, ...], colours: tuple[int, ...], of: int) -> None:
-        """Show other lanes; lane i has colour `colours[i]` of `of`."""
-        self.lanes, self._colours, self._of = lanes, colours, of
-        self.cursor = min(self.cursor, max(0, len(lanes) - 1))
-        values = [abs(value) for lane in lanes for value in lane.values if value is not None]
+    def show(self, runs: tuple[ComparedRun, ...], colours: tuple[int, ...], of: int) -> None:
+        """Show other runs; run i has colour `colours[i]` of `of`."""
+        self.runs, self._colours, self._of = runs, colours, of
+        self.cursor = min(self.cursor, max(0, len(runs) - 1))
+        values = [abs(value) for run in runs for value in run.values if value is not None]
         scale = choose_scale(values, self.log_axis, self._scale)
         if scale != self._scale or not self.border_subtitle:
             self._scale = scale
@@ -65,48 +65,48 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
     def toggle_log(self) -> None:
         """Switch the axis."""
         self.log_axis = not self.log_axis
-        self.show(self.lanes, self._colours, self._of)
+        self.show(self.runs, self._colours, self._of)
 
-    def select(self, lane: int) -> None:
+    def select(self, column: int) -> None:
         """Move the cursor."""
-        self.cursor = min(max(0, lane), max(0, len(self.lanes) - 1))
+        self.cursor = min(max(0, column), max(0, len(self.runs) - 1))
         self._keep_in_view()
         self.repaint()
-        self.post_message(LaneSelected())
+        self.post_message(ColumnSelected())
 
     def on_click(self, event: Click) -> None:
-        """Select the lane under the mouse; open it if it was selected."""
+        """Select the run under the mouse; open it if it was selected."""
         offset = event.get_content_offset(self)
         if offset is None or offset.x < GUTTER:
             return
-        lane = self._first + (offset.x - GUTTER) // self._lane_width()
-        if lane < len(self.lanes):
-            again = lane == self.cursor
-            self.select(lane)
+        column = self._first + (offset.x - GUTTER) // self._column_width()
+        if column < len(self.runs):
+            again = column == self.cursor
+            self.select(column)
             if again and event.chain > 1:
-                self.post_message(LaneOpened())
+                self.post_message(ColumnOpened())
 
     def hidden_at_the_sides(self) -> tuple[int, int]:
-        """Lanes that do not fit, on the left and on the right."""
-        return self._first, max(0, len(self.lanes) - self._first - self._fitting())
+        """Runs that do not fit, on the left and on the right."""
+        return self._first, max(0, len(self.runs) - self._first - self._fitting())
 
-    # -- drawing ----------------------------------------------------------------------------------------------
+    # -- drawing ------------------------------------------------------------------------------------------------------
 
-    def _lane_width(self) -> int:
+    def _column_width(self) -> int:
         room = max(1, self.content_size.width - GUTTER)
-        return min(room, max(LEAST_LANE, min(MOST_LANE, room // max(1, len(self.lanes)))))
+        return min(room, max(LEAST_COLUMN, min(MOST_COLUMN, room // max(1, len(self.runs)))))
 
     def _fitting(self) -> int:
-        return max(1, (self.content_size.width - GUTTER) // self._lane_width())
+        return max(1, (self.content_size.width - GUTTER) // self._column_width())
 
     def _keep_in_view(self) -> None:
         fitting = self._fitting()
-        self._first = max(0, min(self._first, len(self.lanes) - fitting))
+        self._first = max(0, min(self._first, len(self.runs) - fitting))
         self._first = min(max(self._first, self.cursor - fitting + 1), self.cursor)
 
     def _places(self) -> list[int]:
         """For each row from the top, which layer it shows, counted from the output; a deep net is thinned evenly."""
-        deepest = max((len(lane.values) for lane in self.lanes), default=0)
+        deepest = max((len(run.values) for run in self.runs), default=0)
         room = max(1, self.content_size.height - HEAD)
         count = min(deepest, room)
         return [round(row * (deepest - 1) / max(1, count - 1)) for row in reversed(range(count))]
@@ -133,63 +133,61 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
             name = "out" if place == 0 else f"−{place:,}"
             drawn = cells(fit_left(name, GUTTER - 1) + " ", dim)
         drawn = fit_cells(drawn, min(GUTTER, width), plain)
-        lane_width = self._lane_width()
-        for index in range(self._first, min(len(self.lanes), self._first + self._fitting())):
+        column_width = self._column_width()
+        for index in range(self._first, min(len(self.runs), self._first + self._fitting())):
             ground = "panel" if index == self.cursor else "surface"
-            part = self._part(index, y, place, named, lane_width - 1, ground)
-            drawn += [*part, (" ", plain)]
+            column = self._cells_of(index, y, place, named, column_width - 1, ground)
+            drawn += [*column, (" ", plain)]
         return fit_cells(drawn, width, plain)
 
-    def _part(self, index: int, y: int, place: int | None, named: bool, width: int, ground: str) -> list[Cell]:
-        lane = self.lanes[index]
+    def _cells_of(self, index: int, y: int, place: int | None, named: bool, width: int, ground: str) -> list[Cell]:
+        run = self.runs[index]
         empty = theme_style(self.app, "foreground", background=ground)
         if y < HEAD:
             return fit_cells(
-                (self._draw_name, self._draw_state, self._draw_spread)[y](index, lane, width, ground), width, empty
+                (self._draw_name, self._draw_state, self._draw_speed_ratio)[y](index, run, width, ground), width, empty
             )
-        if place is None or place >= len(lane.values):
+        if place is None or place >= len(run.values):
             return [(" ", empty)] * width
-        layer = len(lane.values) - 1 - place
-        return fit_cells(self._bar(index, lane.values[layer], place if named else None, width, ground), width, empty)
+        layer = len(run.values) - 1 - place
+        return fit_cells(self._bar(index, run.values[layer], place if named else None, width, ground), width, empty)
 
-    def _draw_name(self, index: int, lane: Lane, width: int, ground: str) -> list[Cell]:
+    def _draw_name(self, index: int, run: ComparedRun, width: int, ground: str) -> list[Cell]:
         colour = self._colour(index, ground)
         name = theme_style(self.app, "foreground", background=ground, bold=True)
         mark = "▸" if index == self.cursor else " "
         return (
             cells(mark, theme_style(self.app, "accent", background=ground))
             + cells(f"{self._colours[index] + 1} ", colour)
-            + cells(fit(clean(lane.label), width - 3), name)
+            + cells(fit(clean(run.label), width - 3), name)
         )
 
-    def _draw_state(self, index: int, lane: Lane, width: int, ground: str) -> list[Cell]:
-        sign, word, colour = STATES.get(lane.state, ("○", lane.state, "dim"))
-        if lane.detail.startswith("diverged"):
+    def _draw_state(self, index: int, run: ComparedRun, width: int, ground: str) -> list[Cell]:
+        sign, word, colour = STATES.get(run.state, ("○", run.state, "dim"))
+        if run.detail.startswith("diverged"):
             sign, word, colour = "✗", "diverged", "error"
-        elif lane.state == "live" and lane.progress is not None:
-            word = f"{100 * lane.progress:.0f} %"
-        elif lane.state == "finished":
+        elif run.state == "live" and run.progress is not None:
+            word = f"{100 * run.progress:.0f} %"
+        elif run.state == "finished":
             word = "done"
         style = theme_style(self.app, colour, background=ground, bold=True)
         plain = theme_style(self.app, "foreground", background=ground)
         dim = theme_style(self.app, "dim", background=ground)
         drawn = cells(f" {sign} {word}", style)
-        if lane.accuracy is not None:
-            what = "test" if lane.tested else "val"
-            told = f"{100 * lane.accuracy:.1f} % "
+        if run.accuracy is not None:
+            what = "test" if run.tested else "val"
+            told = f"{100 * run.accuracy:.1f} % "
             drawn += cells(" " * max(1, width - len(drawn) - len(told) - len(what) - 1), plain)
             drawn += cells(told, plain) + cells(what, dim)
-        elif lane.loss is not None:
-            told = f"loss {number(lane.loss)}"
+        elif run.loss is not None:
+            told = f"loss {number(run.loss)}"
             drawn += cells(" " * max(1, width - len(drawn) - len(told)), plain) + cells(told, dim)
         return drawn
 
-    def _draw_spread(self, index: int, lane: Lane, width: int, ground: str) -> list[Cell]:
+    def _draw_speed_ratio(self, index: int, run: ComparedRun, width: int, ground: str) -> list[Cell]:
         dim = theme_style(self.app, "dim", background=ground)
-        spread = lane.spread
-        if spread is None:
-            return cells("", dim)
-        return cells(f" spread {multiple(spread)}", dim)
+        ratio = run.speed_ratio
+        return cells("" if ratio is None else f" speed ratio {multiple(ratio)}", dim)
 
     def _bar(self, index: int, value: float | None, place: int | None, width: int, ground: str) -> list[Cell]:
         text_style = theme_style(self.app, "foreground", background=ground)
@@ -206,7 +204,7 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
 
     def _ratio(self, value: float | None, place: int) -> str:
         """The value over the baseline's in the same place from the output."""
-        baseline = self.lanes[0].values
+        baseline = self.runs[0].values
         if place >= len(baseline):
             return "—"
         other = baseline[len(baseline) - 1 - place]
