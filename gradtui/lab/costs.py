@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ COSTS: dict[str, Cost] = {
 
 def training_cost(recipe: Recipe) -> Cost:
     """What a recipe's training minimises; what it reports is the cost of `COSTS`."""
+    if recipe.label_smoothing:
+        return partial(functional.cross_entropy, label_smoothing=recipe.label_smoothing)
     return COSTS[recipe.cost]
 
 

@@ -87,6 +87,13 @@ class RecipeFields:
         is_extra=False)
 
     cost: str = choice("cross-entropy", "descent", remedies_of("cost"), is_extra=False)
+    label_smoothing: float = number(
+        0.0, "descent", "share of each label spread evenly over the classes, of --cost softmax",
+        Remedy("label-smoothing", "loss", "a share of each label spread evenly over the classes",
+               "the logits of the right class need not grow without end", "Szegedy et al. 2016, sec. 7",
+               {"label_smoothing": 0.1, "cost": "softmax"}),
+        metavar="ε", least=0.0, most=0.99, offered=("0", "0.05", "0.1", "0.2"), only_with=("cost", ("softmax",)),
+        is_later=True)
     optimizer: str = choice("sgd", "descent", remedies_of("optimizer"))
     learning_rate: float | None = number(
         None, "descent", "η",

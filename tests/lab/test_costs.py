@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from gradtui.lab.costs import COSTS
+from gradtui.errors import UsageError
+from gradtui.lab.costs import COSTS, training_cost
 from gradtui.lab.models import build
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.tensors import load
 from gradtui.lab.train import train
 from gradtui.runfile import open_run
 
@@ -121,3 +123,47 @@ def test_a_run_holds_the_cost_and_the_norms_of_that_gradient(cost: str, runs_in_
     of_weights = np.array([np.linalg.norm(grad) for grad in weight_grads])
     for column, norms in enumerate((of_biases, of_weights, np.hypot(of_biases, of_weights))):
         np.testing.assert_allclose(rows.measures[0, :, column], norms, rtol=2e-7)  # float32 in the file
+
+
+def test_label_smoothing_is_the_cross_entropy_of_mixed_labels_as_torch_has_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 10, dtype=torch.float64, generator=generator, requires_grad=True)
+    labels = torch.randint(10, (20,), generator=generator)
+    recipe = Recipe().with_remedies("label-smoothing")
+    assert (recipe.cost, recipe.label_smoothing) == ("softmax", 0.1)
+    cost = training_cost(recipe)(logits, labels)
+    (slope,) = torch.autograd.grad(cost, logits)
+    mixed = 0.9 * np.eye(10)[labels.numpy()] + 0.1 / 10  # Szegedy et al. 2016, sec. 7
+    expected, expected_slope = numpy_cost("softmax", logits.detach().numpy(), mixed)
+    assert cost.item() == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(slope.numpy(), expected_slope, rtol=1e-9, atol=1e-15)
+    torchs = torch.nn.CrossEntropyLoss(label_smoothing=0.1)(logits, labels)
+    assert cost.item() == pytest.approx(torchs.item(), rel=1e-12)
+
+
+def test_a_training_minimises_smoothed_labels_and_reports_the_cost_without(runs_in_tmp: Path) -> None:
+    recipe = Recipe(cost="softmax", label_smoothing=0.2, hidden=(8,), epochs=1, train_size=50, batch_size=0)
+    path = train(recipe, folder=runs_in_tmp).path
+    assert path is not None
+    model = build(recipe, torch.Generator().manual_seed(recipe.seed))
+    tensors = load(recipe)
+    logits = model(tensors.images)
+    with open_run(path) as reader:
+        loss = float(reader.at(1).loss[0])
+        train_cost = float(reader.scalars()[0]["train_cost"].value[0])
+    smoothed = torch.nn.functional.cross_entropy(logits, tensors.targets, label_smoothing=0.2)
+    assert loss == pytest.approx(smoothed.item(), rel=1e-6)
+    smoothed.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= recipe.rate * parameter.grad
+        after = torch.nn.functional.cross_entropy(model(tensors.images), tensors.targets)
+    assert train_cost == pytest.approx(after.item(), rel=1e-5)
+
+
+def test_label_smoothing_is_for_softmax_and_leaves_older_trainings_the_same() -> None:
+    with pytest.raises(UsageError, match="--label-smoothing is for --cost softmax, not quadratic"):
+        Recipe(cost="quadratic", label_smoothing=0.1)
+    assert Recipe(cost="softmax", label_smoothing=0.1).with_remedies("quadratic").label_smoothing == 0
+    assert "label_smoothing" not in Recipe().same_training()
+    assert Recipe(cost="softmax").same_training() != Recipe(cost="softmax", label_smoothing=0.1).same_training()
