@@ -122,7 +122,8 @@ def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = 
         options=replace(options, folder=folder),
         run_list=Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs" if lists_runs else None,
     )
-    environment = {**os.environ, **request.environment()}
+    # a script's own `gradtui.watch` writes to the same folder, also where the environment has no platformdirs
+    environment = {**os.environ, "GRADTUI_DIR": str(folder), **request.environment()}
     before = os.environ.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *([before] if before else [])])
     return Command(words, request, environment)
