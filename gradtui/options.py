@@ -104,6 +104,11 @@ class RecordOptions:
         object.__setattr__(self, "thresholds", _changed(self.thresholds))
         if self.thresholds:
             self.limits()
+        if self.measures:
+            from gradtui.measures import run_measures
+
+            object.__setattr__(self, "measures", tuple(self.measures))
+            run_measures(self.measures)
 
     def limits(self) -> Thresholds:
         """All thresholds that hold; loads the diagnosis. Raises `ValueError` if one that is changed does not exist."""

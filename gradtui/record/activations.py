@@ -1,4 +1,4 @@
-"""Samples of what the layers put out: mean, standard deviation, saturated and dead fraction.
+"""Samples of what the layers put out, for the measures that are taken of it.
 
 Hooks are on the model during a sampled step alone. An activation function counts for the layer that ran last before
 it, be it a module or a function such as `torch.relu`, which a `TorchFunctionMode` sees.
@@ -6,46 +6,34 @@ it, be it a module or a function such as `torch.relu`, which a `TorchFunctionMod
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from gradtui.measures import RECTIFYING, SATURATING
+from gradtui.record.columns import Placed
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.hooks import Hook
-from gradtui.record.layers import Index, LayerTable, is_anything_compiled, is_compiled
-from gradtui.record.measures import ACTIVATION_MEAN, ACTIVATION_STD, DEAD, MEASURES, SATURATED
+from gradtui.record.layers import LayerTable, is_anything_compiled, is_compiled
 
-FLAT = 0.05  # of the largest derivative: below it a unit is saturated
-_EDGE = (1.0 - math.sqrt(1.0 - FLAT)) / 2.0  # sigmoid: s(1 − s) = FLAT/4
-
-# where an output is saturated: below the first, above the second number
-SATURATING: dict[Any, tuple[float, float]] = {
-    **dict.fromkeys((torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, torch.special.expit,
-                     functional.sigmoid), (_EDGE, 1.0 - _EDGE)),
-    **dict.fromkeys((torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, functional.tanh),
-                    (-math.sqrt(1.0 - FLAT), math.sqrt(1.0 - FLAT))),
-    functional.softsign: (math.sqrt(FLAT) - 1.0, 1.0 - math.sqrt(FLAT)),
-}  # fmt: skip
-RECTIFYING = {
-    torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_, functional.relu6,
-    functional.threshold,
-}  # fmt: skip
-
-CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")  # kinds of layers whose units are dimension 1
-
-
-class Activations:
-    """The sample of one step: where the numbers go in a row, and the numbers, on the host or on a device."""
-
-    def __init__(self, places: Index, values: list[float] | Tensor) -> None:
-        self.places, self.values = places, values
+# as `torch.nn.functional` has them; one number of the output comes of each number of the input
+NAMES = (
+    *SATURATING, *RECTIFYING, "celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
+    "logsigmoid", "mish", "prelu", "rrelu", "selu", "silu", "softplus", "softshrink", "tanhshrink",
+)  # fmt: skip
+ACTIVATION_FUNCTIONS: dict[Any, str] = {
+    getattr(home, spelling): name
+    for name in NAMES
+    for home in (torch, Tensor, functional)
+    for spelling in (name, f"{name}_")
+    if hasattr(home, spelling)
+} | {torch.special.expit: "sigmoid"}
 
 
 class ActivationSampler:
@@ -59,7 +47,8 @@ class ActivationSampler:
     def __init__(self, table: LayerTable, clock: Callable[[], float]) -> None:
         self._table, self._clock = table, clock
         self._handles: list[Any] = []
-        self._found: dict[tuple[int, int], Any] = {}
+        self._found: dict[tuple[int, int], float | Tensor] = {}  # (layer, column) -> number
+        self._seen: set[int] = set()  # layers whose output has been measured
         self._current: int | None = None  # the layer whose forward began or ended last
         self._settled: set[int] = set()  # layers whose activation function has been seen
         self._mode: _Watching | None = None
@@ -77,6 +66,7 @@ class ActivationSampler:
         if is_anything_compiled() or any(is_compiled(module) for model in models for module in model.modules()):
             return
         self._found.clear()
+        self._seen.clear()
         self._settled.clear()
         self._current = None
         for layer, ref in self._table.modules.items():
@@ -90,7 +80,7 @@ class ActivationSampler:
                 self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
         self.cost = self._clock() - begin
 
-    def disarm(self) -> Activations | None:
+    def disarm(self) -> Placed | None:
         """Take the hooks off; what was seen, None if nothing was."""
         begin = self._clock()
         for handle in self._handles:
@@ -99,16 +89,10 @@ class ActivationSampler:
         self._close()
         if not self._found:
             return None
-        columns = len(MEASURES)
-        places = np.array([layer * columns + column for layer, column in self._found], np.intp)
-        values: Any = list(self._found.values())
-        if any(isinstance(value, Tensor) for value in values):
-            device = next(value.device for value in values if isinstance(value, Tensor))
-            kind = torch.float32 if device.type == "mps" else torch.float64
-            values = torch.stack([torch.as_tensor(value, dtype=kind, device=device) for value in values])
+        placed = Placed(self._found, len(self._table.columns))
         self._found = {}
         self.cost += self._clock() - begin
-        return Activations(places, values)
+        return placed
 
     # -- during the step --------------------------------------------------------------------------------------
 
@@ -141,46 +125,42 @@ class ActivationSampler:
             isinstance(output, Tensor)
             and not is_sharded(output)
             and layer not in self._settled
-            and (layer, ACTIVATION_MEAN) not in self._found
+            and layer not in self._seen
         ):
-            self._take(layer, output, None)
+            self._measure(layer, output, None)
 
-    def activated(self, function: Any, output: Tensor) -> None:
+    def activated(self, function: str, output: Tensor) -> None:
         """An activation function was called: of the layer that ran last, or of the one it is in if none did there."""
         layer = self._current
         if layer is not None and layer not in self._settled:
             self._settled.add(layer)
-            self._take(layer, output, function)
+            self._measure(layer, output, function)
 
-    def _take(self, layer: int, output: Tensor, function: Any) -> None:
+    def _measure(self, layer: int, output: Tensor, function: str | None) -> None:
         begin = self._clock()
-        try:
-            with torch.no_grad(), torch._C.DisableTorchFunction():
-                self._measure(layer, output.detach(), function)
-        except (RuntimeError, TypeError, NotImplementedError):
-            pass  # a kind of tensor without such numbers
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            values = _dense_numbers(output)
+            if values is not None:
+                if layer in self._seen:  # before its activation function was known
+                    self._found = {place: number for place, number in self._found.items() if place[0] != layer}
+                self._seen.add(layer)
+                for measured_by in self._table.columns.of_outputs:
+                    number = measured_by(values.device, values, function, self._table.layers[layer])
+                    if number is not None:
+                        self._found[layer, measured_by.column] = number
         self.cost += self._clock() - begin
 
-    def _measure(self, layer: int, values: Tensor, function: Any) -> None:
-        if not values.is_floating_point() or values.layout != torch.strided or values.numel() < 2:
-            return
-        if values.dtype in (torch.float16, torch.bfloat16):
-            values = values.float()
-        std, mean = torch.std_mean(values)
-        self._keep(layer, ACTIVATION_MEAN, mean)
-        self._keep(layer, ACTIVATION_STD, std)
-        if function in SATURATING:
-            low, high = SATURATING[function]
-            outside = torch.count_nonzero((values < low) | (values > high))
-            self._keep(layer, SATURATED, outside / values.numel())
-        elif function in RECTIFYING and values.dim() > 1:
-            first = self._table.layers[layer].kind.startswith(CHANNELS_FIRST)
-            units = values.transpose(1, -1) if first else values
-            alive = (units != 0).flatten(0, -2).any(0)
-            self._keep(layer, DEAD, 1.0 - torch.count_nonzero(alive) / alive.numel())
 
-    def _keep(self, layer: int, measure: int, value: Tensor) -> None:
-        self._found[layer, measure] = value.item() if value.is_cpu else value
+def _dense_numbers(output: Tensor) -> Tensor | None:
+    """The numbers, in float32 at least; None for a kind of tensor that has none, or that has no standard deviation."""
+    try:
+        values = output.detach()
+        is_dense = values.is_floating_point() and values.layout == torch.strided and not values.is_nested
+        if not is_dense or values.is_meta or values.numel() < 2 or is_functorch_wrapped_tensor(values):
+            return None
+        return values.float() if values.element_size() < 4 else values
+    except (RuntimeError, TypeError):
+        return None
 
 
 class _Watching(TorchFunctionMode):
@@ -192,10 +172,11 @@ class _Watching(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if func in SATURATING or func in RECTIFYING:
+        name = ACTIVATION_FUNCTIONS.get(func)
+        if name is not None:
             sampler = self._sampler()
             if sampler is not None and type(output) is Tensor:
-                sampler.activated(func, output)
+                sampler.activated(name, output)
         return output
 
 

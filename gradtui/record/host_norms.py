@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradtui.record.layers import Index, Places, Slots
+from gradtui.record.columns import Index
+from gradtui.record.slots import PATTERNS, Places, Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
 FOLDED_LATER = 4096  # elements of short gradients that a row can take along as they are
@@ -31,11 +32,10 @@ TINY = 1e-32  # a sum of squares under this, a number, may have lost squares bel
 INFINITE = float("inf")
 vdot = np.vdot
 vector_norm = torch.linalg.vector_norm
-PATTERNS = 16  # sets of parameters without a gradient that are remembered
 
 
 @dataclass(frozen=True)
-class Sample:
+class SlotSquares:
     """Sums of squares [slots of `places`] in float64."""
 
     places: Places
@@ -74,9 +74,9 @@ RawGradients = tuple["Gather", FloatArray | DoubleArray, list[float], _Block | N
 class Gather:
     """The slots of one set of parameters, sorted by how they are best reduced."""
 
-    def __init__(self, table: Slots, places: Places) -> None:
+    def __init__(self, slots: Slots, places: Places) -> None:
         self.places = places
-        chosen = [table.slots[i].parameter for i in places.active]
+        chosen = [slots.slots[i].parameter for i in places.active]
         small = [i for i, p in enumerate(chosen) if p.dim() > 0 and p.numel() <= SHORT and p.dtype == torch.float32]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for i in small:
@@ -140,7 +140,7 @@ class Gather:
 
     def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
         """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
-        parts: list[DoubleArray] = []
+        found: list[DoubleArray] = []
         if self._size:
             shorts: list[Any] = [short for _, short, _, _ in raws]
             if self._fold_later:
@@ -150,9 +150,9 @@ class Gather:
                     square_segments(np.stack(shorts[i : i + FOLD_ROWS]), self._starts, wide[: len(shorts) - i])
                     for i in range(0, len(shorts), FOLD_ROWS)
                 ]
-                parts.append(np.concatenate(shorts))
+                found.append(np.concatenate(shorts))
             else:
-                parts.append(np.stack(shorts))
+                found.append(np.stack(shorts))
         for _, _, _, block in raws:
             if block is not None:
                 block.folded += 1
@@ -160,10 +160,10 @@ class Gather:
                     block.folded = 0
                     self._free.append(block)
         if self._medium or self._long or self._odd:
-            parts.append(np.array([long for _, _, long, _ in raws], np.float64))
-        if not parts:
+            found.append(np.array([long for _, _, long, _ in raws], np.float64))
+        if not found:
             return np.empty((len(raws), 0))
-        return np.concatenate(parts, axis=1)[:, self._order]
+        return np.concatenate(found, axis=1)[:, self._order]
 
 
 def square_segments(rows: FloatArray, starts: Index, wide: DoubleArray | None = None) -> DoubleArray:
@@ -179,25 +179,25 @@ class HostNorms:
     float32. Sums of squares that leave float32's range are taken again in float64.
     """
 
-    def __init__(self, table: Slots) -> None:
-        self._table = table
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
         self._known: dict[tuple[int, ...], Gather] = {}
-        self._look_again()
+        self._find_gradients()
         self._before: _HeldParameters | None = None
-        self._bias_slots = _bias_slots(table)
+        self._bias_slots = _bias_slots(slots)
 
     def gradients(self) -> RawGradients:
         """The gradients as they are now."""
         for parameter in self._absent:
             if parameter.grad is not None:
-                self._look_again()
+                self._find_gradients()
                 break
         try:
             return self._gather.take()
         except (TypeError, RuntimeError, AttributeError, ValueError):
             # a gradient is missing, or is of another kind than it was
             self._known.clear()
-            self._look_again()
+            self._find_gradients()
             return self._gather.take()
 
     def neurons(self, scale: torch.Tensor | None = None) -> dict[int, FloatArray]:
@@ -211,36 +211,35 @@ class HostNorms:
                 found[layer] = values.numpy() * factor  # a copy: the gradients change while this waits
         return found
 
-    def hold(self) -> Sample:
+    def hold(self) -> SlotSquares:
         """Keep a copy of the parameters before a step; their sums of squares."""
         held = self._before
-        trainable = [slot.parameter for slot in self._table.slots if slot.parameter.requires_grad]
+        trainable = [slot.parameter for slot in self.slots.slots if slot.parameter.requires_grad]
         addresses = [parameter.data_ptr() for parameter in trainable]
         if held is None or held.addresses != addresses:
-            held = self._before = _HeldParameters(
-                trainable, addresses, self._table.places(lambda parameter: parameter.requires_grad)
-            )
-        return Sample(held.places, held.take())
+            places = self.slots.places(self.slots.trainable())
+            held = self._before = _HeldParameters(trainable, addresses, places)
+        return SlotSquares(held.places, held.take())
 
-    def moved(self) -> DoubleArray:
+    def update(self) -> DoubleArray:
         """Sums of squares of the step taken since `hold`."""
         assert self._before is not None
-        return self._before.moved()
+        return self._before.update()
 
     def release(self) -> None:
         """Let go of the parameters."""
         self.__dict__.clear()
 
-    def _look_again(self) -> None:
-        active = tuple(i for i, slot in enumerate(self._table.slots) if slot.parameter.grad is not None)
+    def _find_gradients(self) -> None:
+        active = self.slots.with_gradient()
         if active not in self._known:
             if len(self._known) >= PATTERNS:
                 self._known.clear()
-            self._known[active] = Gather(self._table, self._table.places(lambda p: p.grad is not None))
+            self._known[active] = Gather(self.slots, self.slots.places(active))
         self._gather: Gather = self._known[active]
         chosen = set(active)
         self._absent: list[torch.Tensor] = [
-            slot.parameter for i, slot in enumerate(self._table.slots) if i not in chosen
+            slot.parameter for i, slot in enumerate(self.slots.slots) if i not in chosen
         ]
 
 
@@ -274,7 +273,7 @@ class _HeldParameters:
                 squares[i] = _square_of(kept)
         return squares
 
-    def moved(self) -> DoubleArray:
+    def update(self) -> DoubleArray:
         squares = np.empty(len(self._pairs))
         for i, pair in enumerate(self._pairs):
             if pair is None:
@@ -337,9 +336,9 @@ def _square_of(flat: Any) -> float:
     return float(vdot(wide, wide))
 
 
-def _bias_slots(table: Slots) -> dict[int, list[torch.Tensor]]:
+def _bias_slots(slots: Slots) -> dict[int, list[torch.Tensor]]:
     by_layer: dict[int, list[torch.Tensor]] = {}
-    for slot in table.slots:
+    for slot in slots.slots:
         if slot.is_bias:
             by_layer.setdefault(slot.layer, []).append(slot.parameter)
     return by_layer

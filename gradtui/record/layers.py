@@ -1,25 +1,21 @@
-"""Which layers a model has, in which order they run, and where their numbers go in a row of the run file."""
+"""Which layers a model has, and in which order they run."""
 
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
+from gradtui.record.columns import Columns
 from gradtui.record.hooks import Hook, do_nothing
-from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, MEASURES, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
-from gradtui.runfile import NOT_MEASURED, Layer
-from gradtui.runfile.blocks import DoubleArray, FloatArray
-
-Index = npt.NDArray[np.intp]
+from gradtui.record.slots import Slot, Slots, whole_layers
+from gradtui.runfile import Layer
 
 
 @dataclass(frozen=True)
@@ -47,30 +43,6 @@ class LayerSource(Protocol):
 
     def remove(self) -> None:
         """Take the hooks off and let go of the model."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One parameter that is measured: the layer it belongs to, and whether it is a bias."""
-
-    parameter: torch.Tensor
-    layer: int
-    is_bias: bool
-
-
-@dataclass(frozen=True)
-class Places:
-    """Which slots a sample covers, and where their sums of squares go in the grid [layers × measures].
-
-    Slots are ordered by layer, biases first, so that each group of `kind_starts` is the biases or the weights of
-    one layer, and each group of `layer_starts` the one or two kinds of a layer.
-    """
-
-    active: tuple[int, ...]
-    layer: Index
-    kind_starts: Index
-    kind_targets: Index
-    layer_starts: Index
 
 
 class ForwardTrace:
@@ -129,42 +101,6 @@ class ForwardTrace:
             self.shapes[id(module)] = (_shape_without_batch(inputs), _shape_without_batch(output))
 
 
-class Slots:
-    """Parameters that are measured together, ordered by layer, biases first.
-
-    Args:
-        slots: the parameters.
-        width: numbers in a row: layers × measures.
-    """
-
-    def __init__(self, slots: Iterable[Slot] = (), width: int = 0) -> None:
-        self.slots = sorted(slots, key=lambda slot: (slot.layer, not slot.is_bias))
-        self.width = width
-
-    def places(self, covered: Callable[[torch.Tensor], bool]) -> Places:
-        """The places of those slots whose parameter is covered."""
-        active = tuple(i for i, slot in enumerate(self.slots) if covered(slot.parameter))
-        chosen = [self.slots[i] for i in active]
-        kinds = [(slot.layer, slot.is_bias) for slot in chosen]
-        kind_starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-        groups = [kinds[i] for i in kind_starts]
-        layer_starts = [i for i in range(len(groups)) if i == 0 or groups[i][0] != groups[i - 1][0]]
-        columns = len(MEASURES)
-        return Places(
-            active,
-            np.array([groups[i][0] for i in layer_starts], np.intp) * columns,
-            np.array(kind_starts, np.intp),
-            np.array(
-                [layer * columns + (BIAS_GRAD_NORM if bias else WEIGHT_GRAD_NORM) for layer, bias in groups], np.intp
-            ),
-            np.array(layer_starts, np.intp),
-        )
-
-    def empty_grid(self) -> FloatArray:
-        """A row in which nothing is measured, float32 [layers × measures]."""
-        return np.full(self.width, NOT_MEASURED, np.float32)
-
-
 class LayerTable(Slots):
     """The layers of all models in training, and the slots of their parameters; it grows when a model joins.
 
@@ -174,8 +110,8 @@ class LayerTable(Slots):
     of them.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, columns: Columns | None = None) -> None:
+        super().__init__(columns or Columns())
         self.layers: list[Layer] = []
         self.modules: dict[int, weakref.ref[nn.Module]] = {}  # by layer
         self.models: dict[int, weakref.ref[nn.Module]] = {}  # by id
@@ -201,9 +137,10 @@ class LayerTable(Slots):
             if spec.module is not None and spec.model is not None:
                 self.modules[layer] = weakref.ref(spec.module)
                 self.models[id(spec.model)] = weakref.ref(spec.model)
-            self.slots += [Slot(p, layer, _is_bias(key, p, spec)) for key, p in own.items() if p.numel()]
+            self.slots += [Slot(p, layer, key, _is_bias(key, p, spec)) for key, p in own.items() if p.numel()]
         self.slots.sort(key=lambda slot: (slot.layer, not slot.is_bias))
-        self.width = len(self.layers) * len(MEASURES)
+        self.width = len(self.layers) * len(self.columns)
+        self._known.clear()
         several = len({root for root, _, _ in self._keys if root}) > 1
         for layer, (root, name, _) in enumerate(self._keys):
             whole = ".".join(word for word in (root, name) if word) if several else name
@@ -218,17 +155,19 @@ class LayerTable(Slots):
         leaving = [slot for slot in self.slots if gone(slot.parameter)]
         self._counted.difference_update(id(slot.parameter) for slot in leaving)
         self.slots = [slot for slot in self.slots if not gone(slot.parameter)]
+        self._known.clear()
 
     def release(self) -> None:
         """Let go of all parameters."""
-        self.slots.clear()
+        super().release()
         self._counted.clear()
         self.modules.clear()
         self.models.clear()
 
     def subset(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
         """Those slots whose parameter is chosen, in rows as wide as the table's."""
-        return Slots((slot for slot in self.slots if chosen(slot.parameter)), self.width)
+        mine = (slot for slot in self.slots if chosen(slot.parameter))
+        return Slots(self.columns, mine, self.width, whole_layers(self.slots, chosen))
 
     def _place(self, spec: LayerSpec, own: Mapping[str, torch.Tensor], taken: set[int]) -> int:
         shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
@@ -285,67 +224,6 @@ def _parametrizations(module: nn.Module) -> nn.Module:
 
 def _is_bias(key: str, parameter: torch.Tensor, spec: LayerSpec) -> bool:
     return key.startswith("bias") or key.endswith("bias") or (spec.module is None and parameter.dim() == 1)
-
-
-class JointSums:
-    """Sums of squares of rows in each of which several samples share the layers.
-
-    Args:
-        rows: how many.
-        width: numbers in a row: layers × measures.
-    """
-
-    def __init__(self, rows: int, width: int) -> None:
-        self._squares = np.zeros((rows, width))
-        self._seen = np.zeros((rows, width), bool)
-
-    def add_gradients(self, rows: Sequence[int], places: Places, squares: DoubleArray) -> None:
-        """Add the gradients of some rows, sums of squares [rows, slots]."""
-        if squares.shape[-1]:
-            kinds = np.add.reduceat(squares, places.kind_starts, axis=-1)
-            self._add(rows, places.kind_targets, kinds)
-            self._add(rows, places.layer + GRAD_NORM, np.add.reduceat(kinds, places.layer_starts, axis=-1))
-
-    def add_update(self, row: int, places: Places, parameters: DoubleArray, updates: DoubleArray) -> None:
-        """Add parameters and the step that they took to one row, sums of squares [slots]."""
-        if len(parameters):
-            for measure, squares in ((PARAM_NORM, parameters), (UPDATE_RATIO, updates)):
-                kinds = np.add.reduceat(squares, places.kind_starts)
-                self._add([row], places.layer + measure, np.add.reduceat(kinds, places.layer_starts)[None])
-
-    def fill(self, grids: FloatArray, rows: Sequence[int]) -> None:
-        """Put what they come to in the grid, each row at its place there."""
-        parameters = self._squares[:, PARAM_NORM :: len(MEASURES)]
-        updates = self._squares[:, UPDATE_RATIO :: len(MEASURES)]
-        np.divide(updates, parameters, out=updates)
-        self._seen[:, UPDATE_RATIO :: len(MEASURES)] &= parameters != 0
-        grids[rows] = np.where(self._seen, np.sqrt(self._squares), grids[rows])
-
-    def _add(self, rows: Sequence[int], places: Index, squares: DoubleArray) -> None:
-        where = np.ix_(np.array(rows, np.intp), places)
-        self._squares[where] += squares
-        self._seen[where] = True
-
-
-def fill_gradients(grid: FloatArray, places: Places, squares: DoubleArray) -> None:
-    """Put the gradient norms in the grid [rows, layers × measures], from sums of squares [rows, slots]."""
-    if squares.shape[-1]:
-        kinds = np.add.reduceat(squares, places.kind_starts, axis=-1)
-        grid[..., places.kind_targets] = np.sqrt(kinds)
-        grid[..., places.layer + GRAD_NORM] = np.sqrt(np.add.reduceat(kinds, places.layer_starts, axis=-1))
-
-
-def fill_updates(grid: FloatArray, places: Places, parameters: DoubleArray, updates: DoubleArray) -> None:
-    """Put parameter norms and update ratios in one row [layers × measures], from sums of squares [slots].
-
-    A ratio to parameters that are all zero has no meaning and counts as not measured.
-    """
-    if len(parameters):
-        of_layers = np.add.reduceat(np.add.reduceat(parameters, places.kind_starts), places.layer_starts)
-        steps = np.add.reduceat(np.add.reduceat(updates, places.kind_starts), places.layer_starts)
-        grid[places.layer + PARAM_NORM] = np.sqrt(of_layers)
-        some = of_layers != 0
-        grid[places.layer[some] + UPDATE_RATIO] = np.sqrt(steps[some] / of_layers[some])
 
 
 def is_anything_compiled() -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.record.measures import GRAD_NORM, PARAM_NORM
+from gradtui.measures import MEASURES
 from gradtui.runfile.blocks import FloatArray, is_measured
 
+GRAD_NORM, PARAM_NORM = (list(MEASURES).index(name) for name in ("grad_norm", "param_norm"))
 MOST_EVENTS = 8  # of each kind in a run
 MOST_NAMES = 4  # layers named in one line
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gradtui.record.columns import Columns
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerSource, LayerTable
@@ -38,14 +39,15 @@ class Optimizers:
 
     Args:
         clock: seconds.
+        columns: what is measured; by default what is registered.
 
     Attributes:
         table: the layers of all that they step.
         has_shards: some of it is sharded over all processes.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self.table = LayerTable()
+    def __init__(self, clock: Clock, columns: Columns | None = None) -> None:
+        self.table = LayerTable(columns)
         self.has_shards = False
         self._clock = clock
         self._sources: list[LayerSource] = []

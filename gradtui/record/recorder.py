@@ -15,6 +15,7 @@ from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
 from gradtui.record.budget import Sampling
+from gradtui.record.columns import Columns
 from gradtui.record.exit_hooks import how_it_ended, register, unregister
 from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerSource, is_anything_compiled
@@ -50,6 +51,7 @@ class Recorder:
         writer: RunWriter | None,
         sampling: Sampling,
         rows: RowMaker,
+        columns: Columns | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
         say: Callable[[str], None] = say_on_stderr,
@@ -60,7 +62,7 @@ class Recorder:
         self._sampling = sampling
         self._rows = rows
         self._clock, self._say = clock, say
-        self._optimizers = Optimizers(clock)
+        self._optimizers = Optimizers(clock, columns)
         self._table = self._optimizers.table
         self._sampler = ActivationSampler(self._table, clock)
         self._guard = GradientGuard(self._table)
@@ -372,7 +374,7 @@ class Recorder:
         timed = self._sampling.every is None
         sample = watched.probe.before(optimizer, now, timed=timed, update=update, neurons=neurons)
         if self._sampler.armed:
-            sample.activations = self._sampler.disarm()
+            sample.put(self._sampler.disarm())
             self._sampling.activations.spent(self._sampler.cost * DISTURBANCE, self._clock())
         return sample
 

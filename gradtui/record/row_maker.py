@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtui.errors import one_line, say_on_stderr
+from gradtui.record.fold import fold_samples
 from gradtui.record.layers import LayerTable
 from gradtui.record.notices import Notice, Notices
-from gradtui.record.step_sample import fold_samples
 from gradtui.runfile.blocks import FloatArray
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from gradtui.record.budget import Sampling
-from gradtui.record.device_norms import CopyStream, PendingCopy, copy_stream_for
+from gradtui.record.copy_stream import CopyStream, PendingCopy, copy_stream_for
+from gradtui.record.fold import fold_samples
 from gradtui.record.host_norms import FOLDED_LATER
 from gradtui.record.notices import skipped_step
 from gradtui.record.row_maker import RowMaker
-from gradtui.record.step_sample import StepSample, fold_samples
+from gradtui.record.step_sample import StepSample
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 

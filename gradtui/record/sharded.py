@@ -10,17 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradtui.errors import say_on_stderr
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.dtensor import is_sharded, local_shard
 from gradtui.record.hooks import StepHooks
-from gradtui.record.layers import Places, Slots, fill_gradients, fill_updates
-from gradtui.runfile.blocks import DoubleArray, FloatArray
+from gradtui.record.slots import Places, Slots
+from gradtui.record.step_sample import StepSample
+from gradtui.runfile.blocks import DoubleArray
+
+if TYPE_CHECKING:
+    from gradtui.record.fold import Fold
 
 PATIENCE = timedelta(seconds=30)  # that rank 0 waits for the others at the first step; they wait twice as long
 
@@ -36,6 +40,14 @@ def trains_shards(optimizer: Any) -> bool:
     return bool(meshes) and all(mesh.size() == distributed.get_world_size() for mesh in meshes)
 
 
+class Squares(NamedTuple):
+    """Sums of squares over all processes, each [parameters of the optimizer]."""
+
+    gradients: DoubleArray
+    parameters: DoubleArray
+    updates: DoubleArray
+
+
 class ShardedNorms:
     """Sums of squares of whole parameters, on the measured steps of one optimizer; there is one in each process.
 
@@ -45,14 +57,14 @@ class ShardedNorms:
 
     Attributes:
         measuring: the step under way, or the one just taken, is measured.
-        squares: of that step, float64 [gradients, parameters, steps; parameters of the optimizer].
+        squares: of that step.
         cost: seconds that measuring it took.
         step_time: seconds from step to step.
     """
 
     def __init__(self, optimizer: Any, plan: Callable[[ShardedNorms], int] | None = None) -> None:
         self.measuring = False
-        self.squares: DoubleArray = np.empty((3, 0))
+        self.squares = Squares(*np.empty((3, 0)))
         self.cost = self.step_time = 0.0
         self._plan = plan if torch.distributed.get_rank() == 0 else None
         self._steps, self._next = 0, 1
@@ -80,7 +92,7 @@ class ShardedNorms:
             self._held = [local_shard(parameter).detach().clone() for parameter in parameters]
             self._gradients = _squares([p.grad for p in parameters], parameters)
         except Exception as error:
-            say_on_stderr(f"the shard of this process is not measured ({type(error).__name__}: {error})")
+            say_on_stderr(f"the shard of this process is not measured ({one_line(error)})")
         self.cost = time.perf_counter() - begin
 
     def _after(self, optimizer: Any) -> None:
@@ -88,26 +100,31 @@ class ShardedNorms:
             return
         begin = time.perf_counter()
         parameters = _parameters(optimizer)
-        count = len(parameters)
         try:
-            device = local_shard(parameters[0]).device
-            vector = torch.full((3 * count + 1,), float("nan"), dtype=torch.float64, device=device)
-            if self._gradients is not None:
-                sizes = _squares(self._held, parameters)
-                for held, parameter in zip(self._held, parameters, strict=True):
-                    held.sub_(local_shard(parameter).detach())
-                vector[:-1] = torch.cat([self._gradients, sizes, _squares(self._held, parameters)])
-            vector[-1] = self._ahead()
+            # one vector for all: gradients, parameters, updates, and then the steps to the next measured one
+            mine = self._mine(parameters)
+            vector = torch.cat([*mine, torch.full_like(mine[0][:1], self._ahead())])
             torch.distributed.all_reduce(vector)
             values = vector.cpu().numpy()  # host synchronisation: all have to know the next measured step
-            self.squares = values[:-1].reshape(3, count)
+            self.squares = Squares(*np.split(values[:-1], 3))
             ahead = int(values[-1])
         except Exception as error:
-            say_on_stderr(f"sharded parameters are not measured ({type(error).__name__}: {error})")
-            self.squares, ahead = np.full((3, count), np.nan), 0
+            say_on_stderr(f"sharded parameters are not measured ({one_line(error)})")
+            self.squares, ahead = Squares(*np.full((3, len(parameters)), np.nan)), 0
         self._held, self._gradients = [], None
         self._next = self._steps + ahead if ahead else 0
         self.cost += time.perf_counter() - begin
+
+    def _mine(self, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """This process's share of the sums of squares, after the step; NaN if it could not measure before it."""
+        if self._gradients is None:
+            unknown = torch.full((len(parameters),), torch.nan, dtype=torch.float64)
+            unknown = unknown.to(local_shard(parameters[0]).device)
+            return unknown, unknown, unknown
+        sizes = _squares(self._held, parameters)
+        for held, parameter in zip(self._held, parameters, strict=True):
+            held.sub_(local_shard(parameter).detach())
+        return self._gradients, sizes, _squares(self._held, parameters)
 
     def _ahead(self) -> int:
         try:
@@ -117,72 +134,61 @@ class ShardedNorms:
 
 
 class ShardedProbe:
-    """Makes samples of parameters whose sums of squares a `Whole` collects."""
+    """Takes samples of parameters whose sums of squares `ShardedNorms` collects."""
 
     busy, copies = False, None
 
-    def __init__(self, table: Slots, whole: ShardedNorms, optimizer: Any) -> None:
-        self._table, self._whole = table, whole
-        self._index = {id(parameter): i for i, parameter in enumerate(_parameters(optimizer))}
+    def __init__(self, slots: Slots, norms: ShardedNorms, optimizer: Any) -> None:
+        self._slots, self._norms = slots, norms
+        numbers = {id(parameter): i for i, parameter in enumerate(_parameters(optimizer))}
+        self._columns = [numbers[id(slot.parameter)] for slot in slots.slots]
 
     def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> ShardedSample:
         """Note which gradients there are."""
         scale = optimizer.__dict__.get("grad_scale")
-        with_gradient = self._chosen(lambda parameter: parameter.grad is not None)
-        trained = self._chosen(lambda parameter: parameter.requires_grad)
-        return ShardedSample(self._whole, 1.0 if scale is None else float(scale), with_gradient, trained)
+        with_gradient, trained = self._slots.with_gradient(), self._slots.trainable()
+        return ShardedSample(
+            self._norms,
+            1.0 if scale is None else float(scale),
+            (self._slots.places(with_gradient), [self._columns[i] for i in with_gradient]),
+            (self._slots.places(trained), [self._columns[i] for i in trained]),
+        )
 
     def release(self) -> None:
         """Let go of the parameters."""
-        self._table.slots.clear()
-
-    def _chosen(self, covered: Callable[[Tensor], bool]) -> tuple[Places, list[int]]:
-        places = self._table.places(covered)
-        return places, [self._index[id(self._table.slots[i].parameter)] for i in places.active]
+        self._slots.release()
 
 
-class ShardedSample:
-    """One step of sharded parameters."""
-
-    is_on_host = True
-    overflowed: Sequence[int] = ()
+class ShardedSample(StepSample):
+    """One step of sharded parameters. `with_gradient` and `trained` are places and the columns of their squares."""
 
     def __init__(
         self,
-        whole: ShardedNorms,
+        norms: ShardedNorms,
         scale: float,
         with_gradient: tuple[Places, list[int]],
         trained: tuple[Places, list[int]],
     ) -> None:
-        self._whole, self._scale = whole, scale
+        self._norms, self._scale = norms, scale
         self._with_gradient, self._trained = with_gradient, trained
-        self._squares: DoubleArray | None = None
-        self.activations: Any = None
+        self._squares: Squares | None = None
         self.cost = self.update_cost = 0.0
-        self.neurons: dict[int, FloatArray] = {}
+        self.placed = ()
+        self.neurons = {}
         self.skipped = False
 
     def after(self) -> None:
         """The shards of all processes have been added up."""
-        self._squares, self.cost = self._whole.squares, self._whole.cost
+        self._squares, self.cost = self._norms.squares, self._norms.cost
 
-    def tensors_to_copy(self) -> Sequence[Tensor]:
-        """Nothing to send."""
-        return ()
-
-    def receive(self, values: DoubleArray) -> None:
-        """Nothing to take."""
-
-    def fill(self, grid: FloatArray) -> None:
-        """Put the measures in a row [layers × measures]."""
+    def add_to(self, fold: Fold, row: int) -> None:
+        """Hand over the sums of squares of whole parameters."""
         if self._squares is not None:
-            gradients, parameters, steps = self._squares
-            places, index = self._with_gradient
-            fill_gradients(grid, places, gradients[index] / self._scale**2)
-            places, index = self._trained
-            fill_updates(grid, places, parameters[index], steps[index])
-        if self.activations is not None:
-            grid[self.activations.places] = self.activations.values
+            places, columns = self._with_gradient
+            fold.add_gradients(row, places, self._squares.gradients[columns] / self._scale**2)
+            places, columns = self._trained
+            fold.add_update(row, places, self._squares.parameters[columns], self._squares.updates[columns])
+        super().add_to(fold, row)
 
 
 def _parameters(optimizer: Any) -> list[Tensor]:
@@ -223,7 +229,7 @@ def _all_are_here() -> bool:
         keys = [f"gradtui/{len(_met)}/{i}" for i in range(size)]
         return _gather(store, keys) if rank == 0 else _attend(store, keys[0], keys[rank])
     except Exception as error:
-        say_on_stderr(f"sharded parameters are not measured ({type(error).__name__}: {error})")
+        say_on_stderr(f"sharded parameters are not measured ({one_line(error)})")
         return False
 
 

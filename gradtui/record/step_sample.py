@@ -1,4 +1,4 @@
-"""One measured step: what is taken before it, what after it, and the row that comes of it.
+"""One measured step: what is taken before it, and what after it.
 
 The training's thread takes only what will be gone after the step; folding that into rows is left to the writer's
 thread, which does many at once.
@@ -6,95 +6,93 @@ thread, which does many at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from gradtui.record.activations import Activations
-from gradtui.record.device_norms import CopyStream, DeviceNorms, Stopwatch, copy_stream_for, split_neurons
-from gradtui.record.host_norms import Gather, HostNorms, RawGradients, Sample
-from gradtui.record.layers import JointSums, Slots, fill_gradients, fill_updates
-from gradtui.record.sharded import ShardedSample
+from gradtui.record.columns import Placed
+from gradtui.record.copy_stream import CopyStream, Stopwatch, copy_stream_for
+from gradtui.record.device_norms import DeviceNorms, split_neurons
+from gradtui.record.host_norms import HostNorms, RawGradients, SlotSquares
+from gradtui.record.slots import Slots
 from gradtui.runfile.blocks import DoubleArray, FloatArray
+
+if TYPE_CHECKING:
+    from gradtui.record.fold import Fold
 
 Clock = Callable[[], float]
 Neurons = dict[int, FloatArray]
 
 
-class StepSample(Protocol):
-    """The measures of one step, taken in two halves around it.
+class StepSample:
+    """The measures of one step, taken in two halves around it. This one has all of it in host memory.
 
-    `is_on_host` is True if everything is in host memory and there is nothing to send.
-    `cost` and `update_cost` are seconds: of everything, and of ‖θ‖ and the update ratio alone.
-    `neurons` are the gradients by each bias, if they were asked for and are known.
-    `skipped` is True if a loss scaler skipped the step; `overflowed` are then the layers that did, if known.
-    `activations` are what the layers put out, if they were sampled.
+    Attributes:
+        is_on_host: everything is in host memory: there is nothing to copy.
+        placed: what functions of measures gave.
+        cost, update_cost: seconds: of everything, and of what is due with the update ratio alone.
+        neurons: the gradients by each bias, if they were asked for and are known.
+        skipped: a loss scaler skipped the step; `overflowed` are then the layers that did, if known.
     """
 
-    is_on_host: bool
-    activations: Activations | None
+    is_on_host = True
+    overflowed: Sequence[int] = ()
+    placed: tuple[Placed, ...]
     cost: float
     update_cost: float
     neurons: Neurons
     skipped: bool
-    overflowed: Sequence[int]
+    __slots__ = ("cost", "neurons", "placed", "skipped", "update_cost")
+
+    def put(self, placed: Placed | None) -> None:
+        """Take along what functions of measures gave."""
+        if placed is not None:
+            self.placed = (*self.placed, placed)
 
     def after(self) -> None:
         """Take what can be known only after the step."""
+        raise NotImplementedError
 
     def tensors_to_copy(self) -> Sequence[torch.Tensor]:
-        """What has to be copied from the device; nothing if all is in host memory."""
+        """What has to be copied from the device."""
+        return ()
 
     def receive(self, values: DoubleArray) -> None:
         """Take the numbers of those tensors, one after another."""
 
+    def add_to(self, fold: Fold, row: int) -> None:
+        """Hand over what belongs in a row, in the writer's thread."""
+        for placed in self.placed:
+            fold.put(row, placed)
 
-class HostSample:
+
+class HostSample(StepSample):
     """One step of a model in host memory."""
 
-    is_on_host = True
-    overflowed: Sequence[int] = ()
-    __slots__ = (
-        "_clock",
-        "_collector",
-        "activations",
-        "cost",
-        "held",
-        "moved",
-        "neurons",
-        "raw",
-        "scale",
-        "skipped",
-        "update_cost",
-    )
+    __slots__ = ("_clock", "_norms", "held", "raw", "scale", "update")
 
     def __init__(
-        self,
-        collector: HostNorms,
-        clock: Clock,
-        optimizer: Any,
-        begin: float,
-        timed: bool,
-        update: bool,
-        neurons: bool,
+        self, norms: HostNorms, clock: Clock, optimizer: Any, begin: float, timed: bool, update: bool, neurons: bool
     ) -> None:
-        self._collector, self._clock = collector, clock
+        self._norms, self._clock = norms, clock
         # only optimizers that a loss scaler drives have these two, and only during the step
         state = optimizer.__dict__
         scale, found_inf = state.get("grad_scale"), state.get("found_inf")
         self.scale = 1.0 if scale is None else float(scale)
         self.skipped = found_inf is not None and bool(found_inf)
-        self.raw: RawGradients | None = None if self.skipped else collector.gradients()
-        self.activations: Activations | None = None
-        self.neurons = collector.neurons(scale) if neurons and not self.skipped else {}
-        self.held: Sample | None = None
-        self.moved: DoubleArray | None = None
+        self.raw: RawGradients | None = None if self.skipped else norms.gradients()
+        self.placed = ()
+        self.neurons = norms.neurons(scale) if neurons and not self.skipped else {}
+        self.held: SlotSquares | None = None
+        self.update: DoubleArray | None = None
         self.update_cost = 0.0
         if update:
             middle = clock()
-            self.held = collector.hold()
+            if not self.skipped:
+                self.put(norms.slots.measured_by_functions(scale))
+            self.held = norms.hold()
             self.update_cost = clock() - middle
         self.cost = clock() - begin if timed else 0.0
 
@@ -102,48 +100,44 @@ class HostSample:
         """Take the step the optimizer really took."""
         if self.held is not None:
             begin = self._clock()
-            self.moved = self._collector.moved()
+            self.update = self._norms.update()
             spent = self._clock() - begin
             self.cost += spent
             self.update_cost += spent
 
-    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
-        """Nothing to send."""
-        return ()
+    def add_to(self, fold: Fold, row: int) -> None:
+        """Hand over the gradients as they were taken, and sums of squares."""
+        if self.raw is not None:
+            fold.add_raw_gradients(row, self.raw, self.scale)
+        if self.held is not None and self.update is not None:
+            fold.add_update(row, self.held.places, self.held.squares, self.update)
+        super().add_to(fold, row)
 
-    def receive(self, values: DoubleArray) -> None:
-        """Nothing to take."""
 
-
-class DeviceSample:
-    """One step of a model on an accelerator; the numbers stay there until they are sent."""
+class DeviceSample(StepSample):
+    """One step of a model on an accelerator; the numbers stay there until they are copied."""
 
     is_on_host = False
 
     def __init__(
-        self,
-        collector: DeviceNorms,
-        clock: Clock,
-        optimizer: Any,
-        begin: float,
-        timed: bool,
-        update: bool,
-        neurons: bool,
+        self, norms: DeviceNorms, clock: Clock, optimizer: Any, begin: float, timed: bool, update: bool, neurons: bool
     ) -> None:
-        self._collector, self._clock = collector, clock
-        self._watch = Stopwatch(collector.copies.make_event)
+        self._norms, self._clock = norms, clock
+        self._watch = Stopwatch(norms.copies.make_event)
         self._watch.start()
         scale, self._found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-        self._gradients = collector.gradients(scale)
-        self._biases = collector.neurons(scale) if neurons else None
-        self._held = collector.hold() if update and collector.can_hold() else None
-        self._moved: torch.Tensor | None = None
+        self._gradients = norms.gradients(scale)
+        self._biases = norms.neurons(scale) if neurons else None
+        self._by_functions = norms.slots.measured_by_functions(scale) if update else None
+        self._held = norms.hold() if update and norms.can_hold() else None
+        self._update: torch.Tensor | None = None
         self._watch.stop()
-        self.neurons: Neurons = {}
+        self._copied: list[tuple[str | Placed, torch.Tensor]] = []
+        self._squares: dict[str | Placed, DoubleArray] = {}
+        self.placed = ()
+        self.neurons = {}
         self.skipped = False
-        self.overflowed: Sequence[int] = ()
-        self.activations: Activations | None = None
-        self.grid: FloatArray | None = None
+        self.put(self._by_functions)
         self.cost = clock() - begin
         self.update_cost = self.cost if update else 0.0
 
@@ -152,52 +146,54 @@ class DeviceSample:
         if self._held is not None:
             begin = self._clock()
             self._watch.start()
-            self._moved = self._collector.moved()
+            self._update = self._norms.update()
             self._watch.stop()
             self.cost += self._clock() - begin
             self.update_cost = self.cost
 
     def tensors_to_copy(self) -> Sequence[torch.Tensor]:
-        """Sums of squares of gradients, parameters, steps; then the neurons; then whether the step was skipped."""
-        tensors = [self._gradients[1]]
-        if self._held is not None and self._moved is not None:
-            tensors += [self._held[1], self._moved]
+        """Sums of squares, gradients by biases, whether the step was skipped, and what functions gave."""
+        self._copied = [("gradients", self._gradients[1])]
+        if self._held is not None and self._update is not None:
+            self._copied += [("parameters", self._held[1]), ("updates", self._update)]
         if self._biases is not None:
-            tensors.append(self._biases[1])
+            self._copied.append(("neurons", self._biases[1]))
         if self._found_inf is not None:
-            tensors.append(self._found_inf)
-        if self.activations is not None and isinstance(self.activations.values, torch.Tensor):
-            tensors.append(self.activations.values)
-        return tensors
+            self._copied.append(("found_inf", self._found_inf))
+        self._copied += [(p, p.values) for p in self.placed if isinstance(p.values, torch.Tensor)]
+        return [tensor for _, tensor in self._copied]
 
     def receive(self, values: DoubleArray) -> None:
-        """Fold the numbers into a row."""
+        """Take the numbers."""
         # the host only queues the work: what it costs the training is the device's time, if that is longer
         self.cost = max(self.cost, self._watch.seconds())
         if self.update_cost:
             self.update_cost = self.cost
-        grid = self._collector.table.empty_grid()
-        pieces = iter(np.split(values, np.cumsum([tensor.numel() for tensor in self.tensors_to_copy()])[:-1]))
-        squares = next(pieces)
-        with np.errstate(all="ignore"):  # NaN and infinity are values here
-            if self._held is not None and self._moved is not None:
-                fill_updates(grid, self._held[0], next(pieces), next(pieces))
-            neurons = split_neurons(self._biases[0], next(pieces)) if self._biases is not None else {}
-            self.skipped = self._found_inf is not None and bool(next(pieces).any())
-            if self.activations is not None:
-                outputs = self.activations.values
-                grid[self.activations.places] = next(pieces) if isinstance(outputs, torch.Tensor) else outputs
-            if self.skipped:
-                slots = self._collector.table.slots
-                broken = np.array(self._gradients[0].active)[~np.isfinite(squares)]
-                self.overflowed = sorted({slots[i].layer for i in broken})
-            else:
-                fill_gradients(grid, self._gradients[0], squares)
-                self.neurons = neurons
-        self.grid = grid
+        ends = np.cumsum([tensor.numel() for _, tensor in self._copied])
+        found = dict(zip((key for key, _ in self._copied), np.split(values, ends[:-1]), strict=True))
+        self.skipped = "found_inf" in found and bool(found["found_inf"].any())
+        if self.skipped:
+            slots = self._norms.slots.slots
+            broken = np.array(self._gradients[0].active, np.intp)[~np.isfinite(found.pop("gradients"))]
+            self.overflowed = sorted({slots[i].layer for i in broken})
+            self.placed = tuple(placed for placed in self.placed if placed is not self._by_functions)
+        elif self._biases is not None:
+            self.neurons = split_neurons(self._biases[0], found["neurons"])
+        self._squares, self._copied = found, []
+
+    def add_to(self, fold: Fold, row: int) -> None:
+        """Hand over sums of squares and what functions gave, once they have been received."""
+        found = self._squares
+        if "gradients" in found:
+            fold.add_gradients(row, self._gradients[0], found["gradients"])
+        if self._held is not None and "updates" in found:
+            fold.add_update(row, self._held[0], found["parameters"], found["updates"])
+        for placed in self.placed:
+            if placed in found or not isinstance(placed.values, torch.Tensor):
+                fold.put(row, placed, found.get(placed))
 
 
-class JointSample:
+class JointSample(StepSample):
     """One step that many optimizers took, each inside the backward that made its gradient; in host memory.
 
     Args:
@@ -205,15 +201,14 @@ class JointSample:
         neurons: the gradients by each bias are.
     """
 
-    is_on_host = True
-    overflowed: Sequence[int] = ()
+    __slots__ = ("samples", "wants")
 
     def __init__(self, update: bool, neurons: bool) -> None:
         self.wants = (update, neurons)
         self.samples: list[StepSample] = []
-        self.activations: Activations | None = None
         self.cost = self.update_cost = 0.0
-        self.neurons: Neurons = {}
+        self.neurons = {}
+        self.placed = ()
         self.skipped = False
 
     def after(self) -> None:
@@ -225,97 +220,42 @@ class JointSample:
         self.neurons |= newest.neurons
         self.skipped |= newest.skipped
 
-    def tensors_to_copy(self) -> Sequence[torch.Tensor]:
-        """Nothing to send."""
-        return ()
-
-    def receive(self, values: DoubleArray) -> None:
-        """Nothing to take."""
+    def add_to(self, fold: Fold, row: int) -> None:
+        """Hand over all of them, for one row."""
+        fold.share(row)
+        for sample in self.samples:
+            sample.add_to(fold, row)
+        super().add_to(fold, row)
 
 
 class Probe:
-    """Makes samples of one model.
+    """Takes samples of one model.
 
     Args:
-        table: its parameters.
+        slots: its parameters.
         clock: seconds.
     """
 
-    def __init__(self, table: Slots, clock: Clock) -> None:
+    def __init__(self, slots: Slots, clock: Clock) -> None:
         self._clock = clock
-        on_device = [slot.parameter.device for slot in table.slots if slot.parameter.device.type != "cpu"]
+        on_device = [slot.parameter.device for slot in slots.slots if slot.parameter.device.type != "cpu"]
         self.copies: CopyStream | None = copy_stream_for(on_device[0]) if on_device else None
-        self._collector: HostNorms | DeviceNorms
+        self._norms: HostNorms | DeviceNorms
         self._make: Callable[..., StepSample]
         if self.copies is None:
-            self._collector, self._make = HostNorms(table), HostSample
+            self._norms, self._make = HostNorms(slots), HostSample
         else:
-            self._collector, self._make = DeviceNorms(table, self.copies), DeviceSample
+            self._norms, self._make = DeviceNorms(slots, self.copies), DeviceSample
 
     @property
     def busy(self) -> bool:
-        """True while so many rows are on their way from the device that the next had better be left out."""
+        """True while so many rows are on their way from the device that the next should be left out."""
         return self.copies is not None and self.copies.full
 
     def before(self, optimizer: Any, begin: float, *, timed: bool, update: bool, neurons: bool) -> StepSample:
         """Take what must be known before the step; `begin` is the time, `timed` asks for what it costs."""
-        return self._make(self._collector, self._clock, optimizer, begin, timed, update, neurons)
+        return self._make(self._norms, self._clock, optimizer, begin, timed, update, neurons)
 
     def release(self) -> None:
         """Let go of the parameters."""
-        self._collector.release()
-
-
-FOLDED = (HostSample, DeviceSample, JointSample, ShardedSample)
-
-
-def fold_samples(samples: Sequence[Any], blank: FloatArray) -> list[bytes | None]:
-    """The BLOB of each sample (what is none stays as it is); those of the same make are folded together.
-
-    `blank` is a row [layers × measures] in which nothing is measured.
-    """
-    grids = np.tile(blank, (len(samples), 1))
-    by_gather: dict[tuple[Gather, bool], list[tuple[int, HostSample]]] = {}
-    joint = [i for i, sample in enumerate(samples) if isinstance(sample, JointSample)]
-    rank = {i: place for place, i in enumerate(joint)}
-    sums = JointSums(len(joint), grids.shape[1])
-    with np.errstate(all="ignore"):  # NaN and infinity are values here
-        for i, sample in _each(samples):
-            if isinstance(sample, HostSample):
-                if sample.raw is not None:
-                    by_gather.setdefault((sample.raw[0], i in rank), []).append((i, sample))
-                if sample.held is not None and sample.moved is not None:
-                    update = sample.held.places, sample.held.squares, sample.moved
-                    if i in rank:
-                        sums.add_update(rank[i], *update)
-                    else:
-                        fill_updates(grids[i], *update)
-                if sample.activations is not None:
-                    grids[i, sample.activations.places] = sample.activations.values
-            elif isinstance(sample, DeviceSample) and sample.grid is not None:
-                grids[i, : len(sample.grid)] = sample.grid
-            elif isinstance(sample, ShardedSample):
-                sample.fill(grids[i])
-        for (gather, is_joint), members in by_gather.items():
-            squares = gather.squares([sample.raw for _, sample in members if sample.raw is not None])
-            scales = np.array([sample.scale for _, sample in members])
-            squares /= np.square(scales)[:, None]
-            places = [i for i, _ in members]
-            if is_joint:
-                sums.add_gradients([rank[i] for i in places], gather.places, squares)
-            else:
-                rows = grids[places]
-                fill_gradients(rows, gather.places, squares)
-                grids[places] = rows
-        sums.fill(grids, joint)
-    return [row.tobytes() if isinstance(sample, FOLDED) else sample for sample, row in zip(samples, grids, strict=True)]
-
-
-def _each(samples: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """The samples with the row of each; a joint one is all of its own."""
-    for i, sample in enumerate(samples):
-        if isinstance(sample, JointSample):
-            for one in sample.samples:
-                yield i, one
-        else:
-            yield i, sample
+        self._norms.release()

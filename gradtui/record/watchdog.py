@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradtui.diagnosis import Evidence, Finding, Thresholds, diagnose
-from gradtui.record.measures import MEASURES
+from gradtui.measures import MEASURES
 from gradtui.runfile import Layer, Rows
 from gradtui.runfile.blocks import pad_layers
 from gradtui.runfile.history import History
@@ -67,7 +67,7 @@ class Watchdog:
         if self._history is None:
             return
         begin = time.monotonic()
-        evidence = Evidence(self.layers, [m.name for m in MEASURES], self._history.envelope(), list(self.origins))
+        evidence = Evidence(self.layers, list(MEASURES), self._history.envelope(), list(self.origins))
         for finding in diagnose(evidence, self._thresholds):
             if (finding.kind, finding.layers) not in self._told:
                 self._told.add((finding.kind, finding.layers))

@@ -15,11 +15,12 @@ from torch import nn
 
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import listed
+from gradtui.measures import run_measures
 from gradtui.options import RecordKeywords, RecordOptions, record_options
 from gradtui.record.budget import Sampling
+from gradtui.record.columns import Columns
 from gradtui.record.header import RunFacts, make_header, script_name
 from gradtui.record.layers import ForwardTrace, LayerSpec
-from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_maker import RowMaker
 from gradtui.runfile import RunWriter
@@ -87,6 +88,7 @@ def start_recording(
 
 def new_recorder(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recorder:
     """A recorder with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
+    columns = Columns(run_measures(options.measures))
     rows = RowMaker(_diagnosis(options))
     writer = None
     try:
@@ -94,10 +96,10 @@ def new_recorder(options: RecordOptions, path: Path | None = None, facts: RunFac
             name = options.name or script_name(sys.argv)
             header = make_header(name, options, facts or RunFacts())
             where = path or new_run_path(name, runs_folder(options.folder))
-            writer = RunWriter(where, header, MEASURES, prepare=rows.prepare, on_rows=rows.look)
+            writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
-    return Recorder(writer, Sampling(options), rows)
+    return Recorder(writer, Sampling(options), rows, columns)
 
 
 def _diagnosis(options: RecordOptions) -> Watchdog | None:

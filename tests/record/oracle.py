@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import gradtui
-from gradtui.record.measures import BIAS_GRAD_NORM, GRAD_NORM, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
 from gradtui.runfile import RunReader, is_measured
+from tests.record.columns_of_ours import BIAS_GRAD_NORM, GRAD_NORM, PARAM_NORM, UPDATE_RATIO, WEIGHT_GRAD_NORM
 from tests.record.watched_nets import watch_into
 
 Row = dict[str, list[float]]  # name of a layer -> its measures; NaN if there is nothing to measure

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 import gradtui
-from gradtui.record.measures import ACTIVATION_MEAN, DEAD
 from gradtui.runfile import is_measured
+from tests.record.columns_of_ours import ACTIVATION_MEAN, DEAD
 from tests.record.watched_nets import watch_into
 
 

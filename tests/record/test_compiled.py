@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import gradtui
-from gradtui.record.measures import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
 from gradtui.runfile import Rows
+from tests.record.columns_of_ours import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
 
 STEPS = 7
 

@@ -10,7 +10,8 @@ import gradtui
 from gradtui.options import RecordOptions
 from gradtui.record import step_sample
 from gradtui.record.budget import Sampling
-from gradtui.record.device_norms import MOST_COPIES, CopyStream, split_neurons
+from gradtui.record.copy_stream import MOST_COPIES, CopyStream
+from gradtui.record.device_norms import split_neurons
 from gradtui.record.recorder import Recorder
 from gradtui.runfile import is_measured
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train, watch_into
@@ -58,11 +59,11 @@ def slow(monkeypatch):
     device = SlowDevice()
     monkeypatch.setattr(step_sample, "copy_stream_for", lambda _: device.copies())
 
-    def init(self, table, clock):
+    def init(self, slots, clock):
         self._clock = clock
         self.copies = device.copies()
-        self._collector = step_sample.DeviceNorms(table, self.copies)
-        self._collector._fits = True
+        self._norms = step_sample.DeviceNorms(slots, self.copies)
+        self._norms._fits = True
         self._make = step_sample.DeviceSample
 
     monkeypatch.setattr(step_sample.Probe, "__init__", init)

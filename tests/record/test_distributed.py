@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradtui.record.measures import GRAD_NORM
 from gradtui.runfile import is_measured, open_run
+from tests.record.columns_of_ours import GRAD_NORM
 from tests.record.oracle import agrees
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")

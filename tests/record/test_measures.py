@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import gradtui
-from gradtui.record.measures import (
+from gradtui.runfile import is_measured
+from tests.record.columns_of_ours import (
     BIAS_GRAD_NORM,
     GRAD_NORM,
     PARAM_NORM,
     UPDATE_RATIO,
     WEIGHT_GRAD_NORM,
 )
-from gradtui.runfile import is_measured
 from tests.record.watched_nets import perceptron, train, watch_into
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradtui.record.measures import MEASURES
+from gradtui.measures import MEASURES
 from gradtui.record.notices import MOST_EVENTS, Notices
 from gradtui.runfile import NOT_MEASURED
 

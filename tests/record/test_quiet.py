@@ -12,10 +12,10 @@ from torch import nn
 from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from gradtui.record.layers import ForwardTrace
-from gradtui.record.measures import GRAD_NORM
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_queue import LOSS_EVERY
 from gradtui.runfile import is_measured, open_run
+from tests.record.columns_of_ours import GRAD_NORM
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradtui.measures import MEASURES
 from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
 from gradtui.record.header import RunFacts
 from gradtui.record.layers import ForwardTrace
-from gradtui.record.measures import MEASURES
 from gradtui.record.recorder import Recorder
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.watching import start_recording
@@ -69,7 +69,7 @@ def recorder_with(
     model: nn.Module, optimizer: Any, path: Path, sampling: Sampling, clock: Callable[[], float], **more: Any
 ) -> Recorder:
     rows = RowMaker()
-    writer = RunWriter(path, Header(name="test"), MEASURES, prepare=rows.prepare, on_rows=rows.look)
+    writer = RunWriter(path, Header(name="test"), list(MEASURES.values()), prepare=rows.prepare, on_rows=rows.look)
     recorder = Recorder(writer, sampling, rows, clock=clock, **more)
     recorder.observe(optimizer, ForwardTrace(model))
     return recorder

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gradtui.diagnosis import diagnose_run
-from gradtui.record.measures import GRAD_NORM
 from gradtui.runfile import is_measured, open_run
+from tests.record.columns_of_ours import GRAD_NORM
 
 SCRIPTS = Path(__file__).parent / "scripts"
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # saved with the weights, but not trained

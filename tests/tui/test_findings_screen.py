@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradtui.record.measures import MEASURES
+from gradtui.measures import MEASURES
 from gradtui.runfile import NOT_MEASURED, RunWriter
 from gradtui.runfile.schema import Origin
 from tests.synthetic import header, layers, make_run
@@ -15,7 +15,7 @@ from tests.tui.test_screens import app_of, shows, text_of
 
 def sick_run(path: Path, count: int, steps: int) -> RunWriter:
     """A run whose gradient shrinks tenfold a layer and whose loss stands still."""
-    writer = RunWriter(path, header(), MEASURES)
+    writer = RunWriter(path, header(), list(MEASURES.values()))
     writer.set_layers(layers(count))
     grid = np.full((count, len(MEASURES)), NOT_MEASURED, np.float32)
     grid[:, :4] = (10.0 ** -np.arange(count)[::-1])[:, None]
