@@ -290,8 +290,10 @@ def _comparison(name: str, folder: Path) -> Path:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from gradtui.lab import check_installed
     from gradtui.lab.flags import recipe_from_flags
 
+    check_installed()
     recipe = recipe_from_flags(options)
     folder = _runs_folder(options)
     if options.headless and options.detach:
@@ -320,8 +322,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from gradtui.lab import check_installed
     from gradtui.lab.compare_command import compare_here, plan_from_flags
 
+    check_installed()
     plan = plan_from_flags(options, _runs_folder(options))
     if not options.view:
         return compare_here(plan, options)

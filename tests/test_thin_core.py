@@ -89,6 +89,23 @@ def test_gradtui_run_works_from_an_environment_without_torch(tmp_path: Path) -> 
     assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", ["train", "train --headless --epochs 1", "train --detach", "compare", "compare losses --view"]
+)
+def test_training_says_in_one_line_what_is_missing(words: str, runs_in_tmp: Path) -> None:
+    done = gradtui(*words.split())
+    assert done.returncode == 6 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("gradtui: torch ") and MISSING in done.stderr and PIP in done.stderr
+    assert not list(runs_in_tmp.glob("*"))
+
+
+@pytest.mark.parametrize("library", ["torch", "sklearn", "scipy", "joblib", "matplotlib", "jinja2"])
+def test_each_library_of_the_lab_is_looked_for_before_a_training_starts(library: str) -> None:
+    code = f"import sys\nsys.modules[{library!r}] = None\nfrom gradtui.cli import main\nsys.exit(main(['compare']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert done.returncode == 6 and done.stderr.startswith(f"gradtui: {library} ") and PIP in done.stderr
+
+
 @pytest.mark.parametrize("name", ["watch", "Recorder"])
 def test_the_recorder_says_that_torch_is_missing(name: str) -> None:
     done = python(f"import gradtui\ngradtui.{name}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradtui.errors import DataMissingError, GradtuiError
+from gradtui.lab import check_installed
 from gradtui.lab.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def launch_in(folder: Path, recipe: Recipe) -> Launch:
     """
     from gradtui.runfolder import new_run_path
 
+    check_installed()
     check_data(recipe)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,7 @@ def launch_comparison(plan: Plan, jobs: int = -1) -> subprocess.Popen[bytes]:
     """Start the trainings of a plan that are not done yet; raises as `launch_in`."""
     from gradtui.lab.plan import LOG, running
 
+    check_installed()
     for recipe in plan.recipes.values():
         check_data(recipe)
     if running(plan.folder) is not None:

@@ -1,39 +1,26 @@
-"""Recipes × seeds, trained by joblib's workers. `python -m gradtui.lab.run_plan FOLDER` runs a plan without a word."""
+"""Recipes × seeds, trained by workers. `python -m gradtui.lab.run_plan FOLDER` runs a plan in the background."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from gradtui.errors import GradtuiError, UsageError
+from gradtui.errors import GradtuiError
 from gradtui.lab.background import check_data
 from gradtui.lab.plan import TUNING_FOLDER, Cell, Plan, load_plan, locked
 from gradtui.lab.recipe import Recipe, safe
 from gradtui.lab.results import RunResult, result_of
+from gradtui.lab.workers import train_all
 from gradtui.runfolder import ENDING, remove
 
-BACKENDS = ("loky", "dask", "ray")
 # rates that `--tune lr` tries for each recipe, √10 apart; the best of them suits within a factor of two
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-CLUSTER_TIMEOUT = "10s"
 TUNING_SEED = 1_000  # beside the seeds that are compared
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What a worker sends back: the number of the cell, and the run file where the worker's disk is not ours."""
-
-    number: int
-    trouble: str
-    content: bytes | None
 
 
 def run_cells(
@@ -49,11 +36,12 @@ def run_cells(
     Args:
         cells: the trainings; those whose run has come to its end are reported at once.
         jobs: trainings at a time; −1 takes as many as there are cores.
-        backend: `loky` for processes on this machine, `dask://host:port` or `ray://host:port` for a cluster.
+        backend: `loky` for processes on this computer, `dask://HOST:PORT` or `ray://HOST:PORT` for a cluster.
         on_result: told of each training that is over, in the order in which they end.
 
     Raises:
-        UsageError: there is no such backend, or its package is not installed.
+        UsageError: there is no such backend.
+        ExtraMissingError: its package is not installed.
         GradtuiError: a training failed; the others go on, and it is raised at the end.
     """
     for recipe in {cell.recipe.data: cell.recipe for cell in cells}.values():
@@ -68,21 +56,18 @@ def run_cells(
             todo.append(cell)
     if not todo:
         return
-    troubles = []
-    from joblib import Parallel, delayed
-
-    with _joblib_backend(backend, jobs) as settings:
-        carry = settings.pop("carry")
-        work = [delayed(_train)(number, cell, carry, os.getpid()) for number, cell in enumerate(todo)]
-        for trained in Parallel(return_as="generator_unordered", batch_size=1, **settings)(work):
-            cell = todo[trained.number]
-            if trained.content is not None:
-                _keep(cell.path, trained.content)
-            if trained.trouble:
-                troubles.append(f"{cell.label}: {trained.trouble}")
+    problems = []
+    with closing(train_all(todo, backend, jobs)) as training:
+        for ended in training:
+            cell = todo[ended.number]
+            if ended.content is not None:
+                _keep(cell.path, ended.content)
+            if ended.problem:
+                problems.append(f"{cell.label}: {ended.problem}")
             on_result(cell, result_of(cell, target_cost))
-    if troubles:
-        raise GradtuiError("; ".join(troubles[:3]) + (f"; and {len(troubles) - 3} more" if troubles[3:] else ""))
+    if problems:
+        more = f"; and {len(problems) - 3} more" if problems[3:] else ""
+        raise GradtuiError("; ".join(problems[:3]) + more)
 
 
 def tune_rates(
@@ -127,78 +112,6 @@ def _merit(result: RunResult) -> tuple[bool, float, float]:
         return not result.diverged, -result.validation_cost, 0.0
     known = cost if cost is not None and cost == cost else float("inf")
     return not result.diverged, result.validation or 0.0, -known
-
-
-def _train(number: int, cell: Cell, carry: bool, parent: int) -> _Trained:
-    """Train one cell, in a worker."""
-    if os.getpid() != parent:
-        # Ctrl-C reaches the workers of a terminal too; it is the parent that ends them
-        with contextlib.suppress(ValueError):  # not in the main thread of a Dask worker
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from gradtui.lab.train import train
-
-    def orphaned() -> bool:
-        """Whether who started this was killed: nobody would wait for the rest."""
-        return parent not in (os.getpid(), os.getppid())
-
-    try:
-        if not carry:
-            if not orphaned():
-                train(cell.recipe, path=cell.path, should_stop=orphaned)
-            if orphaned():
-                os._exit(1)  # the worker would wait minutes for more to do
-            return _Trained(number, "", None)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / cell.path.name
-            train(cell.recipe, path=path)
-            return _Trained(number, "", path.read_bytes())
-    except (GradtuiError, OSError) as error:
-        return _Trained(number, str(error), None)
-
-
-@contextlib.contextmanager
-def _joblib_backend(backend: str, jobs: int) -> Iterator[dict[str, Any]]:
-    """The settings of joblib's `Parallel`; leaving ends the workers at once if something went wrong."""
-    kind, _, address = backend.partition("://")
-    if kind not in BACKENDS:
-        raise UsageError(f"--backend {backend!r}: give loky, dask://host:port or ray://host:port")
-    if kind == "loky":
-        from joblib.externals.loky import get_reusable_executor
-
-        try:
-            yield {"n_jobs": jobs, "backend": "loky", "carry": False}
-        except BaseException:
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
-            raise
-        return
-    import joblib
-
-    with _cluster(kind, address), joblib.parallel_config(backend=kind, n_jobs=jobs):
-        yield {"carry": True}
-
-
-@contextlib.contextmanager
-def _cluster(kind: str, address: str) -> Iterator[None]:
-    try:
-        if kind == "ray":
-            import ray
-            from ray.util.joblib import register_ray
-
-            ray.init(address=f"ray://{address}" if address else None)
-            register_ray()
-            yield
-            return
-        from dask.distributed import Client
-
-        with Client(  # type: ignore[no-untyped-call]
-            f"tcp://{address}" if address else None, timeout=CLUSTER_TIMEOUT
-        ):
-            yield
-    except ImportError as error:
-        packages = {"dask": "pip install 'gradtui[dask]'", "ray": "pip install 'ray[default]'"}
-        raise UsageError(f"--backend {kind} needs a package that is not installed: {packages[kind]}") from error
-    except (OSError, TimeoutError) as error:
-        raise GradtuiError(f"no {kind} cluster answers at {address or 'this machine'}: {error}") from error
 
 
 def _keep(path: Path, content: bytes) -> None:
