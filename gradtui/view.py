@@ -24,6 +24,9 @@ from gradtui.runfile import (
 )
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
 
+EVENTS_SHOWN = 20
+SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -54,6 +57,7 @@ class Snapshot:
     `values`, `before` (a second earlier) and `neurons` (of the layer `layer`) hold None where nothing was measured.
     `through_time` holds, for each recurrent state, ‖∂C/∂state_t‖ of every time step; it is empty for other nets.
     `findings` are those that hold, then those that are cleared; `findings_problem` says why they cannot be read.
+    `lines` say all that in sentences.
     """
 
     header: Header
@@ -82,8 +86,7 @@ class Snapshot:
     accuracy: Scalars | None
     findings: tuple[Finding, ...]
     findings_problem: str
-    words: tuple[str, ...]
-    events: tuple[Event, ...]
+    lines: tuple[str, ...]
     following: bool
     playing: bool
 
@@ -95,7 +98,7 @@ class Snapshot:
     @property
     def holding(self) -> tuple[Finding, ...]:
         """The findings that hold."""
-        return tuple(finding for finding in self.findings if not finding.cleared)
+        return holding(self.findings)
 
 
 def curves(history: Aggregates, measure: int) -> Curves:
@@ -166,4 +169,29 @@ def describe_values(layers: Sequence[LayerFacts], values: Sequence[float | None]
             lines.append(f"{slowest} learns {factor(times)} slower than {fastest}.")
         else:
             lines.append(f"{measure.symbol}: {slowest} is {factor(times)} below {fastest}.")
+    return lines
+
+
+def holding(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings that are not cleared."""
+    return tuple(finding for finding in findings if not finding.cleared)
+
+
+def describe_run(
+    findings: Sequence[Finding], values: Sequence[str], status: Status, events: Sequence[Event]
+) -> list[str]:
+    """A run in sentences: the findings that hold, what its values say, how it ended, what happened, newest first."""
+    lines = []
+    for finding in holding(findings):
+        lines.append(str(finding))
+        if finding.remedies:
+            lines.append(f"   try: {', '.join(finding.remedies)}")
+    lines += values
+    if status.detail:
+        lines.append(f"{status.state}: {status.detail}")
+    elif status.live and status.silent > SILENCE_TOLD:
+        lines.append(f"nothing recorded for {status.silent:.0f} s")
+    for event in reversed(events[-EVENTS_SHOWN:]):
+        when = "" if event.step is None else f" at step {event.step:,}"
+        lines.append(f"{event.kind}{when}: {event.text}")
     return lines

@@ -133,7 +133,7 @@ class RunFollower:
             self._fail(str(error))
             return False
         self.problem, self.header, self.measures = "", self._reader.header, tuple(self._reader.measures)
-        return True
+        return self.attempt(_check) or False
 
     def _fail(self, problem: str, again: bool = True) -> None:
         self.close()
@@ -299,6 +299,13 @@ class RunFollower:
             return None
         (start, first), (end, last) = self._pace[0], self._pace[-1]
         return (last - first) / (end - start) if end - start > 0.2 else None
+
+
+def _check(reader: RunReader) -> bool:
+    """Raise what odd values in the header would raise where they are shown."""
+    header = reader.header
+    f"{header.total_steps or 0:,} {header.total_epochs or 0:g} {'stop' in header.takes_commands}"
+    return True
 
 
 def newest_loss(rows: Rows, *, oldest_first: bool = False, before: float | None = None) -> float | None:

@@ -183,6 +183,10 @@ class RunView:
         grads = neurons.bias_grad.get(layer) if neurons else None
         self._pictures = reader.pictures(step, self._pictures)
         shown = view.known(values[:, measure])
+        said = view.describe_values(follower.layers, shown, follower.measures[measure])
+        lines = view.describe_run(follower.findings, said, follower.status, reader.events())
+        if follower.findings_problem:
+            lines.insert(0, follower.findings_problem)
         snapshot = view.Snapshot(
             header=reader.header,
             run_id=reader.run_id,
@@ -210,8 +214,7 @@ class RunView:
             accuracy=next((s for name, s in follower.scalars.items() if "accuracy" in name), None),
             findings=follower.findings,
             findings_problem=follower.findings_problem,
-            words=tuple(view.describe_values(follower.layers, shown, follower.measures[measure])),
-            events=tuple(reader.events()),
+            lines=tuple(lines),
             following=following,
             playing=wants.playing,
         )

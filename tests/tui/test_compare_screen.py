@@ -25,7 +25,7 @@ from gradtui.tui.screens.home import HomeScreen
 from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.widgets.side_by_side import SideBySide
 from tests.synthetic import MEASURES, header, layers, make_run, write_steps
-from tests.tui.test_screens import WICKED, shows, text_of, wait_for
+from tests.tui.driving import WICKED, shows, text_of, wait_for
 
 WIDE = (140, 40)
 

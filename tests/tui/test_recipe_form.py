@@ -26,7 +26,7 @@ from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.screens.through_time import ThroughTimeScreen, describe_decay
 from gradtui.tui.widgets.side_by_side import SideBySide
 from tests.synthetic import MEASURES, header, layers, make_run, speeds
-from tests.tui.test_screens import shows, text_of, wait_for
+from tests.tui.driving import shows, text_of, wait_for
 
 BY_NAME = {field.name: field for field in rows()}
 

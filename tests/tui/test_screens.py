@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from textual.pilot import Pilot
-from textual.screen import Screen
+from textual.widgets import Static
 
-from gradtui.runfile import NOT_MEASURED, RunWriter
+from gradtui.runfile import NOT_MEASURED, Measure, RunWriter
 from gradtui.tui.app import GradtuiApp
-from gradtui.tui.run_view import Waiting
 from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
 from gradtui.tui.screens.help import HelpScreen
@@ -24,62 +20,8 @@ from gradtui.tui.screens.neurons import NeuronsScreen
 from gradtui.tui.screens.plot import PlotScreen
 from gradtui.tui.screens.run import RunScreen
 from gradtui.tui.widgets.bars import Bars
-from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
-from tests.tui.following import follow
-
-WICKED = [
-    "[red]",
-    "a[/b]",
-    "[/]",
-    "\x1b[2J\x9b2J",
-    "x" * 300,
-    "名前のとても長い層の名前",
-    "👩‍👩‍👧 family",
-    "\u202eright",
-]
-
-
-def text_of(screen: Screen[object]) -> str:
-    """What the terminal shows, line by line."""
-    # while a terminal is resized there may be fewer lines, or more, than its height
-    strips = screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
-
-
-async def wait_for(pilot: Pilot[object], condition: Callable[[], object]) -> None:
-    for _ in range(400):
-        if condition():
-            await pilot.pause()
-            return
-        await pilot.pause(0.02)
-    raise AssertionError(f"it never happened\n{text_of(pilot.app.screen)}")
-
-
-async def shows(pilot: Pilot[object], text: str) -> None:
-    await wait_for(pilot, lambda: text in text_of(pilot.app.screen))
-
-
-async def shown_run(pilot: Pilot[object]) -> tuple[RunScreen, Snapshot]:
-    """The screen of a run, once the run is on it, and what it shows."""
-    await shows(pilot, "In words")
-    screen = pilot.app.screen
-    assert isinstance(screen, RunScreen) and screen.snapshot is not None
-    return screen, screen.snapshot
-
-
-def app_of(path: Path, **kind: object) -> GradtuiApp:
-    return GradtuiApp(path.parent, run=path, **kind)  # type: ignore[arg-type]
-
-
-def live_run(folder: Path, **facts: object) -> RunWriter:
-    return make_run(folder / "live.gradtui", close=False, **facts)  # type: ignore[arg-type]
-
-
-def step_shown(app: GradtuiApp) -> int:
-    found = re.search(r"step ([0-9,]+)", text_of(app.screen))
-    assert found, text_of(app.screen)
-    return int(found[1].replace(",", ""))
+from tests.tui.driving import WICKED, app_of, live_run, shows, step_shown, text_of, wait_for
 
 
 async def test_the_bars_show_every_layer_with_its_number_and_its_share(runs_in_tmp: Path) -> None:
@@ -223,6 +165,39 @@ async def test_help_tells_every_key_of_every_screen(runs_in_tmp: Path) -> None:
             assert binding.tooltip and binding.tooltip in text, binding  # type: ignore[union-attr]
         await pilot.press("escape")
         assert isinstance(app.screen, RunScreen)
+
+
+async def test_help_defines_the_measures_of_the_run_itself(runs_in_tmp: Path) -> None:
+    writer = RunWriter(
+        runs_in_tmp / "own.gradtui", header(), (Measure("mine", "m", "apples", "[my] own", title="Mine"),)
+    )
+    writer.set_layers(layers(2))
+    writer.step(1, 0.1, 0.1, 0.5, 0.1, np.ones((2, 1), np.float32).tobytes())
+    writer.close()
+    for app in (app_of(writer.path), GradtuiApp(runs_in_tmp, comparison=[writer.path])):
+        async with app.run_test(size=(120, 40)) as pilot:
+            await shows(pilot, "Mine  m")
+            await pilot.press("question_mark")
+            await wait_for(pilot, lambda app=app: isinstance(app.screen, HelpScreen))
+            text = str(app.screen.query_one("#help-text", Static).content)
+            assert "Mine  m [apples]: [my] own" in text and "∂C/∂b‖ [" not in text
+
+
+@pytest.mark.parametrize("width", [60, 72, 79, 80, 96, 120])
+async def test_a_key_stands_in_the_footer_as_a_whole_or_not_at_all(width: int, runs_in_tmp: Path) -> None:
+    app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await shows(pilot, "In words")
+        await shows(pilot, "p plot")
+        whole = text_of(app.screen).splitlines()[-1].split("  ")
+        await pilot.resize_terminal(width, 24)
+        await shows(pilot, "? help")
+        await wait_for(pilot, lambda: len(text_of(app.screen).splitlines()[-1]) == width)
+        await pilot.pause(0.3)
+        shown = text_of(app.screen).splitlines()[-1].rstrip().split("  ")
+        assert shown == [key.rstrip() for key in whole[: len(shown)]] and len(shown) >= 5
+        rest = whole[len(shown)].rstrip()
+        assert not rest or len("  ".join([*shown, rest])) > width, "as many as fit"
 
 
 @pytest.mark.parametrize("answer", ["l", "s", "escape"])
@@ -383,101 +358,3 @@ async def test_home_opens_runs_and_comes_back(runs_in_tmp: Path) -> None:
         await shows(pilot, "Learning speed")
         await pilot.press("escape")
         await wait_for(pilot, lambda: isinstance(app.screen, HomeScreen))
-
-
-async def test_a_run_that_is_deleted_while_it_is_shown_stays_on_the_screen(runs_in_tmp: Path) -> None:
-    path = make_run(runs_in_tmp / "a.gradtui").path
-    app = app_of(path)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "In words")
-        path.unlink()
-        await pilot.press("m")
-        await pilot.pause(1.0)
-        assert "fc4" in text_of(app.screen)
-
-
-async def test_a_training_that_fails_before_its_first_step_shows_its_log(runs_in_tmp: Path) -> None:
-    troubles = [None, None, "The training ended before its first step (exit code 4); x.log says:"]
-    screen = RunScreen(
-        lambda: runs_in_tmp / "never.gradtui",
-        "never",
-        starting_problem=lambda: troubles.pop(0) if len(troubles) > 1 else troubles[0],
-        log=lambda: ("gradtui: MNIST is [not] there\x1b[2J",),
-    )
-    app = GradtuiApp(runs_in_tmp)
-    async with app.run_test(size=(100, 24)) as pilot:
-        await app.push_screen(screen)
-        await shows(pilot, "exit code 4")
-        assert "gradtui: MNIST is [not] there␛[2J" in text_of(app.screen)
-
-
-def test_the_thread_delivers_only_when_something_changed(runs_in_tmp: Path) -> None:
-    path = make_run(runs_in_tmp / "a.gradtui").path
-    delivered: list[object] = []
-    view, thread = follow(path, delivered.append, frames_per_second=50)
-    deadline = time.monotonic() + 5
-    while not delivered and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(1.0)
-    first = len(delivered)
-    assert 1 <= first <= 2
-    thread.ask(lambda: view.want(measure=1))
-    deadline = time.monotonic() + 5
-    while len(delivered) == first and time.monotonic() < deadline:
-        time.sleep(0.02)
-    thread.stop()
-    thread.join(5)
-    assert len(delivered) == first + 1
-    assert not any(isinstance(item, Waiting) for item in delivered)
-
-
-async def test_a_run_that_rests_under_home_shows_nothing_that_arrives(runs_in_tmp: Path) -> None:
-    app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
-    async with app.run_test(size=(120, 40)) as pilot:
-        screen, snapshot = await shown_run(pilot)
-        await pilot.press("h")
-        screen.deliver(snapshot)
-        await pilot.pause(0.2)
-        assert isinstance(app.screen, HomeScreen) and screen.snapshot is None
-
-
-async def test_an_ended_run_without_layers_says_so(runs_in_tmp: Path) -> None:
-    writer = RunWriter(runs_in_tmp / "bare.gradtui", header("bare"), MEASURES)
-    for step in range(1, 20):
-        writer.step(step, None, step / 10, 0.5, 0.1, None)
-    writer.close()
-    app = app_of(writer.path)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await shows(pilot, "no layer was measured")
-
-
-def test_the_pace_is_by_the_training_s_own_clock(runs_in_tmp: Path) -> None:
-    writer = make_run(runs_in_tmp / "a.gradtui", steps=1000, close=False)  # a thousand steps a second
-    delivered: list[object] = []
-    _, thread = follow(writer.path, delivered.append, frames_per_second=50)
-    try:
-        for last in range(1100, 1600, 100):
-            write_steps(writer, last - 99, last, 4)
-            time.sleep(0.3)
-    finally:
-        thread.stop()
-        thread.join(5)
-        writer.close()
-    paces = [shown.steps_per_second for shown in delivered if isinstance(shown, Snapshot)]
-    known = [pace for pace in paces if pace is not None]
-    assert known and all(pace == pytest.approx(1000, rel=0.01) for pace in known)
-
-
-async def test_what_arrives_while_the_screen_is_being_left_is_let_go(runs_in_tmp: Path) -> None:
-    app = app_of(make_run(runs_in_tmp / "a.gradtui").path)
-    async with app.run_test(size=(120, 40)) as pilot:
-        screen, snapshot = await shown_run(pilot)
-        late = RunScreen(lambda: screen.path or Path(), "late")
-        app.push_screen(late)
-        app.pop_screen()
-        for _ in range(5):
-            late.deliver(snapshot)
-            await late.on_delivered()
-            late.snapshot = None
-            await pilot.pause()
-        assert app.screen is screen

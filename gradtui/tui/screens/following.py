@@ -10,7 +10,6 @@ from textual.screen import Screen
 
 from gradtui.tui.follow_thread import FollowThread, View
 from gradtui.tui.messages import Delivered, Slot
-from gradtui.tui.text import clean
 
 if TYPE_CHECKING:
     from gradtui.runfile import Measure
@@ -62,17 +61,10 @@ class FollowingScreen(Screen[None], Generic[T]):
             if self in self.app.screen_stack:
                 raise
             # it arrived while the screen was being left, and the widgets are gone already
-        except Exception as error:  # odd values in the file
-            self.rest()
-            await self.give_up(f"this run cannot be shown ({type(error).__name__}: {error})")
 
     async def show(self, newest: T) -> None:
         """Show what was delivered."""
         raise NotImplementedError
-
-    async def give_up(self, problem: str) -> None:
-        """Say why no more is shown."""
-        self.notify(clean(problem), severity="error", timeout=30, markup=False)
 
     @property
     def measures(self) -> tuple[Measure, ...]:

@@ -54,8 +54,8 @@ class RunScreen(FollowingScreen["Snapshot | Waiting"]):
         *bindings.ALWAYS,
         bindings.PAUSE,
         *bindings.measure_keys("gradients, parameters, updates, activations"),
-        Binding("n,enter", "neurons", "neurons", tooltip="all neurons of the selected layer"),
         Binding("f", "findings", "findings", tooltip="what is wrong: every finding, its evidence, suggested fixes"),
+        Binding("n,enter", "neurons", "neurons", tooltip="all neurons of the selected layer"),
         bindings.EARLIER,
         bindings.LATER,
         Binding("shift+left,comma", "walk(-1)", "a step back", show=False, tooltip="one recorded step back"),
@@ -120,13 +120,6 @@ class RunScreen(FollowingScreen["Snapshot | Waiting"]):
         panel = self.query_one("#waiting", Static)
         panel.set_class(waiting.failed, "-failed")
         panel.update(Content("\n".join(lines)))
-
-    async def give_up(self, problem: str) -> None:
-        """Show one line in place of the run."""
-        await self.query("#run-header, #run-body, #waiting").remove()
-        await self.mount(
-            Static(clean(problem), id="waiting", classes="-failed", markup=False), before=self.query_one(TooSmall)
-        )
 
     async def _show(self, snapshot: Snapshot) -> None:
         first = self.snapshot is None

@@ -16,9 +16,6 @@ from gradtui.tui.widgets.words import Words
 if TYPE_CHECKING:
     from gradtui.view import Snapshot
 
-EVENTS_SHOWN = 20
-SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
-
 
 class RunBody(Horizontal):
     """Draws snapshots; of a new one only the cells that look different."""
@@ -61,7 +58,7 @@ class RunBody(Horizontal):
         has_findings = bool(snapshot.holding or snapshot.findings_problem)
         self.query_one("#run-right").set_class(has_findings, "-findings")
         words.set_title("Findings" if has_findings else "In words")
-        words.show([clean(line) for line in _lines(snapshot)])
+        words.show([clean(line) for line in snapshot.lines])
 
     def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
         if self._named_for is not snapshot.layers:
@@ -87,23 +84,3 @@ class RunBody(Horizontal):
         accuracy.set_class(snapshot.accuracy is None, "-absent")
         if snapshot.accuracy is not None:
             accuracy.show(snapshot.accuracy.step, snapshot.accuracy.value)
-
-
-def _lines(snapshot: Snapshot) -> list[str]:
-    status = snapshot.status
-    lines: list[str] = []
-    if snapshot.findings_problem:
-        lines.append(snapshot.findings_problem)
-    for finding in snapshot.holding:
-        lines.append(str(finding))
-        if finding.remedies:
-            lines.append(f"   try: {', '.join(finding.remedies)}")
-    lines += snapshot.words
-    if status.detail:
-        lines.append(f"{status.state}: {status.detail}")
-    elif status.live and status.silent > SILENCE_TOLD:
-        lines.append(f"nothing recorded for {status.silent:.0f} s")
-    for event in reversed(snapshot.events[-EVENTS_SHOWN:]):
-        when = "" if event.step is None else f" at step {event.step:,}"
-        lines.append(f"{event.kind}{when}: {event.text}")
-    return lines
