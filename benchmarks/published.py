@@ -34,7 +34,7 @@ from pretrain.data import Dataset, mnist
 from pretrain.finetuning import NetProgress, finetune
 from pretrain.greedy import Layer, LayerProgress, train_greedily
 from pretrain.likelihood import annealed_log_z, log_probability
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import evaluate
 from pretrain.rbm import RBM
@@ -144,8 +144,8 @@ class Run:
 Figures = dict[str, float]
 
 
-def rbms(generator: torch.Generator, *sizes: int, training: Training | None = None) -> list[RBM]:
-    return [RBM(i, o, training=training, generator=generator) for i, o in pairwise(sizes)]
+def make_rbms(generator: torch.Generator, *sizes: int, estimator: GradientEstimator | None = None) -> list[RBM]:
+    return [RBM(i, o, estimator=estimator, generator=generator) for i, o in pairwise(sizes)]
 
 
 def autoencoders(generator: torch.Generator, *sizes: int, **settings: object) -> list[Autoencoder]:
@@ -160,7 +160,7 @@ def unpretrained(generator: torch.Generator, *sizes: int) -> list[Autoencoder]:
 def deep_net(run: Run) -> Figures:
     """784-500-500-2000-10 of sigmoids. Hinton & Salakhutdinov 2006: pretrained by CD-1 1.2 %, random weights 1.6 %."""
     sizes = (784, 500, 500, 2000)
-    layers = run.pretrained("500-500-2000", rbms(run.generator(), *sizes), 40)
+    layers = run.pretrained("500-500-2000", make_rbms(run.generator(), *sizes), 40)
     random = unpretrained(run.generator(), *sizes)
     gradients, adam = (Way(12, None, "cg"),), (Way(30, 0.001),)
     return {
@@ -172,7 +172,7 @@ def deep_net(run: Run) -> Figures:
 
 def dropout(run: Run) -> Figures:
     """The same net, fine-tuned with dropout ½ and inputs 0.2. Srivastava et al. 2014: 0.92 %."""
-    layers = run.pretrained("500-500-2000", rbms(run.generator(), 784, 500, 500, 2000), 40)
+    layers = run.pretrained("500-500-2000", make_rbms(run.generator(), 784, 500, 500, 2000), 40)
 
     def make() -> nn.Sequential:
         return classifier(layers, 10, run.generator(), dropout=0.5, input_dropout=0.2)
@@ -189,11 +189,11 @@ def greedy(run: Run) -> Figures:
         ways = (Way(25, 0.0005), Way(25, 0.001))
         return run.tuned(f"greedy-{kind}", lambda: classifier(layers, 10, run.generator()), ways)
 
-    machines = run.pretrained("three-rbm", rbms(run.generator(), *sizes), 20)
+    rbms = run.pretrained("three-rbm", make_rbms(run.generator(), *sizes), 20)
     coders = run.pretrained("three-autoencoder", autoencoders(run.generator(), *sizes), 15)
     taught = run.pretrained("three-supervised", unpretrained(run.generator(), *sizes), 5, targets=run.labels)
     return {
-        "RBM": tuned("rbm", machines),
+        "RBM": tuned("rbm", rbms),
         "autoencoder": tuned("autoencoder", coders),
         "supervised": tuned("supervised", taught),
         "none": tuned("none", unpretrained(run.generator(), *sizes)),
@@ -211,7 +211,7 @@ def denoising(run: Run) -> Figures:
 def autoencoder(run: Run) -> Figures:
     """784-1000-500-250-30 unrolled, squared test error an image. Hinton & Salakhutdinov 2006: 3.00, PCA 13.87."""
     sizes = (784, 1000, 500, 250)
-    layers: list[Layer] = [*rbms(run.generator(), *sizes)]
+    layers: list[Layer] = [*make_rbms(run.generator(), *sizes)]
     top = Autoencoder(250, 30, activation="linear", generator=run.generator())
     run.pretrained("deep-autoencoder", [*layers, top], 20)
     size = len(run.data.train)
@@ -221,7 +221,7 @@ def autoencoder(run: Run) -> Figures:
     first = finetune(net, run.images[:size], validation=run.validation[0], epochs=count,
                      learning_rate=linear(0.001, count), **rest)  # type: ignore[arg-type]  # fmt: skip
     say(f"seed {run.seed}: validation error {min(first.errors):.2f}")
-    small = deep_autoencoder([*rbms(run.generator(), *sizes, 30)])
+    small = deep_autoencoder([*make_rbms(run.generator(), *sizes, 30)])
     finetune(small, run.images[:size], epochs=2, optimizer="sgd", **rest)  # type: ignore[arg-type]
     test = run.test[0]
     mean = run.images.mean(0)
@@ -241,21 +241,21 @@ def likelihood(run: Run) -> Figures:
     test = torch.bernoulli(run.test[0], generator=run.generator())
     share = bits.mean(0).clamp(0.01, 0.99)
     methods = {
-        "CD-1": (Training(), 60),
-        "CD-3": (Training(steps=3), 60),
-        "PCD": (Training(method="pcd"), 150),
-        "CD-25": (Training(steps=25), 60),
+        "CD-1": (GradientEstimator(), 60),
+        "CD-3": (GradientEstimator(steps=3), 60),
+        "PCD": (GradientEstimator(method="pcd"), 150),
+        "CD-25": (GradientEstimator(steps=25), 60),
     }
     figures = {}
-    for name, (training, epochs) in methods.items():
+    for name, (estimator, epochs) in methods.items():
         count = run.epochs(epochs)
-        machine = RBM(784, 500, training=training, generator=run.generator())
+        rbm = RBM(784, 500, estimator=estimator, generator=run.generator())
 
         def tell(progress: LayerProgress, name: str = name) -> None:
             say(f"{name} seed {run.seed}: epoch {progress.epoch + 1} of {progress.epochs}")
 
         train_greedily(
-            [machine],
+            [rbm],
             bits,
             epochs=count,
             learning_rate=linear(0.05, count),
@@ -265,8 +265,8 @@ def likelihood(run: Run) -> Figures:
             checkpoint_every=120,
             on_epoch=tell,
         )
-        found = annealed_log_z(machine, base=torch.logit(share), generator=run.generator())
-        figures[name] = float(log_probability(machine, test, found.log_z).mean())
+        found = annealed_log_z(rbm, base=torch.logit(share), generator=run.generator())
+        figures[name] = float(log_probability(rbm, test, found.log_z).mean())
         say(f"{name}: {figures[name]:.2f}, log Z {found.low:.1f} to {found.high:.1f}, deviation {found.deviation:.1f}")
     return figures
 
@@ -274,13 +274,13 @@ def likelihood(run: Run) -> Figures:
 def labels(run: Run) -> Figures:
     """784-500-500-500-10, accuracy gained over none, in points. yell/boltzmann-machines: +5.7, +4.9, +2.5, +0.5."""
     sizes = (784, 500, 500, 500)
-    machines = run.pretrained("three-rbm", rbms(run.generator(), *sizes), 20)
+    rbms = run.pretrained("three-rbm", make_rbms(run.generator(), *sizes), 20)
     order = torch.randperm(60_000, generator=run.generator())
     figures = {}
     for count in (100, 1_000, 10_000, 60_000):
         chosen = order[:count]
         errors = []
-        for layers in (machines, unpretrained(run.generator(), *sizes)):
+        for layers in (rbms, unpretrained(run.generator(), *sizes)):
             net = classifier(layers, 10, run.generator())
             epochs = run.epochs(min(200, 20 * 60_000 // count))
             finetune(net, run.images[chosen], run.labels[chosen], learning_rate=linear(0.0005, epochs), epochs=epochs,
@@ -294,11 +294,11 @@ def labels(run: Run) -> Figures:
 def depth(run: Run) -> Figures:
     """Ten hidden layers of 300 sigmoids, test accuracy; random weights are N(0, 0.01²)."""
     sizes = (784, *[300] * 10)
-    layers = run.pretrained("ten", rbms(run.generator(), *sizes), 5)
-    machines = rbms(run.generator(), *sizes)
+    layers = run.pretrained("ten", make_rbms(run.generator(), *sizes), 5)
+    rbms = make_rbms(run.generator(), *sizes)
     return {
         "pretrained": 100 - run.tuned("depth", lambda: classifier(layers, 10, run.generator()), (Way(8, 0.001),)),
-        "random": 100 - run.tuned("depth-random", lambda: classifier(machines, 10, run.generator()), (Way(3, 0.001),)),
+        "random": 100 - run.tuned("depth-random", lambda: classifier(rbms, 10, run.generator()), (Way(3, 0.001),)),
     }
 
 

@@ -29,7 +29,7 @@ from torch.utils.data import TensorDataset
 from pretrain.data import mnist
 from pretrain.estimators import BernoulliRBM
 from pretrain.likelihood import annealed_log_z, log_probability
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.rbm import RBM
 
 VISIBLE, HIDDEN = 784, 500
@@ -56,7 +56,7 @@ def products(batch: int, device: str) -> Step:
 def ours(batch: int, device: str, **settings: Any) -> Step:
     """One step of ours, optimizer included."""
     generator = torch.Generator(device).manual_seed(0)
-    rbm = RBM(VISIBLE, HIDDEN, training=Training(chains=batch, **settings), generator=generator)
+    rbm = RBM(VISIBLE, HIDDEN, estimator=GradientEstimator(chains=batch, **settings), generator=generator)
     optimizer = torch.optim.SGD(rbm.parameters(), lr=0.05, momentum=0.9)
     images = torch.rand(batch, VISIBLE, device=device)
 
@@ -69,20 +69,20 @@ def ours(batch: int, device: str, **settings: Any) -> Step:
 
 def sklearns(batch: int) -> Step:
     """One mini-batch of scikit-learn's."""
-    machine = TheirRBM(HIDDEN, batch_size=batch, n_iter=1, random_state=0)
+    rbm = TheirRBM(HIDDEN, batch_size=batch, n_iter=1, random_state=0)
     images = np.random.default_rng(0).random((batch, VISIBLE), np.float32)
-    machine.fit(images)
+    rbm.fit(images)
     generator = np.random.RandomState(0)
-    return lambda: machine._fit(images, generator)
+    return lambda: rbm._fit(images, generator)
 
 
 def learnergys(batch: int) -> Step:
     """One mini-batch of learnergy's, as its own `fit` runs it."""
     from learnergy.models import bernoulli
 
-    machine = bernoulli.RBM(VISIBLE, HIDDEN, learning_rate=0.05, momentum=0.9)
+    rbm = bernoulli.RBM(VISIBLE, HIDDEN, learning_rate=0.05, momentum=0.9)
     data = TensorDataset(torch.rand(batch, VISIBLE), torch.zeros(batch))
-    return lambda: machine.fit(data, batch_size=batch, epochs=1)
+    return lambda: rbm.fit(data, batch_size=batch, epochs=1)
 
 
 def rbms_of_decelle(batch: int) -> Step:
@@ -90,16 +90,16 @@ def rbms_of_decelle(batch: int) -> Step:
     from rbms.bernoulli_bernoulli.classes import BBRBM
     from rbms.training.pcd import fit_batch_pcd
 
-    machine = BBRBM(torch.randn(VISIBLE, HIDDEN) * 0.01, torch.zeros(VISIBLE), torch.zeros(HIDDEN))
-    optimizer = torch.optim.SGD(machine.parameters(), lr=0.05, momentum=0.9, maximize=True)
-    for parameter in machine.parameters():
+    rbm = BBRBM(torch.randn(VISIBLE, HIDDEN) * 0.01, torch.zeros(VISIBLE), torch.zeros(HIDDEN))
+    optimizer = torch.optim.SGD(rbm.parameters(), lr=0.05, momentum=0.9, maximize=True)
+    for parameter in rbm.parameters():
         parameter.grad = torch.zeros_like(parameter)
     images, weights = torch.rand(batch, VISIBLE), torch.ones(batch, 1)
-    state = {"chains": machine.init_chains(batch)}
+    state = {"chains": rbm.init_chains(batch)}
 
     @torch.no_grad()
     def step() -> None:
-        state["chains"], _ = fit_batch_pcd((images, weights), state["chains"], machine, 1, 1.0)
+        state["chains"], _ = fit_batch_pcd((images, weights), state["chains"], rbm, 1, 1.0)
         optimizer.step()
 
     return step
@@ -160,13 +160,13 @@ def likelihood(epochs: int) -> None:
         started = time.perf_counter()
         fitted = kind(**settings).fit(images.numpy())
         seconds = time.perf_counter() - started
-        machine = RBM(VISIBLE, HIDDEN)
+        rbm = RBM(VISIBLE, HIDDEN)
         with torch.no_grad():
-            machine.weight.copy_(torch.from_numpy(fitted.components_))
-            machine.bias.copy_(torch.from_numpy(fitted.intercept_hidden_))
-            machine.visible_bias.copy_(torch.from_numpy(fitted.intercept_visible_))
-        found = annealed_log_z(machine, base=base, generator=generator)
-        print(f"{name}\t{float(log_probability(machine, test, found.log_z).mean()):.2f}\t{seconds:.1f}", flush=True)
+            rbm.weight.copy_(torch.from_numpy(fitted.components_))
+            rbm.bias.copy_(torch.from_numpy(fitted.intercept_hidden_))
+            rbm.visible_bias.copy_(torch.from_numpy(fitted.intercept_visible_))
+        found = annealed_log_z(rbm, base=base, generator=generator)
+        print(f"{name}\t{float(log_probability(rbm, test, found.log_z).mean()):.2f}\t{seconds:.1f}", flush=True)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pretrain.finetuning import finetune
     from pretrain.greedy import train_greedily
     from pretrain.likelihood import annealed_log_z, exact_log_z, log_probability, pseudo_log_likelihood
-    from pretrain.negative import Training
+    from pretrain.negative import GradientEstimator
     from pretrain.nets import classifier, deep_autoencoder
     from pretrain.objective import evaluate
     from pretrain.rbm import RBM
@@ -25,7 +25,7 @@ _HOMES = {
     "finetuning": ("finetune",),
     "greedy": ("train_greedily",),
     "likelihood": ("annealed_log_z", "exact_log_z", "log_probability", "pseudo_log_likelihood"),
-    "negative": ("Training",),
+    "negative": ("GradientEstimator",),
     "nets": ("classifier", "deep_autoencoder"),
     "objective": ("evaluate",),
     "rbm": ("RBM",),
@@ -37,8 +37,8 @@ __all__ = [
     "RBM",
     "Autoencoder",
     "DataError",
+    "GradientEstimator",
     "Stack",
-    "Training",
     "annealed_log_z",
     "classifier",
     "deep_autoencoder",

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.data import DataError
-from pretrain.draws import flip, normal_like, uniform_like
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
+from pretrain.sampling import bernoulli, normal_like, uniform_like
 from pretrain.schedule import Schedule
 
 Kind = Literal["plain", "denoising", "contractive", "sparse"]
@@ -98,7 +98,7 @@ class Autoencoder(nn.Module):
         """Bits [batch, outputs] drawn with the sigmoid units' probabilities; codes of other units are no probabilities
         and come as they are."""
         h = self.encode(x)
-        return flip(h, generator) if self.activation == "sigmoid" else h
+        return bernoulli(h, generator) if self.activation == "sigmoid" else h
 
     def decode(self, h: Tensor) -> Tensor:
         """The image [batch, inputs] rebuilt from a code h [batch, outputs]."""

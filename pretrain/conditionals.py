@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from pretrain.draws import flip, normal_like, pick
+from pretrain.sampling import bernoulli, categorical, normal_like
 
 SPARE_COPIES = 20  # of a rectified unit beyond its field: the next would be on once in e²⁰ times
 
@@ -61,7 +61,7 @@ class Conditionals:
         """h drawn [batch, outputs]; of a rectified unit max(0, x + N(0, σ(x))) (Nair & Hinton 2010, section 2)."""
         if self.rectified:
             return F.relu(field + normal_like(field, generator) * torch.sigmoid(field).sqrt())
-        return flip(mean, generator)
+        return bernoulli(mean, generator)
 
     # -- visible units ----------------------------------------------------------------------------------------------
 
@@ -73,21 +73,21 @@ class Conditionals:
 
     def visible_mean(self, field: Tensor, beta: Tensor | None = None) -> Tensor:
         """The mean of v [batch, inputs]: probabilities, or of Gaussian units means."""
-        plain, *parts = self._split(field)
+        plain, *groups = self._split(field)
         mean = plain if self.log_variance is not None else torch.sigmoid(_heated(plain, beta))
-        return torch.cat([mean, *(torch.softmax(_heated(p, beta), dim=1) for p in parts)], dim=1) if parts else mean
+        return torch.cat([mean, *(torch.softmax(_heated(g, beta), dim=1) for g in groups)], dim=1) if groups else mean
 
     def visible_sample(
         self, mean: Tensor, generator: torch.Generator | None = None, beta: Tensor | None = None
     ) -> Tensor:
         """v drawn [batch, inputs] around its mean; of each softmax group one unit is 1."""
-        plain, *parts = self._split(mean)
+        plain, *groups = self._split(mean)
         if self.log_variance is None:
-            plain = flip(plain, generator)
+            plain = bernoulli(plain, generator)
         else:
             noise = normal_like(plain, generator) * torch.exp(self.log_variance / 2)
             plain = plain + (noise if beta is None else noise / beta.sqrt())
-        return torch.cat([plain, *(pick(part, generator) for part in parts)], dim=1) if parts else plain
+        return torch.cat([plain, *(categorical(group, generator) for group in groups)], dim=1) if groups else plain
 
     def scaled(self, v: Tensor) -> Tensor:
         """v as the weights see it: of Gaussian units v/σ² [batch, inputs]."""
@@ -131,7 +131,7 @@ class Conditionals:
         """log Σ_v exp(−E(v, h)) [batch], an integral for Gaussian units; Bernoulli hidden units."""
         own = self.visible_bias
         field = torch.mm(h, self.weight)
-        plain, *parts = self._split(field + own)
+        plain, *groups = self._split(field + own)
         total = h @ self.bias
         if self.log_variance is None:
             total = total + F.softplus(plain).sum(1)
@@ -140,8 +140,8 @@ class Conditionals:
             mean, pull = own[: plain.shape[1]], field[:, : plain.shape[1]]
             gained = ((2 * mean * pull + pull**2) / (2 * self.log_variance.exp())).sum(1)
             total = total + gained + 0.5 * (math.log(2 * math.pi) + self.log_variance).sum()
-        for part in parts:
-            total = total + torch.logsumexp(part, dim=1)
+        for group in groups:
+            total = total + torch.logsumexp(group, dim=1)
         return total
 
     def _split(self, values: Tensor) -> Iterator[Tensor]:

@@ -76,8 +76,8 @@ def digits() -> Dataset:
     images, labels = (pixels[order] / 16).astype(np.float32), labels[order].astype(np.int64)
     whole = Split(images, labels)
     second = DIGITS_TRAINING + DIGITS_VALIDATION
-    parts = (_part(whole, 0, DIGITS_TRAINING), _part(whole, DIGITS_TRAINING, second), _part(whole, second, None))
-    return Dataset("digits", *parts, classes=10, image_shape=(8, 8))
+    splits = (_range(whole, 0, DIGITS_TRAINING), _range(whole, DIGITS_TRAINING, second), _range(whole, second, None))
+    return Dataset("digits", *splits, classes=10, image_shape=(8, 8))
 
 
 def _bundled_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -107,13 +107,13 @@ def mnist(folder: Path | None, train_size: int | None = None) -> Dataset:
     if folder is None:
         raise DataError("MNIST is not there: name the folder with its IDX files (--data-dir, or GRADTUI_DATA)")
     paths = _mnist_paths(folder)
-    images, labels = _mnist_part(folder, paths, "train")
+    images, labels = _mnist_split(folder, paths, "train")
     taken = MNIST_TRAINING if train_size is None else min(train_size, MNIST_TRAINING)
     return Dataset(
         "mnist",
         _as_numbers(images[:taken], labels[:taken]),
         _as_numbers(images[MNIST_TRAINING:], labels[MNIST_TRAINING:]),
-        _as_numbers(*_mnist_part(folder, paths, "test")),
+        _as_numbers(*_mnist_split(folder, paths, "test")),
         classes=10,
         image_shape=(28, 28),
     )
@@ -176,7 +176,7 @@ def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.gen
 
 def _mnist_paths(folder: Path) -> dict[str, Path]:
     """Where the four files are, by their names."""
-    names = [name for part in MNIST_FILES.values() for name in part]
+    names = [name for pair in MNIST_FILES.values() for name in pair]
     candidates = [(name, folder / f"{name}{end}") for name in names for end in (".gz", "")]
     paths = {name: path for name, path in candidates if path.exists()}
     missing = [name for name in names if name not in paths]
@@ -188,19 +188,19 @@ def _mnist_paths(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def _mnist_part(folder: Path, paths: Mapping[str, Path], part: str) -> tuple[Bytes, Bytes]:
+def _mnist_split(folder: Path, paths: Mapping[str, Path], split: str) -> tuple[Bytes, Bytes]:
     """Images [n, 28, 28] and labels [n], as the files hold them."""
-    images, labels = (read_idx(paths[name]) for name in MNIST_FILES[part])
+    images, labels = (read_idx(paths[name]) for name in MNIST_FILES[split])
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise DataError(
-            f"{MNIST_FILES[part][0]} in {folder} holds {images.shape} {images.dtype}, not 28×28 bytes an image"
+            f"{MNIST_FILES[split][0]} in {folder} holds {images.shape} {images.dtype}, not 28×28 bytes an image"
         )
     if labels.shape != images.shape[:1] or labels.dtype != np.uint8:
-        raise DataError(f"{folder} holds {len(images):,} {part} images but {labels.shape} labels: they must match")
+        raise DataError(f"{folder} holds {len(images):,} {split} images but {labels.shape} labels: they must match")
     if len(labels) and labels.max() > 9:
-        raise DataError(f"{MNIST_FILES[part][1]} in {folder} holds the label {labels.max()}: MNIST's are 0 to 9")
-    if len(labels) != MNIST_COUNTS[part]:
-        raise DataError(f"{folder} holds {len(labels):,} {part} images: MNIST has {MNIST_COUNTS[part]:,}")
+        raise DataError(f"{MNIST_FILES[split][1]} in {folder} holds the label {labels.max()}: MNIST's are 0 to 9")
+    if len(labels) != MNIST_COUNTS[split]:
+        raise DataError(f"{folder} holds {len(labels):,} {split} images: MNIST has {MNIST_COUNTS[split]:,}")
     return images.astype(np.uint8, copy=False), labels.astype(np.uint8, copy=False)
 
 
@@ -210,5 +210,5 @@ def _as_numbers(images: Bytes, labels: Bytes) -> Split:
     return Split(pixels, labels.astype(np.int64))
 
 
-def _part(split: Split, start: int, stop: int | None) -> Split:
+def _range(split: Split, start: int, stop: int | None) -> Split:
     return Split(split.images[start:stop], split.labels[start:stop])

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from pretrain.draws import flip
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.parallel import reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.rbm import RBM
+from pretrain.sampling import bernoulli
 from pretrain.schedule import Schedule
 
 RATE = 0.01  # of the up-down algorithm: it refines what greedy training has found
@@ -93,23 +93,23 @@ class DBN(nn.Module):
         The chains begin at images `start` [count, pixels], or with all hidden units off. With `labels` [count] the
         label units are held to them. Raises `ValueError` for labels that there are not.
         """
-        machine = self.top.conditionals()
+        top = self.top.conditionals()
         if start is None:
-            h = machine.bias.new_zeros(count, len(machine.bias))
+            h = top.bias.new_zeros(count, len(top.bias))
         else:
-            h = flip(self.top.encode(self._with_labels(self.features(start), None)), generator)
+            h = bernoulli(self.top.encode(self._with_labels(self.features(start), None)), generator)
         clamped = None if labels is None else self._one_hot(labels)
-        mean = machine.visible_mean(machine.visible_field(h))
+        mean = top.visible_mean(top.visible_field(h))
         for _ in range(steps):
-            v = machine.visible_sample(mean, generator)
+            v = top.visible_sample(mean, generator)
             if clamped is not None:
                 v = torch.cat([v[:, : -self.classes], clamped], dim=1)
-            field = machine.hidden_field(v)
-            h = machine.hidden_sample(field, machine.hidden_mean(field), generator)
-            mean = machine.visible_mean(machine.visible_field(h))
+            field = top.hidden_field(v)
+            h = top.hidden_sample(field, top.hidden_mean(field), generator)
+            mean = top.visible_mean(top.visible_field(h))
         mean = mean[:, : mean.shape[1] - self.classes]
         for layer in reversed(self.layers[:-1]):
-            mean = layer.decode(flip(mean, generator))
+            mean = layer.decode(bernoulli(mean, generator))
         return mean
 
     # -- likelihood -----------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class DBN(nn.Module):
             below = x
             for index, layer in enumerate(self.layers[:-1]):
                 q = self._up(index, below)
-                h = flip(q, generator)
+                h = bernoulli(q, generator)
                 log_q = -F.binary_cross_entropy(q.double(), h.double(), reduction="none").sum(1)
                 total += (-_cost_of(layer, below, h)).double() - log_q
                 below = h
@@ -147,7 +147,7 @@ class DBN(nn.Module):
 
     def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The same, drawn."""
-        return flip(self.encode(x), generator)
+        return bernoulli(self.encode(x), generator)
 
     def decode(self, h: Tensor) -> Tensor:
         """Images and labels [batch, inputs] as the top's hidden units [batch, outputs] have them, by means."""
@@ -169,12 +169,12 @@ class DBN(nn.Module):
         with torch.no_grad():
             awake = [images]
             for index in range(len(lower)):
-                awake.append(flip(self._up(index, awake[-1]), generator))
+                awake.append(bernoulli(self._up(index, awake[-1]), generator))
             seen = torch.cat([awake[-1], labels], dim=1)
             error = self.top.fill_gradient(seen, generator)
             if not lower:
                 return error
-            dreamt = self.top.gibbs(seen, self.top.training_method.steps, generator)
+            dreamt = self.top.gibbs(seen, self.top.estimator.steps, generator)
             asleep = [dreamt[:, : dreamt.shape[1] - self.classes]]
             for layer in reversed(lower):
                 asleep.insert(0, layer.sample_visible(asleep[0], generator))
@@ -242,11 +242,11 @@ class DBN(nn.Module):
 
     def _label_free_energies(self, features: Tensor) -> Tensor:
         """F(features, label) [batch, classes], for each label."""
-        machine = self.top.conditionals()
+        top = self.top.conditionals()
         plain = torch.cat([features, features.new_zeros(len(features), self.classes)], dim=1)
-        field, own = machine.hidden_field(plain), machine.own_energy(plain)
-        columns, biases = machine.weight[:, -self.classes :], machine.visible_bias[-self.classes :]
-        energies = [own - biases[k] - machine.hidden_log_sum(field + columns[:, k]) for k in range(self.classes)]
+        field, own = top.hidden_field(plain), top.own_energy(plain)
+        columns, biases = top.weight[:, -self.classes :], top.visible_bias[-self.classes :]
+        energies = [own - biases[k] - top.hidden_log_sum(field + columns[:, k]) for k in range(self.classes)]
         return torch.stack(energies, dim=1)
 
     def _with_labels(self, features: Tensor, labels: Tensor | None) -> Tensor:
@@ -270,32 +270,32 @@ def deep_belief_net(
     *sizes: int,
     classes: int = 0,
     visible: str = "bernoulli",
-    training: Training | None = None,
+    estimator: GradientEstimator | None = None,
     generator: torch.Generator | None = None,
 ) -> DBN:
     """A net of machines between these numbers of units, from the pixels up, with `classes` label units at the top."""
     if len(sizes) < 2:
         raise ValueError("a net needs the numbers of visible and of hidden units")
-    machines = []
+    rbms = []
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         top = index == len(sizes) - 2
-        machines.append(
+        rbms.append(
             RBM(
                 inputs + (classes if top else 0),
                 outputs,
                 visible=visible if index == 0 else "bernoulli",  # type: ignore[arg-type]  # the machine checks it
                 groups=(classes,) if top and classes else (),
-                training=training,
+                estimator=estimator,
                 generator=generator,
             )
         )
-    return DBN(machines)
+    return DBN(rbms)
 
 
 def _cost_of(layer: RBM, v: Tensor, h: Tensor) -> Tensor:
     """−log p(v | h) [batch]."""
-    machine = layer.conditionals()
-    field = machine.visible_field(h)
+    top = layer.conditionals()
+    field = top.visible_field(h)
     if layer.log_variance is None:
         return F.binary_cross_entropy_with_logits(field, v, reduction="none").sum(1)
     return F.gaussian_nll_loss(field, v, layer.log_variance.exp().expand_as(v), full=True, reduction="none").sum(1)

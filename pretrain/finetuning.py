@@ -14,9 +14,9 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
 from pretrain.conjugate import ConjugateGradients
+from pretrain.epochs import BatchSampler
 from pretrain.objective import Examples, Loss, Objective, Precision, seeded
 from pretrain.parallel import batch, current, reduce
-from pretrain.passes import Passes
 from pretrain.rows import Data
 from pretrain.schedule import Schedule, at, named, set_rates
 
@@ -150,7 +150,7 @@ def finetune(
         held_out,
         _make_optimizer(model, optimizer, at(learning_rate, 0), objective.classify),
         (learning_rate, momentum),
-        Passes(len(train.rows), size, generator),
+        BatchSampler(len(train.rows), size, generator),
         generator,
         Keeper(checkpoint, checkpoint_every, settings, clock),
         epochs,
@@ -172,7 +172,7 @@ class _Training:
     validation: Examples | None
     optimizer: Optimizer
     rates: tuple[Schedule | None, Schedule | None]
-    passes: Passes
+    sampler: BatchSampler
     generator: torch.Generator
     keeper: Keeper
     epochs: int
@@ -191,7 +191,7 @@ class _Training:
             with fits(self.keeper.path):
                 self._restore(kept)
         self.objective.model.train()
-        while self.passes.epoch < self.epochs and not self._out_of_patience():
+        while self.sampler.epoch < self.epochs and not self._out_of_patience():
             if not self._run_epoch():
                 self._keep()
                 self.objective.model.eval()
@@ -207,13 +207,13 @@ class _Training:
     def _run_epoch(self) -> bool:
         """One epoch, or what is left of it; False if it was stopped."""
         learning_rate, momentum = self.rates
-        set_rates(self.optimizer, at(learning_rate, self.passes.epoch), at(momentum, self.passes.epoch))
-        for numbers in self.passes.batches():
-            part = current().part(len(numbers))
-            with batch(part):
-                cost = self._step(numbers[part.own])
-            self.passes.count_step(cost, len(numbers))
-            if self.passes.step == self.passes.steps:
+        set_rates(self.optimizer, at(learning_rate, self.sampler.epoch), at(momentum, self.sampler.epoch))
+        for indices in self.sampler.batches():
+            shard = current().shard(len(indices))
+            with batch(shard):
+                cost = self._step(indices[shard.own])
+            self.sampler.count_step(cost, len(indices))
+            if self.sampler.step == self.sampler.steps:
                 self._end_epoch()
             stop, due = current().agree(self.should_stop(), self.keeper.due())
             if stop:
@@ -222,9 +222,9 @@ class _Training:
                 self._keep()
         return True
 
-    def _step(self, numbers: Tensor) -> Tensor:
+    def _step(self, indices: Tensor) -> Tensor:
         """One step of the optimizer; returns the cost where it began."""
-        batch = self.train.take(numbers)
+        batch = self.train.take(indices)
         # one seed for all evaluations of this batch: along a line the same units must be dropped
         seed = int(torch.randint(1 << 62, (1,), generator=self.generator, device=self.generator.device))
         costs: list[Tensor] = []
@@ -239,7 +239,7 @@ class _Training:
                 self.on_step(self._progress(costs[0].item(), None))  # waits for the device
             return costs[-1]
 
-        if isinstance(self.optimizer, LBFGS) and self.passes.steps > 1:
+        if isinstance(self.optimizer, LBFGS) and self.sampler.steps > 1:
             self.optimizer.state.clear()  # the curvature that it remembers is another batch's
         if isinstance(self.optimizer, (LBFGS, ConjugateGradients)):
             self.optimizer.step(closure)
@@ -253,7 +253,7 @@ class _Training:
 
     def _end_epoch(self) -> None:
         before = self._progress(0.0, None)
-        self.result.costs.append(self.passes.end_epoch())
+        self.result.costs.append(self.sampler.end_epoch())
         error = None
         if self.validation is not None:
             error = self.objective.error(self.validation)
@@ -271,10 +271,10 @@ class _Training:
         return NetProgress(
             self.objective.model,
             self.optimizer,
-            self.passes.epoch,
+            self.sampler.epoch,
             self.epochs,
-            self.passes.done,
-            self.passes.steps,
+            self.sampler.done,
+            self.sampler.steps,
             cost,
             error,
         )
@@ -285,7 +285,7 @@ class _Training:
                 "model": dict(self.objective.model.state_dict()),
                 "best": self.best,
                 "optimizer": self.optimizer.state_dict(),
-                "passes": self.passes.state(),
+                "passes": self.sampler.state(),
                 "costs": self.result.costs,
                 "errors": self.result.errors,
                 "finished": self.result.finished,
@@ -296,7 +296,7 @@ class _Training:
         self.objective.model.load_state_dict(kept["model"])
         self.best = kept["best"]
         self.optimizer.load_state_dict(kept["optimizer"])
-        self.passes.load_state(kept["passes"])
+        self.sampler.load_state(kept["passes"])
         self.result = Result(kept["costs"], kept["errors"], kept["finished"])
 
 

@@ -16,9 +16,9 @@ from torch.optim import SGD, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
 from pretrain.data import DataError
+from pretrain.epochs import BatchSampler
 from pretrain.nets import output_layer
 from pretrain.parallel import batch, current, reduce
-from pretrain.passes import Passes
 from pretrain.rows import Data, Labelled, Mapped, Rows, bytes_of, check_rows, gathered, rows_of
 from pretrain.schedule import Schedule, at, for_each, hinton_momentum, load_optimizer, named, set_rates
 from pretrain.targets import Targets, check_labels, targets_of
@@ -277,7 +277,7 @@ class _LayerTraining:
     def run(self, rows: Rows, kept: dict[str, Any] | None) -> bool:
         """Trains to the end of the layer; False if it was stopped before."""
         shared = self._shared
-        self._passes = Passes(len(rows), shared.batch_size, shared.generator)
+        self._sampler = BatchSampler(len(rows), shared.batch_size, shared.generator)
         if kept is None:
             self._result.errors.append([])
             if isinstance(self._layer, OwnStart) and self._output is None:
@@ -285,9 +285,9 @@ class _LayerTraining:
         else:
             with fits(shared.keeper.path):
                 self._restore(kept)
-        if shared.on_layer is not None and self._passes.epoch < self._epochs:
+        if shared.on_layer is not None and self._sampler.epoch < self._epochs:
             shared.on_layer(self._progress(None))
-        while self._passes.epoch < self._epochs:
+        while self._sampler.epoch < self._epochs:
             if not self._run_epoch(rows):
                 self._keep()
                 return False
@@ -296,18 +296,18 @@ class _LayerTraining:
 
     def _run_epoch(self, rows: Rows) -> bool:
         """One epoch, or what is left of it; False if it was stopped."""
-        shared, passes = self._shared, self._passes
-        set_rates(self._optimizer, at(self._learning_rate, passes.epoch), at(self._momentum, passes.epoch))
-        for numbers in passes.batches():
-            part = current().part(len(numbers))
-            with batch(part):
-                own = numbers[part.own]
+        shared, sampler = self._shared, self._sampler
+        set_rates(self._optimizer, at(self._learning_rate, sampler.epoch), at(self._momentum, sampler.epoch))
+        for indices in sampler.batches():
+            shard = current().shard(len(indices))
+            with batch(shard):
+                own = indices[shard.own]
                 error = self._fill_gradient(rows.take(own), own)
             if shared.on_step is not None:
                 shared.on_step(self._progress(error.item()))  # waits for the device
             self._optimizer.step()
-            passes.count_step(error, len(numbers))
-            if passes.step == passes.steps:
+            sampler.count_step(error, len(indices))
+            if sampler.step == sampler.steps:
                 self._end_epoch()
             stop, due = current().agree(shared.should_stop(), shared.keeper.due())
             if stop:
@@ -318,12 +318,12 @@ class _LayerTraining:
 
     def _end_epoch(self) -> None:
         before = self._progress(None)
-        mean = self._passes.end_epoch()
+        mean = self._sampler.end_epoch()
         self._result.errors[self._index].append(mean)
         if self._shared.on_epoch is not None:
             self._shared.on_epoch(replace(before, error=mean))
 
-    def _fill_gradient(self, x: Tensor, numbers: Tensor) -> Tensor:
+    def _fill_gradient(self, x: Tensor, indices: Tensor) -> Tensor:
         if self._output is None:
             return self._layer.fill_gradient(x, self._shared.generator)
         assert self._shared.labels is not None
@@ -331,7 +331,7 @@ class _LayerTraining:
         code = self._layer.encode(x)
         if not code.requires_grad:
             raise ValueError(f"{type(self._layer).__name__}.encode carries no gradients: train it without targets")
-        cost = F.cross_entropy(self._output(code), self._shared.labels.take(numbers))
+        cost = F.cross_entropy(self._output(code), self._shared.labels.take(indices))
         torch.autograd.backward(cost)
         return reduce([*self._layer.parameters(), *self._output.parameters()], cost.detach())
 
@@ -341,10 +341,10 @@ class _LayerTraining:
             self._index,
             len(self._shared.layers),
             self._optimizer,
-            self._passes.epoch,
+            self._sampler.epoch,
             self._epochs,
-            self._passes.done,
-            self._passes.steps,
+            self._sampler.done,
+            self._sampler.steps,
             error,
             self._output,
         )
@@ -368,7 +368,7 @@ class _LayerTraining:
         self._shared.keeper.keep(
             {
                 "layer": self._index,
-                "passes": self._passes.state(),
+                "passes": self._sampler.state(),
                 "errors": self._result.errors,
                 "layers": [
                     {"parameters": dict(cast(nn.Module, layer).state_dict()), "state": layer.state()}
@@ -380,7 +380,7 @@ class _LayerTraining:
         )
 
     def _restore(self, kept: dict[str, Any]) -> None:
-        self._passes.load_state(kept["passes"])
+        self._sampler.load_state(kept["passes"])
         if self._output is not None:
             self._output.load_state_dict(kept["output"])
         load_optimizer(self._optimizer, *kept["optimizer"])
@@ -415,7 +415,7 @@ class _Features:
         """Whether the layer can learn from these features; of those that stream, it looks at the first rows."""
         if isinstance(self.rows, (Mapped, Labelled)):
             state = self._generator.get_state()
-            layer.check(self.rows.part(0, min(len(self.rows), 1000)))
+            layer.check(self.rows.slice(0, min(len(self.rows), 1000)))
             self._generator.set_state(state)  # looking must not change the training
         else:
             check_rows(self.rows, layer.check)

@@ -39,11 +39,11 @@ def exact_log_z(rbm: RBM) -> float:
     Of machines with Bernoulli units alone the smaller side is enumerated; of those with rectified hidden units the
     visible side, else the hidden side.
     """
-    machine = rbm.conditionals().double()
+    conditionals = rbm.conditionals().double()
     bits_only = rbm.log_variance is None and not rbm.groups
-    if machine.rectified and not bits_only:
+    if conditionals.rectified and not bits_only:
         raise ValueError("log Z of rectified hidden units can be enumerated for Bernoulli visible units alone")
-    hidden = not machine.rectified and (not bits_only or rbm.outputs <= rbm.inputs)
+    hidden = not conditionals.rectified and (not bits_only or rbm.outputs <= rbm.inputs)
     count = rbm.outputs if hidden else rbm.inputs
     if count > MOST_UNITS:
         raise ValueError(f"{count} units have too many configurations: log Z is exact up to {MOST_UNITS} of them")
@@ -51,7 +51,7 @@ def exact_log_z(rbm: RBM) -> float:
     for start in range(0, 1 << count, BLOCK):
         numbers = torch.arange(start, min(start + BLOCK, 1 << count))
         bits = ((numbers[:, None] >> torch.arange(count)) & 1).double()
-        logs = machine.visible_log_sum(bits) if hidden else -machine.free_energy(bits)
+        logs = conditionals.visible_log_sum(bits) if hidden else -conditionals.free_energy(bits)
         total = torch.logaddexp(total, torch.logsumexp(logs, dim=0))
     return float(total)
 
@@ -71,8 +71,8 @@ class Path:
     """
 
     def __init__(self, rbm: RBM, betas: Sequence[float] | None, base: Tensor | None) -> None:
-        self.machine = rbm.conditionals()
-        if self.machine.rectified:
+        self.conditionals = rbm.conditionals()
+        if self.conditionals.rectified:
             raise ValueError("annealing needs Bernoulli hidden units: rectified ones have no sum in closed form")
         self.betas = default_betas() if betas is None else list(betas)
         rising = all(a < b for a, b in pairwise(self.betas))
@@ -83,7 +83,7 @@ class Path:
 
     def at(self, beta: float) -> Conditionals:
         """The machine with the visible biases of β."""
-        return replace(self.machine, visible_bias=self._base.lerp(self.machine.visible_bias, beta))
+        return replace(self.conditionals, visible_bias=self._base.lerp(self.conditionals.visible_bias, beta))
 
     def log_weightless(self) -> float:
         """log Z where β is 0."""
@@ -93,14 +93,14 @@ class Path:
 
     def log_p(self, v: Tensor, field: Tensor, beta: float) -> Tensor:
         """log p*_β(v) [chains], the hidden units summed out; `field` is what they receive from v at β = 1."""
-        return self.machine.hidden_log_sum(field, beta).double() - self.at(beta).own_energy(v).double()
+        return self.conditionals.hidden_log_sum(field, beta).double() - self.at(beta).own_energy(v).double()
 
     def step(self, field: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
         """v after a step of Gibbs sampling at β from a v of this field."""
-        machine = self.at(beta)
+        conditionals = self.at(beta)
         heated = beta * field
-        h = machine.hidden_sample(heated, torch.sigmoid(heated), generator)
-        return machine.visible_sample(machine.visible_mean(machine.visible_field(beta * h)), generator)
+        h = conditionals.hidden_sample(heated, torch.sigmoid(heated), generator)
+        return conditionals.visible_sample(conditionals.visible_mean(conditionals.visible_field(beta * h)), generator)
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def annealed_log_z(
     v = start.visible_sample(mean, generator)
     log_w = torch.zeros(chains, dtype=torch.float64, device=v.device)
     for number, (before, beta) in enumerate(pairwise(path.betas), 1):
-        field = path.machine.hidden_field(v)
+        field = path.conditionals.hidden_field(v)
         log_w += path.log_p(v, field, beta) - path.log_p(v, field, before)
         v = path.step(field, beta, generator)
         if on_step is not None:
@@ -149,11 +149,11 @@ def reverse_annealed_log_z(
     3); chains that began at data and ran long stand in for those.
     """
     path = Path(rbm, betas, base)
-    v = v.to(path.machine.bias)
+    v = v.to(path.conditionals.bias)
     log_w = torch.zeros(len(v), dtype=torch.float64, device=v.device)
     for beta, before in pairwise(reversed(path.betas)):
-        v = path.step(path.machine.hidden_field(v), beta, generator)
-        field = path.machine.hidden_field(v)
+        v = path.step(path.conditionals.hidden_field(v), beta, generator)
+        field = path.conditionals.hidden_field(v)
         log_w += path.log_p(v, field, before) - path.log_p(v, field, beta)
     mean_w, low, high = _interval(log_w)
     base_z = path.log_weightless()
@@ -173,8 +173,8 @@ def default_betas() -> list[float]:
 
     Source: Salakhutdinov & Murray 2008, section 5.1.
     """
-    parts = ((0.0, 0.5, 500, 0), (0.5, 0.9, 4_001, 1), (0.9, 1.0, 10_001, 1))
-    return [b for low, high, count, skip in parts for b in np.linspace(low, high, count)[skip:].tolist()]
+    stages = ((0.0, 0.5, 500, 0), (0.5, 0.9, 4_001, 1), (0.9, 1.0, 10_001, 1))
+    return [b for low, high, count, skip in stages for b in np.linspace(low, high, count)[skip:].tolist()]
 
 
 @torch.no_grad()
@@ -185,12 +185,12 @@ def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
     """
     if rbm.log_variance is not None or rbm.groups:
         raise ValueError("the pseudo-likelihood flips bits: this machine has visible units that are none")
-    machine, v = rbm.conditionals().double(), v.double()
-    field = machine.hidden_field(v)
-    own = machine.hidden_log_sum(field)
+    conditionals, v = rbm.conditionals().double(), v.double()
+    field = conditionals.hidden_field(v)
+    own = conditionals.hidden_log_sum(field)
     total = torch.zeros_like(own)
     for unit in range(rbm.inputs):
         change = 1 - 2 * v[:, unit]  # what flipping this bit adds to it
-        flipped = machine.hidden_log_sum(torch.addr(field, change, machine.weight[:, unit]))
-        total += F.logsigmoid(own - flipped - change * machine.visible_bias[unit])
+        flipped = conditionals.hidden_log_sum(torch.addr(field, change, conditionals.weight[:, unit]))
+        total += F.logsigmoid(own - flipped - change * conditionals.visible_bias[unit])
     return total

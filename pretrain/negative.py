@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pretrain.conditionals import Conditionals
 from pretrain.data import DataError
-from pretrain.draws import flip, normal_like, pick, uniform_like
-from pretrain.parallel import Part, batch, current, current_part
+from pretrain.parallel import BatchShard, batch, current, current_shard
+from pretrain.sampling import bernoulli, categorical, normal_like, uniform_like
 
 Method = Literal["cd", "pcd", "fast-pcd", "tempering", "noise"]
 
@@ -22,7 +22,7 @@ FAST_DECAY = 0.95  # of the fast weights at each step (Tieleman & Hinton 2009, s
 
 
 @dataclass(frozen=True)
-class Training:
+class GradientEstimator:
     """How a machine estimates its gradient, and what is added to it.
 
     `method`, with `steps` of Gibbs sampling each time:
@@ -76,7 +76,7 @@ class Particles(NamedTuple):
     weight: float = 1.0  # of this process's particles in the mean over all, over that of its data
 
 
-def from_data(machine: Conditionals, first: Tensor, steps: int, generator: torch.Generator | None) -> Particles:
+def from_data(rbm: Conditionals, first: Tensor, steps: int, generator: torch.Generator | None) -> Particles:
     """The end of a chain that began at the data; `first` [batch, inputs] is the mean of v after one step.
 
     The last v is its mean, which carries less noise (Hinton 2010, section 3.2); of Gaussian units it is drawn, for the
@@ -84,26 +84,28 @@ def from_data(machine: Conditionals, first: Tensor, steps: int, generator: torch
     """
     mean = first
     for step in range(steps):
-        drawn = step < steps - 1 or machine.log_variance is not None
-        v = machine.visible_sample(mean, generator) if drawn else mean
-        field = machine.hidden_field(v)
-        h = machine.hidden_mean(field)
+        drawn = step < steps - 1 or rbm.log_variance is not None
+        v = rbm.visible_sample(mean, generator) if drawn else mean
+        field = rbm.hidden_field(v)
+        h = rbm.hidden_mean(field)
         if step < steps - 1:
-            mean = machine.visible_mean(machine.visible_field(machine.hidden_sample(field, h, generator)))
+            mean = rbm.visible_mean(rbm.visible_field(rbm.hidden_sample(field, h, generator)))
     return Particles(v, h)
 
 
-def from_noise(machine: Conditionals, count: int, training: Training, generator: torch.Generator | None) -> Particles:
+def from_noise(
+    rbm: Conditionals, count: int, estimator: GradientEstimator, generator: torch.Generator | None
+) -> Particles:
     """The states after `burn_in` of chains that began at noise, all together (Liao et al. 2022, algorithm 2)."""
-    v = _noise(machine, count, generator)
+    v = _noise(rbm, count, generator)
     states, means = [], []
-    for step in range(training.steps):
-        field = machine.hidden_field(v)
-        h = machine.hidden_sample(field, machine.hidden_mean(field), generator)
-        v = machine.visible_sample(machine.visible_mean(machine.visible_field(h)), generator)
-        if step >= training.burn_in:
+    for step in range(estimator.steps):
+        field = rbm.hidden_field(v)
+        h = rbm.hidden_sample(field, rbm.hidden_mean(field), generator)
+        v = rbm.visible_sample(rbm.visible_mean(rbm.visible_field(h)), generator)
+        if step >= estimator.burn_in:
             states.append(v)
-            means.append(machine.hidden_mean(machine.hidden_field(v)))
+            means.append(rbm.hidden_mean(rbm.hidden_field(v)))
     return Particles(torch.cat(states), torch.cat(means))
 
 
@@ -113,78 +115,78 @@ class Chains:
     Their state is the hidden units [chains × temperatures, outputs]; at first all of them are off.
     """
 
-    def __init__(self, training: Training) -> None:
-        self._training = training
-        self._temperatures = training.temperatures if training.method == "tempering" else 1
+    def __init__(self, estimator: GradientEstimator) -> None:
+        self._estimator = estimator
+        self._temperatures = estimator.temperatures if estimator.method == "tempering" else 1
         self._hidden: Tensor | None = None  # of this process's chains
         self._fast: list[Tensor] = []  # added to weight, bias and visible bias
 
-    def walk(self, machine: Conditionals, generator: torch.Generator | None) -> Particles:
+    def advance(self, rbm: Conditionals, generator: torch.Generator | None) -> Particles:
         """The chains some steps further; of those at several temperatures, the states at temperature 1."""
-        part, data = self._part(), current_part()
+        shard, data = self._shard(), current_shard()
         if self._hidden is None:
-            self._hidden = machine.bias.new_zeros(part.own.stop - part.own.start, len(machine.bias))
+            self._hidden = rbm.bias.new_zeros(shard.own.stop - shard.own.start, len(rbm.bias))
         hot = replace(
-            machine,
-            weight=machine.weight + self._fast[0],
-            bias=machine.bias + self._fast[1],
-            visible_bias=machine.visible_bias + self._fast[2],
-        ) if self._fast else machine  # fmt: skip
-        with batch(part):
+            rbm,
+            weight=rbm.weight + self._fast[0],
+            bias=rbm.bias + self._fast[1],
+            visible_bias=rbm.visible_bias + self._fast[2],
+        ) if self._fast else rbm  # fmt: skip
+        with batch(shard):
             v, h = self._sweeps(hot, self._hidden, generator)
-        if hot is not machine:
-            h = machine.hidden_mean(machine.hidden_field(v))  # the gradient is of the machine itself
-        return Particles(v, h, 1.0 if data is None else part.weight / data.weight)
+        if hot is not rbm:
+            h = rbm.hidden_mean(rbm.hidden_field(v))  # the gradient is of the machine itself
+        return Particles(v, h, 1.0 if data is None else shard.weight / data.weight)
 
-    def follow(self, grads: list[Tensor]) -> None:
+    def update_fast(self, grads: list[Tensor]) -> None:
         """Lets the fast weights learn from the gradient by weight, bias and visible bias, and forget."""
-        if self._training.method != "fast-pcd":
+        if self._estimator.method != "fast-pcd":
             return
         if not self._fast:
             self._fast = [torch.zeros_like(grad) for grad in grads]
         for fast, grad in zip(self._fast, grads, strict=True):
-            fast.mul_(FAST_DECAY).sub_(grad, alpha=self._training.fast_rate)
+            fast.mul_(FAST_DECAY).sub_(grad, alpha=self._estimator.fast_rate)
 
     def state(self) -> dict[str, Tensor]:
         """What there is to carry on from, of all processes' chains."""
         if self._hidden is None:
             return {}
-        return {"chains": current().gather(self._hidden, self._part()), **dict(zip(_FAST, self._fast, strict=False))}
+        return {"chains": current().gather(self._hidden, self._shard()), **dict(zip(_FAST, self._fast, strict=False))}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes what `state` gave; raises `DataError` for anything else."""
-        hidden, part = state.get("chains"), self._part()
-        if hidden is not None and len(hidden) != part.total:
-            raise DataError(f"there are {len(hidden)} chains, but the training has {part.total}")
-        self._hidden = None if hidden is None else hidden[part.own].clone()
+        hidden, shard = state.get("chains"), self._shard()
+        if hidden is not None and len(hidden) != shard.total:
+            raise DataError(f"there are {len(hidden)} chains, but the training has {shard.total}")
+        self._hidden = None if hidden is None else hidden[shard.own].clone()
         self._fast = [state[name] for name in _FAST if name in state]
 
-    def _part(self) -> Part:
+    def _shard(self) -> BatchShard:
         """The rows of this process in the state of all chains."""
-        return current().part(self._training.chains).times(self._temperatures)
+        return current().shard(self._estimator.chains).times(self._temperatures)
 
-    def _sweeps(self, machine: Conditionals, h: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        betas = self._betas(machine, len(h))
-        for _ in range(self._training.steps):
-            v = machine.visible_sample(machine.visible_mean(machine.visible_field(h), betas), generator, betas)
-            field = machine.hidden_field(v)
-            mean = machine.hidden_mean(field, betas)
-            h = machine.hidden_sample(field, mean, generator)
+    def _sweeps(self, rbm: Conditionals, h: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        betas = self._betas(rbm, len(h))
+        for _ in range(self._estimator.steps):
+            v = rbm.visible_sample(rbm.visible_mean(rbm.visible_field(h), betas), generator, betas)
+            field = rbm.hidden_field(v)
+            mean = rbm.hidden_mean(field, betas)
+            h = rbm.hidden_sample(field, mean, generator)
             if betas is not None:
-                order = self._swapped(machine.own_energy(v) - (h * field).sum(1), betas[:, 0], generator)
-                h, v, mean = h[order], v[order], machine.hidden_mean(field[order])
+                order = self._swapped(rbm.own_energy(v) - (h * field).sum(1), betas[:, 0], generator)
+                h, v, mean = h[order], v[order], rbm.hidden_mean(field[order])
         self._hidden = h
         coldest = slice(self._temperatures - 1, None, self._temperatures)
         return v[coldest], mean[coldest]
 
-    def _betas(self, machine: Conditionals, rows: int) -> Tensor | None:
+    def _betas(self, rbm: Conditionals, rows: int) -> Tensor | None:
         """Inverse temperatures [rows, 1]: those of a chain follow each other, up to 1; None if all are 1."""
         count = self._temperatures
         if count == 1:
             return None
         # at 0 a Gaussian unit would have no bounds
-        lowest = 0.0 if machine.log_variance is None else 1 / count
-        betas = torch.linspace(lowest, 1, count, dtype=machine.bias.dtype, device=machine.bias.device)
+        lowest = 0.0 if rbm.log_variance is None else 1 / count
+        betas = torch.linspace(lowest, 1, count, dtype=rbm.bias.dtype, device=rbm.bias.device)
         return betas.repeat(rows // count)[:, None]
 
     def _swapped(self, energy: Tensor, beta: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -203,10 +205,10 @@ class Chains:
         return order.view(-1)
 
 
-def _noise(machine: Conditionals, count: int, generator: torch.Generator | None) -> Tensor:
+def _noise(rbm: Conditionals, count: int, generator: torch.Generator | None) -> Tensor:
     """States [count, inputs] that know nothing of the machine: N(0, 1), or bits, or one of each group, at random."""
-    plain = len(machine.visible_bias) - sum(machine.groups)
-    own = machine.bias.new_full((count, plain), 0.5)
-    v = flip(own, generator) if machine.log_variance is None else normal_like(own, generator)
-    groups = [machine.bias.new_full((count, size), 1 / size) for size in machine.groups]
-    return torch.cat([v, *(pick(group, generator) for group in groups)], dim=1) if groups else v
+    plain = len(rbm.visible_bias) - sum(rbm.groups)
+    own = rbm.bias.new_full((count, plain), 0.5)
+    v = bernoulli(own, generator) if rbm.log_variance is None else normal_like(own, generator)
+    groups = [rbm.bias.new_full((count, size), 1 / size) for size in rbm.groups]
+    return torch.cat([v, *(categorical(group, generator) for group in groups)], dim=1) if groups else v

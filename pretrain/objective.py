@@ -27,9 +27,9 @@ class Examples:
     rows: Rows
     labels: Targets | None
 
-    def take(self, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images [batch, columns] and labels [batch] of the examples of these numbers."""
-        return self.rows.take(numbers), None if self.labels is None else self.labels.take(numbers)
+        return self.rows.take(indices), None if self.labels is None else self.labels.take(indices)
 
 
 class Objective:

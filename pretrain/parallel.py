@@ -1,7 +1,7 @@
 """Data-parallel training: every process has the whole model and some rows of each batch; gradients are added up.
 
 The result is that of one process but for rounding: all processes draw the random numbers of the whole batch
-(`pretrain.draws`), and means over a batch are means over all of it.
+(`pretrain.sampling`), and means over a batch are means over all of it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShard:
     """The rows of a batch that this process has, and their share in a mean over the whole batch."""
 
     own: slice
     total: int
     weight: float
 
-    def times(self, count: int) -> Part:
+    def times(self, count: int) -> BatchShard:
         """The same where each row stands for `count` rows."""
-        return Part(slice(self.own.start * count, self.own.stop * count), self.total * count, self.weight)
+        return BatchShard(slice(self.own.start * count, self.own.stop * count), self.total * count, self.weight)
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Parallel:
     rank: int = 0
     count: int = 1
 
-    def part(self, total: int) -> Part:
+    def shard(self, total: int) -> BatchShard:
         """The rows of this process out of `total`; of fewer rows than processes every process takes all."""
         if total < self.count:
-            return Part(slice(0, total), total, 1 / self.count)
+            return BatchShard(slice(0, total), total, 1 / self.count)
         start, stop = (total * rank // self.count for rank in (self.rank, self.rank + 1))
-        return Part(slice(start, stop), total, (stop - start) / total)
+        return BatchShard(slice(start, stop), total, (stop - start) / total)
 
     def add(self, values: Tensor) -> Tensor:
         """The sum over the processes, in place."""
@@ -56,17 +56,17 @@ class Parallel:
         votes = self.add(torch.tensor([float(wish) for wish in wishes], device=_device_of_messages()))
         return tuple(vote > 0 for vote in votes.tolist())
 
-    def gather(self, rows: Tensor, part: Part) -> Tensor:
+    def gather(self, rows: Tensor, shard: BatchShard) -> Tensor:
         """All rows of all processes, of which this one has `part`."""
-        if len(rows) == part.total:
+        if len(rows) == shard.total:
             return rows
-        whole = rows.new_zeros(part.total, *rows.shape[1:])
-        whole[part.own] = rows
+        whole = rows.new_zeros(shard.total, *rows.shape[1:])
+        whole[shard.own] = rows
         return self.add(whole)
 
 
 _parallel: ContextVar[Parallel] = ContextVar("parallel", default=Parallel())  # noqa: B039  it is frozen
-_part: ContextVar[Part | None] = ContextVar("part", default=None)
+_shard: ContextVar[BatchShard | None] = ContextVar("part", default=None)
 
 
 def current() -> Parallel:
@@ -74,41 +74,41 @@ def current() -> Parallel:
     return _parallel.get()
 
 
-def current_part() -> Part | None:
+def current_shard() -> BatchShard | None:
     """The rows that tensors hold now; None if they hold all."""
-    return _part.get()
+    return _shard.get()
 
 
 @contextmanager
-def batch(part: Part) -> Iterator[None]:
+def batch(shard: BatchShard) -> Iterator[None]:
     """Within, tensors hold the rows of `part`."""
-    token = _part.set(part if current().count > 1 else None)
+    token = _shard.set(shard if current().count > 1 else None)
     try:
         yield
     finally:
-        _part.reset(token)
+        _shard.reset(token)
 
 
 def batch_mean(x: Tensor) -> Tensor:
     """The mean over the whole batch [columns] of x [rows, columns]; its gradient is that of this process's rows, which
     `reduce` adds up to the whole."""
     mean = x.mean(0)
-    part = current_part()
-    if part is None:
+    shard = current_shard()
+    if shard is None:
         return mean
-    whole = current().add(mean.detach() * part.weight)
+    whole = current().add(mean.detach() * shard.weight)
     return mean + (whole - mean.detach())
 
 
 def reduce(parameters: Iterable[nn.Parameter], cost: Tensor) -> Tensor:
     """Makes the gradients, means over this process's rows, means over the whole batch; so too `cost` [], returned."""
-    part = current_part()
-    if part is None:
+    shard = current_shard()
+    if shard is None:
         return cost
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     # one message: many small ones would wait for each other
     flat = torch.cat([*(grad.reshape(-1) for grad in grads), cost.detach().reshape(1).to(grads[0].dtype)])
-    current().add(flat.mul_(part.weight))
+    current().add(flat.mul_(shard.weight))
     start = 0
     for grad in grads:
         grad.copy_(flat[start : start + grad.numel()].view_as(grad))

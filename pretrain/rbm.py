@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.conditionals import Conditionals
 from pretrain.data import DataError
-from pretrain.negative import CHAIN_NAMES, Chains, Particles, Training, from_data, from_noise
+from pretrain.negative import CHAIN_NAMES, Chains, GradientEstimator, Particles, from_data, from_noise
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.schedule import Schedule, hinton_momentum
@@ -52,7 +52,7 @@ class RBM(nn.Module):
         visible: VisibleUnits = "bernoulli",
         hidden: HiddenUnits = "bernoulli",
         groups: Sequence[int] = (),
-        training: Training | None = None,
+        estimator: GradientEstimator | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class RBM(nn.Module):
             raise ValueError(f"softmax groups have two units or more, out of {inputs} in all, not {list(groups)}")
         self.inputs, self.outputs = inputs, outputs
         self.visible, self.hidden, self.groups = visible, hidden, tuple(groups)
-        self.training_method = training or Training()
-        if hidden == "rectified" and self.training_method.method == "tempering":
+        self.estimator = estimator or GradientEstimator()
+        if hidden == "rectified" and self.estimator.method == "tempering":
             raise ValueError("rectified units have no temperature: train them by another method than tempering")
         device = None if generator is None else generator.device
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device).normal_(0, START, generator=generator))
@@ -75,7 +75,7 @@ class RBM(nn.Module):
         gaussian = visible == "gaussian"
         plain = inputs - sum(groups)
         self.log_variance = nn.Parameter(torch.zeros(plain, device=device)) if gaussian else None
-        self._chains = Chains(self.training_method)
+        self._chains = Chains(self.estimator)
         self._offsets: tuple[Tensor, Tensor] | None = None
 
     # -- the model ------------------------------------------------------------------------------------------------
@@ -92,14 +92,14 @@ class RBM(nn.Module):
 
     def decode(self, h: Tensor) -> Tensor:
         """The mean of v given h: probabilities, or means, [batch, inputs] for h [batch, outputs]."""
-        machine = self.conditionals()
-        return machine.visible_mean(machine.visible_field(h))
+        conditionals = self.conditionals()
+        return conditionals.visible_mean(conditionals.visible_field(h))
 
     def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """h drawn from p(h | v) [batch, outputs]."""
-        machine = self.conditionals()
-        field = machine.hidden_field(x)
-        return machine.hidden_sample(field, machine.hidden_mean(field), generator)
+        conditionals = self.conditionals()
+        field = conditionals.hidden_field(x)
+        return conditionals.hidden_sample(field, conditionals.hidden_mean(field), generator)
 
     def sample_visible(self, h: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """v drawn from p(v | h) [batch, inputs]."""
@@ -147,65 +147,67 @@ class RBM(nn.Module):
         2002); costs, centring and clipping of `Training` come on top. Returns [] the squared error of a reconstruction,
         summed over the inputs, mean over the images; where the negative phase makes none, over some of them.
         """
-        training, machine = self.training_method, self._machine()
-        field = machine.hidden_field(x)
-        positive = machine.hidden_mean(field)
-        if training.method == "cd":
-            first = machine.visible_mean(machine.visible_field(machine.hidden_sample(field, positive, generator)))
+        estimator, conditionals = self.estimator, self._detached()
+        field = conditionals.hidden_field(x)
+        positive = conditionals.hidden_mean(field)
+        if estimator.method == "cd":
+            first = conditionals.visible_mean(
+                conditionals.visible_field(conditionals.hidden_sample(field, positive, generator))
+            )
             error = F.mse_loss(first, x, reduction="sum") / len(x)
-            negative = from_data(machine, first, training.steps, generator)
+            negative = from_data(conditionals, first, estimator.steps, generator)
         else:
             few = max(1, len(x) // 8)  # all of them would take a product
-            again = machine.visible_mean(machine.visible_field(positive[:few]))
+            again = conditionals.visible_mean(conditionals.visible_field(positive[:few]))
             error = F.mse_loss(again, x[:few], reduction="sum") / few
-            if training.method == "noise":
-                negative = from_noise(machine, len(x), training, generator)
+            if estimator.method == "noise":
+                negative = from_noise(conditionals, len(x), estimator, generator)
             else:
-                negative = self._chains.walk(machine, generator)
-        self._fill(machine, Particles(x, positive), negative)
-        self._add_costs(machine, x, positive)
+                negative = self._chains.advance(conditionals, generator)
+        self._fill(conditionals, Particles(x, positive), negative)
+        self._add_costs(conditionals, x, positive)
         error = reduce(self.parameters(), error)
-        if training.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), training.clip)
-        self._chains.follow([p.grad for p in (self.weight, self.bias, self.visible_bias) if p.grad is not None])
+        if estimator.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), estimator.clip)
+        self._chains.update_fast([p.grad for p in (self.weight, self.bias, self.visible_bias) if p.grad is not None])
         return error
 
-    def _machine(self) -> Conditionals:
+    def _detached(self) -> Conditionals:
         """The machine without gradients, its weights in the type of the products."""
         rectified, variance = self.hidden == "rectified", self.log_variance
         weight = self.weight.detach()
-        if self.training_method.products == "bfloat16":
+        if self.estimator.products == "bfloat16":
             weight = weight.bfloat16()
         own = None if variance is None else variance.detach()
         return Conditionals(weight, self.bias.detach(), self.visible_bias.detach(), own, self.groups, rectified)
 
-    def _fill(self, machine: Conditionals, data: Particles, model: Particles) -> None:
-        v0, v1 = machine.scaled(data.v), machine.scaled(model.v)
+    def _fill(self, conditionals: Conditionals, data: Particles, model: Particles) -> None:
+        v0, v1 = conditionals.scaled(data.v), conditionals.scaled(model.v)
         by_bias = model.h.mean(0).mul_(model.weight) - data.h.mean(0)
         by_visible = v1.mean(0).mul_(model.weight) - v0.mean(0)
         # one product for both phases: the gradient is written once, and in bfloat16 their difference is rounded once
         right = torch.cat([v0, v1])
         left = torch.cat([data.h, model.h])
-        if self.training_method.centred:
+        if self.estimator.centred:
             mu, lambda_ = self._moved_offsets(v0, data.h)
             right, left = right - mu, left - lambda_
         left[: len(v0)] *= -1 / len(v0)
         left[len(v0) :] *= model.weight / len(v1)
-        grad = self._product(machine, left, right)
+        grad = self._product(conditionals, left, right)
         if self.log_variance is not None:
             raw = (self.weight * grad).sum(0)
-            if self.training_method.centred:
+            if self.estimator.centred:
                 raw += (lambda_ @ self.weight) * by_visible + (by_bias @ self.weight) * mu
             self.log_variance.grad = self._by_log_variance(data.v, model, raw)
-        if self.training_method.centred:
+        if self.estimator.centred:
             # the change of centred units' weights and biases, in those of this machine (section 3 of the same)
             by_visible, by_bias = by_visible - lambda_ @ grad, by_bias - grad @ mu
         self.bias.grad, self.visible_bias.grad = by_bias, by_visible
 
-    def _product(self, machine: Conditionals, left: Tensor, right: Tensor) -> Tensor:
+    def _product(self, conditionals: Conditionals, left: Tensor, right: Tensor) -> Tensor:
         if self.weight.grad is None:
             self.weight.grad = torch.empty_like(self.weight)
-        kind = machine.weight.dtype
+        kind = conditionals.weight.dtype
         if kind == left.dtype:
             return torch.mm(left.t(), right, out=self.weight.grad)
         return self.weight.grad.copy_(torch.mm(left.t().to(kind), right.to(kind)))
@@ -228,18 +230,18 @@ class RBM(nn.Module):
                 offset.lerp_(mean, OFFSET_RATE)
         return self._offsets
 
-    def _add_costs(self, machine: Conditionals, x: Tensor, hidden: Tensor) -> None:
-        training = self.training_method
+    def _add_costs(self, conditionals: Conditionals, x: Tensor, hidden: Tensor) -> None:
+        estimator = self.estimator
         assert self.weight.grad is not None and self.bias.grad is not None
-        if training.weight_cost:
-            self.weight.grad.add_(self.weight, alpha=training.weight_cost)
-        if training.l1_cost:
-            self.weight.grad.add_(self.weight.sign(), alpha=training.l1_cost)
-        if training.sparsity_cost:
+        if estimator.weight_cost:
+            self.weight.grad.add_(self.weight, alpha=estimator.weight_cost)
+        if estimator.l1_cost:
+            self.weight.grad.add_(self.weight.sign(), alpha=estimator.l1_cost)
+        if estimator.sparsity_cost:
             # the gradient of the cross-entropy between target and mean activity by what the unit receives
-            pull = training.sparsity_cost * (batch_mean(hidden) - training.sparsity_target)
+            pull = estimator.sparsity_cost * (batch_mean(hidden) - estimator.sparsity_target)
             self.bias.grad.add_(pull)
-            self.weight.grad.add_(torch.outer(pull, machine.scaled(x).mean(0)))
+            self.weight.grad.add_(torch.outer(pull, conditionals.scaled(x).mean(0)))
 
     @property
     def usual_rate(self) -> float:
@@ -291,4 +293,4 @@ class RBM(nn.Module):
         """The settings that the shapes do not show."""
         groups = f", groups={list(self.groups)}" if self.groups else ""
         kinds = f"visible={self.visible!r}, hidden={self.hidden!r}{groups}"
-        return f"{self.inputs}, {self.outputs}, {kinds}, {self.training_method}"
+        return f"{self.inputs}, {self.outputs}, {kinds}, {self.estimator}"

@@ -29,10 +29,10 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         """The examples of these numbers [batch], as [batch, columns]."""
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         """The examples from `start` to before `stop`."""
 
 
@@ -48,11 +48,11 @@ class TensorRows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         """A copy of the rows."""
-        return self.values.index_select(0, numbers.to(self.values.device))
+        return self.values.index_select(0, indices.to(self.values.device))
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         """A view of the rows."""
         return self.values[start:stop]
 
@@ -74,21 +74,21 @@ class _ArrayRows:
     def __len__(self) -> int:
         return len(self._values)
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         if isinstance(self._values, Tensor):
-            return self._made(self._values[numbers.to(self._values.device)])
+            return self._made(self._values[indices.to(self._values.device)])
         if self._mapping is None:
-            return self._made(np.asarray(self._values[numbers.numpy()], self._native))
+            return self._made(np.asarray(self._values[indices.numpy()], self._native))
         # a few rows at a time: a thousand in places of their own would bring in 2 GB
-        chosen = np.empty((len(numbers), self.columns), self._native)
+        chosen = np.empty((len(indices), self.columns), self._native)
         few = max(1, MAPPED_BYTES // (self._row_bytes + PAGES_A_ROW))
-        for start in range(0, len(numbers), few):
-            part = numbers[start : start + few].numpy()
-            self._give_back(len(part) * (self._row_bytes + PAGES_A_ROW))
-            chosen[start : start + few] = self._values[part]
+        for start in range(0, len(indices), few):
+            some = indices[start : start + few].numpy()
+            self._give_back(len(some) * (self._row_bytes + PAGES_A_ROW))
+            chosen[start : start + few] = self._values[some]
         return self._made(chosen)
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         self._give_back((stop - start) * self._row_bytes + PAGES_A_ROW)
         values = self._values[start:stop]
         # a copy: torch would warn of an array that may not be written to
@@ -110,15 +110,15 @@ class _DatasetRows:
     def __init__(self, examples: TorchDataset[Any], device: torch.device, dtype: torch.dtype) -> None:
         self._examples, self._device, self._dtype = examples, device, dtype
         self._count = len(examples)  # type: ignore[arg-type]  # its presence was checked
-        self.columns = self.part(0, 1).shape[1] if self._count else 0
+        self.columns = self.slice(0, 1).shape[1] if self._count else 0
 
     def __len__(self) -> int:
         return self._count
 
-    def take(self, numbers: Tensor) -> Tensor:
-        return self._made([self._examples[number] for number in numbers.tolist()])
+    def take(self, indices: Tensor) -> Tensor:
+        return self._made([self._examples[number] for number in indices.tolist()])
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         return self._made([self._examples[number] for number in range(start, stop)])
 
     def _made(self, examples: list[Any]) -> Tensor:
@@ -138,13 +138,13 @@ class Mapped:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         """What becomes of the rows of these numbers."""
-        return self._through(self._rows.take(numbers))
+        return self._through(self._rows.take(indices))
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         """What becomes of the rows from `start` to before `stop`."""
-        return self._through(self._rows.part(start, stop))
+        return self._through(self._rows.slice(start, stop))
 
 
 class Labelled:
@@ -157,13 +157,13 @@ class Labelled:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         """The rows of these numbers."""
-        return self._joined(self._rows.take(numbers), self._labels[numbers.to(self._labels.device)])
+        return self._joined(self._rows.take(indices), self._labels[indices.to(self._labels.device)])
 
-    def part(self, start: int, stop: int) -> Tensor:
+    def slice(self, start: int, stop: int) -> Tensor:
         """The rows from `start` to before `stop`."""
-        return self._joined(self._rows.part(start, stop), self._labels[start:stop])
+        return self._joined(self._rows.slice(start, stop), self._labels[start:stop])
 
     def _joined(self, x: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([x, F.one_hot(labels, self._classes).to(x.dtype)], dim=1)
@@ -202,21 +202,21 @@ def bytes_of(rows: Rows, dtype: torch.dtype) -> int:
 
 
 def chunks(rows: Rows) -> Iterator[tuple[int, Tensor]]:
-    """All rows in order, in parts of at most 16 MB, each with the number of its first."""
+    """All rows in order, in chunks of at most 16 MB, each with the number of its first."""
     size = max(1, min(4096, CHUNK_BYTES // max(1, 4 * rows.columns)))
     for start in range(0, len(rows), size):
-        yield start, rows.part(start, min(start + size, len(rows)))
+        yield start, rows.slice(start, min(start + size, len(rows)))
 
 
 def gathered(rows: Rows) -> TensorRows:
     """The rows, all in memory."""
     if isinstance(rows, TensorRows):
         return rows
-    parts = chunks(rows)
-    _, first = next(parts)
+    all_chunks = chunks(rows)
+    _, first = next(all_chunks)
     values = first.new_empty(len(rows), first.shape[1])
     values[: len(first)] = first
-    for start, chunk in parts:
+    for start, chunk in all_chunks:
         values[start : start + len(chunk)] = chunk
     return TensorRows(values)
 

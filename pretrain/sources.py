@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pretrain.data import DataError, Dataset, Split, digits, mnist
+from pretrain.data import DataError, Dataset, digits, mnist
 from pretrain.rows import Mapped, Rows, rows_of
 
 Array = npt.NDArray[Any]
@@ -24,7 +24,7 @@ BYTE = 255.0  # what the largest byte stands for
 
 
 @dataclass(frozen=True)
-class Part:
+class DataSplit:
     """Images [n, …] as they lie in memory or in a file, and their labels [n], if there are any."""
 
     images: Array
@@ -50,9 +50,9 @@ class Source:
     """A data set in its parts; `image_shape` is (rows, columns), if the examples are pictures."""
 
     name: str
-    train: Part
-    validation: Part | None = None
-    test: Part | None = None
+    train: DataSplit
+    validation: DataSplit | None = None
+    test: DataSplit | None = None
     image_shape: tuple[int, int] | None = None
 
 
@@ -76,28 +76,28 @@ def source(name: str, folder: Path | None = None, labels: Path | None = None) ->
         if given.ndim != 1 or len(given) != len(found.train.images):
             count = len(found.train.images)
             raise DataError(f"{labels} holds {list(given.shape)}, but {path} {count:,} examples: give one label each")
-        found = replace(found, train=Part(found.train.images, given))
+        found = replace(found, train=DataSplit(found.train.images, given))
     return found
 
 
-def split(part: Part, share: float, seed: int) -> tuple[Part, Part]:
-    """A part without `share` of its examples, and these, drawn by `seed`; both are copies in memory."""
-    order = np.random.default_rng(seed).permutation(len(part.images))
+def hold_out(split: DataSplit, share: float, seed: int) -> tuple[DataSplit, DataSplit]:
+    """The split without `share` of its examples, and these, drawn by `seed`; both are copies in memory."""
+    order = np.random.default_rng(seed).permutation(len(split.images))
     count = max(1, round(share * len(order)))
     if count >= len(order):
         raise DataError(f"{len(order)} examples are too few to leave {share:.0%} of them for validation")
     sides = (np.sort(order[count:]), np.sort(order[:count]))
     kept, held = (
-        Part(part.images[side], None if part.labels is None else part.labels[side]) for side in sides
+        DataSplit(split.images[side], None if split.labels is None else split.labels[side]) for side in sides
     )  # fmt: skip
     return kept, held
 
 
 def _of_dataset(data: Dataset) -> Source:
-    def part(of: Split) -> Part:
-        return Part(of.images, of.labels)
-
-    return Source(data.name, part(data.train), part(data.validation), part(data.test), data.image_shape)
+    train, validation, test = (
+        DataSplit(split.images, split.labels) for split in (data.train, data.validation, data.test)
+    )
+    return Source(data.name, train, validation, test, data.image_shape)
 
 
 def _of_npz(path: Path) -> Source:
@@ -134,7 +134,7 @@ def _mapped(path: Path) -> Array:
     return values
 
 
-def _checked(images: Array, path: Path, labels: Array | None = None) -> Part:
+def _checked(images: Array, path: Path, labels: Array | None = None) -> DataSplit:
     if images.ndim < 2 or images.dtype.kind not in "biuf":
         raise DataError(f"{path} holds {list(images.shape)} {images.dtype}: give numbers as [examples, columns]")
     if not len(images):
@@ -143,7 +143,7 @@ def _checked(images: Array, path: Path, labels: Array | None = None) -> Part:
         labels = labels.reshape(-1)
         if len(labels) != len(images):
             raise DataError(f"{path} holds {len(images):,} examples but {len(labels):,} labels: they must match")
-    return Part(images, labels)
+    return DataSplit(images, labels)
 
 
 def _shape(images: Array) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from pretrain.checkpoint import load, save
 from pretrain.data import DataError
 from pretrain.dbn import DBN
 from pretrain.greedy import Layer
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.rbm import RBM
 
 # the modules that a net may consist of, and the arguments that make them again
@@ -43,11 +43,11 @@ class Stack:
 
     def belief_net(self) -> DBN:
         """The layers as a deep belief net; raises `DataError` if they are none."""
-        machines = [layer for layer in self.layers if isinstance(layer, RBM)]
-        if len(machines) < len(self.layers):
+        rbms = [layer for layer in self.layers if isinstance(layer, RBM)]
+        if len(rbms) < len(self.layers):
             raise DataError("autoencoders are no deep belief net: only machines (unit rbm) can dream")
         try:
-            net = DBN(machines)
+            net = DBN(rbms)
         except ValueError as error:
             raise DataError(str(error)) from error
         if self.recognition:
@@ -121,7 +121,7 @@ def _spec(layer: Layer) -> dict[str, Any]:
     sizes = {"inputs": layer.inputs, "outputs": layer.outputs}
     if isinstance(layer, RBM):
         units = {"visible": layer.visible, "hidden": layer.hidden, "groups": list(layer.groups)}
-        return {"layer": "rbm", **sizes, **units, "training": asdict(layer.training_method)}
+        return {"layer": "rbm", **sizes, **units, "training": asdict(layer.estimator)}
     if isinstance(layer, Autoencoder):
         settings = {name: getattr(layer, name) for name in _CODER_SETTINGS}
         return {"layer": "autoencoder", **sizes, **settings, "tied": layer.decoder_weight is None}
@@ -132,7 +132,8 @@ def _made(spec: Mapping[str, Any]) -> Layer:
     settings = dict(spec)
     kind = settings.pop("layer")
     if kind == "rbm":
-        return RBM(**settings | {"training": Training(**settings["training"])})
+        estimator = GradientEstimator(**settings.pop("training"))
+        return RBM(**settings, estimator=estimator)
     if kind == "autoencoder":
         return Autoencoder(**settings)
     raise ValueError(f"there is no layer called {kind!r}")

@@ -20,9 +20,9 @@ class Targets:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, numbers: Tensor) -> Tensor:
+    def take(self, indices: Tensor) -> Tensor:
         """The labels [batch] of the examples of these numbers."""
-        return self.labels[numbers.to(self.labels.device)]
+        return self.labels[indices.to(self.labels.device)]
 
 
 def targets_of(targets: Data, count: int, device: torch.device) -> Targets:

@@ -71,13 +71,13 @@ class Gallery:
             code = layer.encode(code)
         return torch.stack([self._some, self._down(index, code)], dim=1)
 
-    def _dreamt(self, index: int, machine: RBM) -> Tensor:
+    def _dreamt(self, index: int, rbm: RBM) -> Tensor:
         """Chains of the machine, which go on from look to look, down to the pixels."""
         if self._dreaming != index:
             self._dreaming = index
-            self._chains = torch.full((SAMPLES, machine.inputs), 0.5, dtype=self._some.dtype)
-        self._chains = machine.gibbs(self._chains, GIBBS_STEPS, self._generator)
-        return self._down(index, machine.encode(self._chains))
+            self._chains = torch.full((SAMPLES, rbm.inputs), 0.5, dtype=self._some.dtype)
+        self._chains = rbm.gibbs(self._chains, GIBBS_STEPS, self._generator)
+        return self._down(index, rbm.encode(self._chains))
 
     def _down(self, index: int, code: Tensor) -> Tensor:
         for layer in reversed(self._layers[: index + 1]):

@@ -18,7 +18,7 @@ from pretrain.objective import evaluate as error_of
 from pretrain.progress import Progress
 from pretrain.rbm import RBM
 from pretrain.rows import Rows, chunks
-from pretrain.sources import Part, Source
+from pretrain.sources import DataSplit, Source
 from pretrain.stack import Stack, load_net, load_stack
 
 FEW = 10_000  # training examples whose means the annealing starts from
@@ -28,18 +28,18 @@ def evaluate(given: argparse.Namespace) -> int:
     """Prints the errors of a stack, and of its net, on the test set, or on all data where there is none."""
     stack = load_stack(given.folder / LAYERS)
     data = source_for(given, stack)
-    part, name = (data.train, "data") if data.test is None else (data.test, "test")
-    rows = part.rows(CPU, scale_for(given, stack))
+    split, name = (data.train, "data") if data.test is None else (data.test, "test")
+    rows = split.rows(CPU, scale_for(given, stack))
     found: dict[str, Any] = {"set": name, "examples": len(rows), "reconstruction_error": _reconstruction(stack, rows)}
     net_path = given.folder / NET
     if net_path.exists():
         net, about = load_net(net_path)
         if about["task"] == "classify":
-            found["classification_error"] = error_of(net, rows, part.needs_labels(data.name))
+            found["classification_error"] = error_of(net, rows, split.needs_labels(data.name))
         else:
             found["net_reconstruction_error"] = error_of(net, rows)
-    if labels_on_top(stack) and part.labels is not None:
-        found["label_unit_error"] = _label_unit_error(stack, rows, part)
+    if labels_on_top(stack) and split.labels is not None:
+        found["label_unit_error"] = _label_unit_error(stack, rows, split)
     if given.likelihood:
         found |= _likelihood(given, stack, data, rows)
     print(json.dumps(found) if given.json else "\n".join(f"{key}\t{_shown(value)}" for key, value in found.items()))
@@ -60,11 +60,11 @@ def _reconstruction(stack: Stack, rows: Rows) -> float:
     return total / len(rows)
 
 
-def _label_unit_error(stack: Stack, rows: Rows, part: Part) -> float:
+def _label_unit_error(stack: Stack, rows: Rows, split: DataSplit) -> float:
     net, wrong = stack.belief_net(), 0
-    assert part.labels is not None
+    assert split.labels is not None
     for start, x in chunks(rows):
-        right = torch.from_numpy(np.asarray(part.labels[start : start + len(x)], np.int64))
+        right = torch.from_numpy(np.asarray(split.labels[start : start + len(x)], np.int64))
         wrong += int((net.classify(x) != right).sum())
     return wrong / len(rows)
 

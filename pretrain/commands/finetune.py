@@ -22,7 +22,7 @@ from pretrain.progress import Stop
 from pretrain.rbm import RBM
 from pretrain.schedule import Schedule, linear
 from pretrain.settings import FinetuneSettings
-from pretrain.sources import Part, split
+from pretrain.sources import DataSplit, hold_out
 from pretrain.stack import Stack, load_stack, save_net
 
 
@@ -41,7 +41,7 @@ def finetune(settings: FinetuneSettings, folder: Path) -> int:
         generator = generator_on(device, settings.seed)
         learnt, validation = data.train, data.validation
         if validation is None and settings.validation:
-            learnt, validation = split(learnt, settings.validation, settings.seed)
+            learnt, validation = hold_out(learnt, settings.validation, settings.seed)
         scale = settings.scale or None
         classify = settings.task == "classify"
         labels = learnt.needs_labels(data.name) if classify else None
@@ -109,7 +109,7 @@ def with_data_of(settings: FinetuneSettings, stack: Stack) -> FinetuneSettings:
 
 
 def _say_test_error(
-    place: Place, net: nn.Sequential, test: Part, device: torch.device, scale: float | None, classify: bool
+    place: Place, net: nn.Sequential, test: DataSplit, device: torch.device, scale: float | None, classify: bool
 ) -> None:
     error = evaluate(net, test.rows(device, scale), test.labels if classify else None)
     place.say(f"test error {100 * error:.2f} %" if classify else f"squared test error {error:.3f} an example")

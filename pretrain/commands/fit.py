@@ -17,7 +17,7 @@ from pretrain.data import DataError
 from pretrain.dbn import DBN
 from pretrain.devices import device_of, generator_on
 from pretrain.greedy import Layer, LayerProgress, train_greedily
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.parallel import processes
 from pretrain.progress import Stop
 from pretrain.rbm import RBM
@@ -150,7 +150,7 @@ def make_layers(settings: FitSettings, columns: int, classes: int, generator: to
     sizes = (columns, *settings.layers)
     try:
         if settings.unit == "rbm":
-            return _machines(settings, sizes, classes, generator)
+            return _rbms(settings, sizes, classes, generator)
         if classes:
             raise ValueError("label units belong to machines: take unit rbm, or leave label-units out")
         made: list[Layer] = []
@@ -177,8 +177,8 @@ def make_layers(settings: FitSettings, columns: int, classes: int, generator: to
         raise DataError(str(error)) from error
 
 
-def _machines(settings: FitSettings, sizes: tuple[int, ...], classes: int, generator: torch.Generator) -> list[Layer]:
-    training = Training(
+def _rbms(settings: FitSettings, sizes: tuple[int, ...], classes: int, generator: torch.Generator) -> list[Layer]:
+    training = GradientEstimator(
         method=settings.method,  # type: ignore[arg-type]
         steps=settings.steps,
         chains=settings.chains,
@@ -205,7 +205,7 @@ def _machines(settings: FitSettings, sizes: tuple[int, ...], classes: int, gener
                 visible="gaussian" if unbounded else "bernoulli",
                 hidden=settings.hidden,  # type: ignore[arg-type]
                 groups=(classes,) if top and classes else (),
-                training=training,
+                estimator=training,
                 generator=generator,
             )
         )

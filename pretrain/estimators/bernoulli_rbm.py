@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pretrain.estimators.conventions import FLOATS, FROM_0, FROM_1, POSITIVE, Array, RandomState, generator_of
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.rbm import RBM, START
 
 CHUNK = 1000  # rows of a sparse matrix that are made dense at once
@@ -92,17 +92,17 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """p(h = 1 | v) [n, n_components] for X [n, n_features]."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", reset=False, dtype=FLOATS)
-        machine = self._machine(X.dtype)
-        parts = [machine.encode(_tensor(X[rows], machine)) for rows in gen_batches(X.shape[0], CHUNK)]
-        return torch.cat(parts).numpy()
+        rbm = self._rbm(X.dtype)
+        codes = [rbm.encode(_tensor(X[rows], rbm)) for rows in gen_batches(X.shape[0], CHUNK)]
+        return torch.cat(codes).numpy()
 
     @torch.no_grad()
     def gibbs(self, v: Any) -> Array:
         """Bits [n, n_features] after one step of Gibbs sampling, hidden units then visible ones, from v."""
         check_is_fitted(self)
         v = v if sp.issparse(v) else np.asarray(v)
-        machine = self._machine(v.dtype)
-        drawn = machine.gibbs(_tensor(v, machine), 1, generator_of(self._lasting_rng()))
+        rbm = self._rbm(v.dtype)
+        drawn = rbm.gibbs(_tensor(v, rbm), 1, generator_of(self._lasting_rng()))
         return drawn.bool().numpy()
 
     def score_samples(self, X: Any) -> Array:
@@ -122,21 +122,21 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _pseudo_likelihood(self, X: Any) -> Array:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        parts = []
+        scores = []
         for rows in gen_batches(X.shape[0], CHUNK):
             v = np.array(_dense(X[rows]), np.result_type(X.dtype, self.components_.dtype), order="C")
             bits = np.array([zlib.crc32(example.tobytes(), seed) % v.shape[1] for example in v])
             other, places = v.copy(), (np.arange(len(v)), bits)
             other[places] = 1 - other[places]
             gap = self._free_energy(other) - self._free_energy(v)
-            parts.append(-v.shape[1] * np.logaddexp(0, -gap))  # log of the logistic function of the gap
-        return np.concatenate(parts)
+            scores.append(-v.shape[1] * np.logaddexp(0, -gap))  # log of the logistic function of the gap
+        return np.concatenate(scores)
 
     @torch.no_grad()
     def _free_energy(self, v: Array) -> Array:
         """F(v) [n] of v [n, n_features]."""
-        machine = self._machine(v.dtype)
-        return machine.free_energy(_tensor(v, machine)).numpy()
+        rbm = self._rbm(v.dtype)
+        return rbm.free_energy(_tensor(v, rbm)).numpy()
 
     def _start(self, X: Any, rng: np.random.RandomState) -> None:
         self.components_ = rng.normal(0, START, (self.n_components, X.shape[1])).astype(X.dtype)
@@ -146,17 +146,17 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._n_features_out = self.n_components
 
     def _learn(self, X: Any, batch_size: int, n_iter: int, verbose: int, rng: np.random.RandomState) -> BernoulliRBM:
-        machine, generator = self._machine(self.components_.dtype, len(self.h_samples_)), generator_of(rng)
-        machine.load_state({"chains": _tensor(self.h_samples_, machine)})
+        rbm, generator = self._rbm(self.components_.dtype, len(self.h_samples_)), generator_of(rng)
+        rbm.load_state({"chains": _tensor(self.h_samples_, rbm)})
         # these share the memory of the machine, which the optimizer changes in place
-        self.components_ = machine.weight.detach().numpy()
-        self.intercept_hidden_ = machine.bias.detach().numpy()
-        self.intercept_visible_ = machine.visible_bias.detach().numpy()
-        optimizer = torch.optim.SGD(machine.parameters(), lr=self.learning_rate)
+        self.components_ = rbm.weight.detach().numpy()
+        self.intercept_hidden_ = rbm.bias.detach().numpy()
+        self.intercept_visible_ = rbm.visible_bias.detach().numpy()
+        optimizer = torch.optim.SGD(rbm.parameters(), lr=self.learning_rate)
         begin = time.monotonic()
         for iteration in range(1, n_iter + 1):
             for rows in gen_batches(X.shape[0], batch_size):
-                machine.fill_gradient(_tensor(X[rows], machine), generator)
+                rbm.fill_gradient(_tensor(X[rows], rbm), generator)
                 optimizer.step()
             if verbose:
                 score, end = self._pseudo_likelihood(X).mean(), time.monotonic()
@@ -165,15 +165,15 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                     f" time = {end - begin:.2f}s"
                 )
                 begin = end
-        self.h_samples_ = machine.state().get("chains", torch.from_numpy(self.h_samples_)).numpy()
+        self.h_samples_ = rbm.state().get("chains", torch.from_numpy(self.h_samples_)).numpy()
         return self
 
-    def _machine(self, dtype: Any, chains: int = 1) -> RBM:
+    def _rbm(self, dtype: Any, chains: int = 1) -> RBM:
         """A machine with copies of the fitted arrays; with data of `dtype` it computes as precisely as numpy would."""
         dtype = np.result_type(dtype, self.components_.dtype)
         arrays = self.components_, self.intercept_hidden_, self.intercept_visible_
         weight, bias, visible_bias = (torch.from_numpy(np.array(array, dtype, order="C")) for array in arrays)
-        return _machine(weight, bias, visible_bias, chains)
+        return _rbm(weight, bias, visible_bias, chains)
 
     def _lasting_rng(self) -> np.random.RandomState:
         """That of `partial_fit` and `gibbs`, which goes on from call to call."""
@@ -182,13 +182,13 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return cast(np.random.RandomState, self.random_state_)
 
 
-def _machine(weight: Tensor, bias: Tensor, visible_bias: Tensor, chains: int) -> RBM:
+def _rbm(weight: Tensor, bias: Tensor, visible_bias: Tensor, chains: int) -> RBM:
     """A machine that has these tensors for parameters and so many chains."""
-    training = Training(method="pcd", chains=chains, weight_cost=0.0)
+    estimator = GradientEstimator(method="pcd", chains=chains, weight_cost=0.0)
     # a generator of its own: the first weights, which are not wanted, must not draw from torch's
-    machine = RBM(weight.shape[1], weight.shape[0], training=training, generator=torch.Generator())
-    machine.load_state_dict({"weight": weight, "bias": bias, "visible_bias": visible_bias}, assign=True)
-    return machine
+    rbm = RBM(weight.shape[1], weight.shape[0], estimator=estimator, generator=torch.Generator())
+    rbm.load_state_dict({"weight": weight, "bias": bias, "visible_bias": visible_bias}, assign=True)
+    return rbm
 
 
 def _dense(rows: Any) -> Any:
@@ -196,7 +196,7 @@ def _dense(rows: Any) -> Any:
     return rows.toarray() if sp.issparse(rows) else rows
 
 
-def _tensor(rows: Any, machine: RBM) -> Tensor:
+def _tensor(rows: Any, rbm: RBM) -> Tensor:
     """A copy of the rows [n, n_features], in the machine's type."""
     # a copy, because torch would warn of an array that may not be written to
-    return torch.from_numpy(np.array(_dense(rows), order="C")).to(machine.weight.dtype)
+    return torch.from_numpy(np.array(_dense(rows), order="C")).to(rbm.weight.dtype)

@@ -135,7 +135,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
 
 @torch.no_grad()
 def run_net(net: nn.Sequential, X: Array) -> Array:
-    """What the net makes of X [n, columns], in the net's own type, part by part."""
+    """What the net makes of X [n, columns], in the net's own type, chunk by chunk."""
     weight = next(net.parameters())
-    parts = chunks(rows_of(X, weight.device, weight.dtype))
-    return torch.cat([net(part).cpu() for _, part in parts]).numpy()
+    rows = rows_of(X, weight.device, weight.dtype)
+    return torch.cat([net(x).cpu() for _, x in chunks(rows)]).numpy()

@@ -73,10 +73,10 @@ def test_the_likelihood_of_one_machine_is_that_of_enumeration(
     assert fit(tmp_path, "--layers", "12") == 0
     assert main(["evaluate", str(tmp_path), "--likelihood", "--ais-steps", "1000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    (machine,) = load_stack(tmp_path / "layers.safetensors").layers
-    assert isinstance(machine, RBM)
-    exact = exact_log_z(machine)
-    mean = float(log_probability(machine, torch.from_numpy(digits().test.images), exact).mean())
+    (rbm,) = load_stack(tmp_path / "layers.safetensors").layers
+    assert isinstance(rbm, RBM)
+    exact = exact_log_z(rbm)
+    mean = float(log_probability(rbm, torch.from_numpy(digits().test.images), exact).mean())
     assert found["log_probability"] == pytest.approx(mean, abs=0.1)
     assert found["log_z_low"] <= exact <= found["log_z_high"]
 

@@ -14,18 +14,20 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.data import DataError, digits
 from pretrain.dbn import DBN, deep_belief_net
-from pretrain.draws import flip
 from pretrain.greedy import train_greedily
 from pretrain.likelihood import exact_log_z
-from pretrain.negative import Training
+from pretrain.negative import GradientEstimator
 from pretrain.rbm import RBM
+from pretrain.sampling import bernoulli
 from tests.pretrain.layers import KillAt, Killed
 from tests.pretrain.test_rbm import all_bits
 
 
 def tiny(*sizes: int, classes: int = 0, seed: int = 0, visible: str = "bernoulli") -> DBN:
     """A net with weights that matter, in float64."""
-    net = deep_belief_net(*sizes, classes=classes, visible=visible, training=Training(weight_cost=0.0)).double()
+    net = deep_belief_net(
+        *sizes, classes=classes, visible=visible, estimator=GradientEstimator(weight_cost=0.0)
+    ).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -79,7 +81,7 @@ def test_the_bound_is_tight_where_the_top_undoes_the_machine_below() -> None:
 def test_samples_have_the_nets_own_distribution() -> None:
     net, v = tiny(4, 3, 3), all_bits(4)
     generator = torch.Generator().manual_seed(1)
-    drawn = flip(net.sample(30_000, steps=60, generator=generator).detach(), generator)
+    drawn = bernoulli(net.sample(30_000, steps=60, generator=generator).detach(), generator)
     share = exact_log_p(net, v).exp()
     for configuration, probability in zip(v, share, strict=True):
         found = float((drawn == configuration).all(1).double().mean())
@@ -105,7 +107,7 @@ def test_held_labels_condition_the_samples() -> None:
     net = tiny(4, 3, 3, classes=2)
     generator = torch.Generator().manual_seed(1)
     label = torch.ones(30_000, dtype=torch.int64)
-    drawn = flip(net.sample(30_000, labels=label, steps=60, generator=generator).detach(), generator)
+    drawn = bernoulli(net.sample(30_000, labels=label, steps=60, generator=generator).detach(), generator)
     h = all_bits(3)
     log_top = -net.top.free_energy(with_labels(h, 1, 2))
     on = net.layers[0].decode(h)
@@ -124,8 +126,8 @@ def test_the_up_down_gradient_is_that_of_what_each_layer_predicts(visible: str) 
     # the same draws once more, by hand
     generator = torch.Generator().manual_seed(7)
     first, second, top = net.layers
-    h1 = flip(torch.sigmoid(net.recognition[0](x[:, :5])), generator).detach()
-    h2 = flip(torch.sigmoid(net.recognition[1](h1)), generator).detach()
+    h1 = bernoulli(torch.sigmoid(net.recognition[0](x[:, :5])), generator).detach()
+    h2 = bernoulli(torch.sigmoid(net.recognition[1](h1)), generator).detach()
     seen = torch.cat([h2, x[:, 5:]], dim=1)
     top.fill_gradient(seen, generator)
     for name, parameter in top.named_parameters():
@@ -135,12 +137,12 @@ def test_the_up_down_gradient_is_that_of_what_each_layer_predicts(visible: str) 
     dream0 = first.sample_visible(dream1, generator).detach()
     net.zero_grad()
     log_p = torch.zeros((), dtype=torch.float64)
-    for machine, below, above in ((first, x[:, :5], h1), (second, h1, h2)):
-        mean = machine.decode(above)
-        if machine.log_variance is None:
+    for rbm, below, above in ((first, x[:, :5], h1), (second, h1, h2)):
+        mean = rbm.decode(above)
+        if rbm.log_variance is None:
             log_p = log_p + torch.distributions.Bernoulli(mean).log_prob(below).sum()
         else:
-            spread = torch.exp(machine.log_variance / 2)
+            spread = torch.exp(rbm.log_variance / 2)
             log_p = log_p + torch.distributions.Normal(mean, spread).log_prob(below).sum()
     for recognise, below, above in ((net.recognition[0], dream0, dream1), (net.recognition[1], dream1, dream2)):
         log_p = log_p + torch.distributions.Bernoulli(logits=recognise(below)).log_prob(above).sum()
@@ -192,7 +194,7 @@ def test_killed_while_training_up_and_down_it_ends_with_the_same_bits(tmp_path: 
 
     def train(path: Path | None, kill: int | None) -> Tensor:
         net = deep_belief_net(
-            64, 12, 10, classes=10, training=Training(method="pcd", chains=8),
+            64, 12, 10, classes=10, estimator=GradientEstimator(method="pcd", chains=8),
             generator=torch.Generator().manual_seed(1),
         )  # fmt: skip
         net.untie()

@@ -144,8 +144,8 @@ def test_gibbs_samples_from_the_machine_as_theirs_does() -> None:
 
 def test_machine_learns_the_digits_as_well_as_theirs() -> None:
     def score(kind: Any) -> float:
-        machine = kind(64, learning_rate=0.05, n_iter=5, random_state=0).fit(IMAGES)
-        return float(machine.score_samples(IMAGES).mean())
+        rbm = kind(64, learning_rate=0.05, n_iter=5, random_state=0).fit(IMAGES)
+        return float(rbm.score_samples(IMAGES).mean())
 
     ours, theirs = score(BernoulliRBM), score(TheirRBM)
     untrained = BernoulliRBM(64, n_iter=0, random_state=0).fit(IMAGES).score_samples(IMAGES).mean()

@@ -20,7 +20,7 @@ from pretrain.likelihood import (
     reverse_annealed_log_z,
 )
 from pretrain.rbm import RBM
-from tests.pretrain.test_rbm import V, all_bits, energies, images, machine
+from tests.pretrain.test_rbm import V, all_bits, energies, images, small_rbm
 
 
 def wide(inputs: int, outputs: int, seed: int = 0, scale: float = 0.5) -> RBM:
@@ -33,7 +33,7 @@ def wide(inputs: int, outputs: int, seed: int = 0, scale: float = 0.5) -> RBM:
 
 
 def test_log_z_is_the_sum_over_every_configuration() -> None:
-    rbm = machine()
+    rbm = small_rbm()
     assert exact_log_z(rbm) == pytest.approx(float(torch.logsumexp(-energies(rbm, V).flatten(), 0).detach()))
 
 
@@ -49,7 +49,7 @@ def test_log_z_is_the_same_from_either_side(shape: tuple[int, int]) -> None:
 
 
 def test_probabilities_sum_to_one() -> None:
-    rbm = machine()
+    rbm = small_rbm()
     assert float(log_probability(rbm, V, exact_log_z(rbm)).exp().sum()) == pytest.approx(1.0)
 
 
@@ -64,7 +64,7 @@ def test_the_density_of_a_gaussian_machine_integrates_to_one() -> None:
 
 
 def test_the_gradient_of_the_likelihood_is_the_data_s_less_the_models() -> None:
-    rbm, v = machine(), V[[2, 7, 7, 11]]
+    rbm, v = small_rbm(), V[[2, 7, 7, 11]]
     step = 1e-6
 
     def mean_log_p() -> float:
@@ -95,7 +95,7 @@ def test_annealing_finds_log_z_within_its_own_interval(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian", "labels", "gaussian with labels"])
 def test_annealing_is_right_for_other_visible_units(kind: str) -> None:
-    rbm = machine(kind)
+    rbm = small_rbm(kind)
     found = annealed_log_z(rbm, betas=torch.linspace(0, 1, 500).tolist(), generator=torch.Generator().manual_seed(0))
     exact = exact_log_z(rbm)
     assert found.low <= exact <= found.high
@@ -103,12 +103,12 @@ def test_annealing_is_right_for_other_visible_units(kind: str) -> None:
 
 
 def test_log_z_of_label_units_is_the_sum_over_every_allowed_configuration() -> None:
-    rbm = machine("labels")
+    rbm = small_rbm("labels")
     assert exact_log_z(rbm) == pytest.approx(float(torch.logsumexp(-rbm.free_energy(images("labels")), 0).detach()))
 
 
 def test_log_z_of_rectified_units_is_the_sum_over_the_visible_side() -> None:
-    rbm = machine(hidden="rectified")
+    rbm = small_rbm(hidden="rectified")
     assert exact_log_z(rbm) == pytest.approx(float(torch.logsumexp(-rbm.free_energy(V), 0).detach()))
 
 
@@ -161,7 +161,7 @@ def test_annealing_of_a_machine_trained_on_digits_is_right_from_either_base() ->
 
 
 def test_the_pseudo_likelihood_is_the_sum_of_the_conditionals() -> None:
-    rbm = machine()
+    rbm = small_rbm()
     log_p = log_probability(rbm, V, exact_log_z(rbm))
     for row, v in enumerate(V):
         total = 0.0

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 from pretrain.conditionals import Conditionals
 from pretrain.data import DataError, digits
 from pretrain.greedy import train_greedily
-from pretrain.negative import Particles, Training
+from pretrain.negative import GradientEstimator, Particles
 from pretrain.nets import classifier
 from pretrain.rbm import RBM
 
@@ -45,9 +45,9 @@ def all_bits(count: int) -> Tensor:
 V, H = all_bits(INPUTS), all_bits(OUTPUTS)
 
 
-def machine(kind: str = "bernoulli", seed: int = 0, hidden: str = "bernoulli", **training: Any) -> RBM:
+def small_rbm(kind: str = "bernoulli", seed: int = 0, hidden: str = "bernoulli", **training: Any) -> RBM:
     """A tiny machine with weights that matter, in float64."""
-    rbm = RBM(INPUTS, OUTPUTS, hidden=hidden, training=Training(**training), **KINDS[kind]).double()  # type: ignore[arg-type]
+    rbm = RBM(INPUTS, OUTPUTS, hidden=hidden, estimator=GradientEstimator(**training), **KINDS[kind]).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in rbm.parameters():
@@ -86,7 +86,7 @@ def images(kind: str) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_energy_free_energy_and_conditionals_are_those_of_the_enumerated_machine(kind: str) -> None:
-    rbm, v = machine(kind), images(kind)
+    rbm, v = small_rbm(kind), images(kind)
     every = energies(rbm, v)
     ours = torch.stack([rbm.energy(v, h.expand(len(v), -1)) for h in H], dim=1)
     torch.testing.assert_close(ours, every)
@@ -96,7 +96,7 @@ def test_energy_free_energy_and_conditionals_are_those_of_the_enumerated_machine
 
 @pytest.mark.parametrize("kind", ["bernoulli", "labels"])
 def test_the_visible_conditional_of_discrete_units_is_that_of_the_enumerated_machine(kind: str) -> None:
-    rbm, v = machine(kind), images(kind)
+    rbm, v = small_rbm(kind), images(kind)
     share = torch.softmax(-energies(rbm, v), dim=0)  # over v, for each h
     torch.testing.assert_close(rbm.decode(H), share.T @ v)
     drawn = rbm.sample_visible(H[5].expand(20_000, -1), torch.Generator().manual_seed(0)).detach()
@@ -107,7 +107,7 @@ def test_the_visible_conditional_of_discrete_units_is_that_of_the_enumerated_mac
 
 
 def test_gaussian_units_are_normal_around_their_mean_with_the_learnt_variance() -> None:
-    rbm = machine("gaussian")
+    rbm = small_rbm("gaussian")
     assert rbm.log_variance is not None
     h = H[5].expand(20_000, -1)
     drawn = rbm.sample_visible(h, torch.Generator().manual_seed(0)).detach()
@@ -124,7 +124,7 @@ def test_gaussian_units_are_normal_around_their_mean_with_the_learnt_variance() 
 
 def test_rectified_units_stand_for_copies_of_bernoulli_units() -> None:
     # copies with biases ½, 1½, … lower, written out: 30 are enough for these fields
-    rbm = machine(hidden="rectified")
+    rbm = small_rbm(hidden="rectified")
     with torch.no_grad():
         field = torch.nn.functional.linear(V, rbm.weight, rbm.bias)
         copies = field[:, :, None] - torch.arange(30) - 0.5
@@ -145,7 +145,7 @@ def test_rectified_units_stand_for_copies_of_bernoulli_units() -> None:
 
 
 def test_gibbs_sampling_comes_to_the_machines_own_distribution() -> None:
-    rbm = machine()
+    rbm = small_rbm()
     drawn = rbm.gibbs(V.repeat(1500, 1), 60, torch.Generator().manual_seed(1))
     exact = torch.softmax(-rbm.free_energy(V), dim=0).detach()
     index = (drawn @ torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)).long()
@@ -158,9 +158,9 @@ def particles_of(rbm: RBM, monkeypatch: pytest.MonkeyPatch) -> list[Particles]:
     seen: list[Particles] = []
     fill = RBM._fill
 
-    def remember(self: RBM, machine: Conditionals, data: Particles, model: Particles) -> None:
+    def remember(self: RBM, rbm: Conditionals, data: Particles, model: Particles) -> None:
         seen.append(Particles(model.v.clone(), model.h.clone()))
-        fill(self, machine, data, model)
+        fill(self, rbm, data, model)
 
     monkeypatch.setattr(RBM, "_fill", remember)
     return seen
@@ -180,7 +180,7 @@ def fill_by_autograd(rbm: RBM, v0: Tensor, v: Tensor) -> None:
 def test_the_gradient_is_that_of_the_free_energies_difference(
     kind: str, training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rbm, v0 = machine(kind, weight_cost=0.0, **training), images(kind)
+    rbm, v0 = small_rbm(kind, weight_cost=0.0, **training), images(kind)
     seen = particles_of(rbm, monkeypatch)
     generator = torch.Generator().manual_seed(2)
     for _ in range(3):  # chains and fast weights move on
@@ -192,7 +192,7 @@ def test_the_gradient_is_that_of_the_free_energies_difference(
 
 
 def test_the_gradient_of_rectified_units_has_softplus_for_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    rbm = machine(weight_cost=0.0, hidden="rectified")
+    rbm = small_rbm(weight_cost=0.0, hidden="rectified")
     seen = particles_of(rbm, monkeypatch)
     rbm.fill_gradient(V, torch.Generator().manual_seed(2))
     found = gradients(rbm)
@@ -211,7 +211,7 @@ def test_the_gradient_of_rectified_units_has_softplus_for_their_mean(monkeypatch
 @pytest.mark.parametrize("kind", ["bernoulli", "labels"])
 def test_contrastive_divergence_has_the_expectation_of_the_enumerated_chain(kind: str) -> None:
     # v0 -> h (drawn) -> v1 (its mean): every h is written down, with its probability
-    rbm, v0 = machine(kind, weight_cost=0.0), images(kind)[[1, 3, 5]]
+    rbm, v0 = small_rbm(kind, weight_cost=0.0), images(kind)[[1, 3, 5]]
     with torch.no_grad():
         share = torch.softmax(-energies(rbm, v0), dim=1)  # p(h | v0)
         means = rbm.decode(H)
@@ -230,7 +230,7 @@ def test_contrastive_divergence_has_the_expectation_of_the_enumerated_chain(kind
 
 def test_contrastive_divergence_of_gaussian_units_has_the_expectation_of_the_integrated_chain() -> None:
     # one visible unit: v0 -> h (enumerated) -> v1 ~ N(mean, σ²), integrated by Gauss and Hermite
-    rbm = RBM(1, 2, visible="gaussian", training=Training(weight_cost=0.0)).double()
+    rbm = RBM(1, 2, visible="gaussian", estimator=GradientEstimator(weight_cost=0.0)).double()
     assert rbm.log_variance is not None
     with torch.no_grad():
         rbm.weight.copy_(torch.tensor([[0.8], [-1.1]]))
@@ -280,7 +280,7 @@ EXACT_ENOUGH: list[dict[str, Any]] = [
 def test_with_enough_particles_and_steps_it_is_the_gradient_of_the_likelihood(
     kind: str, training: dict[str, Any]
 ) -> None:
-    rbm, v = machine(kind, weight_cost=0.0, **training), images(kind)
+    rbm, v = small_rbm(kind, weight_cost=0.0, **training), images(kind)
     some = v[[1, 1, 3, 5]]
     # where the particles are as many as the images, many images
     v0 = some if "chains" in training else some.repeat(2_500, 1)
@@ -297,7 +297,7 @@ def test_with_enough_particles_and_steps_it_is_the_gradient_of_the_likelihood(
 def test_chains_of_gaussian_units_come_to_the_machines_own_moments(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rbm = machine("gaussian", method=method, chains=20_000, temperatures=3, steps=40)
+    rbm = small_rbm("gaussian", method=method, chains=20_000, temperatures=3, steps=40)
     seen = particles_of(rbm, monkeypatch)
     rbm.fill_gradient(images("gaussian"), torch.Generator().manual_seed(4))
     with torch.no_grad():
@@ -311,7 +311,7 @@ def test_chains_of_gaussian_units_come_to_the_machines_own_moments(
 
 
 def test_fast_weights_learn_from_each_gradient_and_forget() -> None:
-    rbm = machine(method="fast-pcd", chains=6, fast_rate=0.3, weight_cost=0.0)
+    rbm = small_rbm(method="fast-pcd", chains=6, fast_rate=0.3, weight_cost=0.0)
     generator = torch.Generator().manual_seed(8)
     expected = torch.zeros_like(rbm.weight)
     for _ in range(4):
@@ -326,7 +326,7 @@ def test_the_centred_gradient_is_that_of_the_machine_written_with_centred_units(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the oracle is the machine −(h − λ)ᵀ W (v − μ) − h·c' − …; a step there, read as a step of W, c and b here
-    rbm, v0 = machine(kind, weight_cost=0.0, centred=True), images(kind)
+    rbm, v0 = small_rbm(kind, weight_cost=0.0, centred=True), images(kind)
     seen = particles_of(rbm, monkeypatch)
     rbm.fill_gradient(v0, torch.Generator().manual_seed(9))
     found = gradients(rbm)
@@ -348,7 +348,7 @@ def test_the_centred_gradient_is_that_of_the_machine_written_with_centred_units(
     torch.testing.assert_close(found["weight"], weight.grad)
     torch.testing.assert_close(found["bias"], centred_bias.grad - weight.grad @ mu)
     torch.testing.assert_close(found["visible_bias"], centred_visible.grad - lambda_ @ weight.grad)
-    plain = machine(kind, weight_cost=0.0)
+    plain = small_rbm(kind, weight_cost=0.0)
     fill_by_autograd(plain, v0, seen[0].v)
     if rbm.log_variance is not None:
         assert plain.log_variance is not None
@@ -356,7 +356,7 @@ def test_the_centred_gradient_is_that_of_the_machine_written_with_centred_units(
 
 
 def test_clipping_bounds_the_norm_of_the_whole_gradient() -> None:
-    bare, clipped = machine(), machine(clip=0.01)
+    bare, clipped = small_rbm(), small_rbm(clip=0.01)
     for rbm in (bare, clipped):
         rbm.fill_gradient(V, torch.Generator().manual_seed(5))
     norm = torch.cat([grad.flatten() for grad in gradients(bare).values()]).norm()
@@ -367,7 +367,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient() -> None:
 def test_products_in_bfloat16_are_those_of_float32_but_for_rounding() -> None:
     data = torch.from_numpy(digits().train.images[:100])
     plain, short = (
-        RBM(64, 50, training=Training(products=kind), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        RBM(64, 50, estimator=GradientEstimator(products=kind), generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
         for kind in ("float32", "bfloat16")
     )
     for rbm in (plain, short):
@@ -399,9 +399,9 @@ def test_the_visible_biases_start_at_the_data() -> None:
 def test_weight_cost_and_sparsity_are_added() -> None:
     v0 = V[[3, 9, 14]]
     bare, heavy, sparse = (
-        machine(weight_cost=0.0),
-        machine(weight_cost=0.3),
-        machine(weight_cost=0.0, sparsity_cost=2.0, sparsity_target=0.1),
+        small_rbm(weight_cost=0.0),
+        small_rbm(weight_cost=0.3),
+        small_rbm(weight_cost=0.0, sparsity_cost=2.0, sparsity_target=0.1),
     )
     for rbm in (bare, heavy, sparse):
         rbm.fill_gradient(v0, torch.Generator().manual_seed(5))
@@ -428,7 +428,7 @@ def test_what_it_cannot_learn_from_is_one_line(x: Tensor, says: str) -> None:
 
 def test_its_modules_say_what_it_says() -> None:
     for kind, hidden in itertools.product(("bernoulli", "gaussian"), ("bernoulli", "rectified")):
-        rbm, v = machine(kind, hidden=hidden), images(kind)
+        rbm, v = small_rbm(kind, hidden=hidden), images(kind)
         code = rbm.encode(v)
         torch.testing.assert_close(torch.nn.Sequential(*rbm.encoder())(v), code)
         torch.testing.assert_close(torch.nn.Sequential(*rbm.decoder())(code), rbm.decode(code))
@@ -449,7 +449,7 @@ def test_a_stack_learns_the_digits_layer_by_layer() -> None:
 
 @pytest.mark.parametrize("training", [*METHODS[2:6], {"centred": True}])
 def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
-    first, second = machine(**training), machine(**training)
+    first, second = small_rbm(**training), small_rbm(**training)
     generator = torch.Generator().manual_seed(6)
     first.fill_gradient(V, generator)
     kept = {name: value.clone() for name, value in first.state().items()}
@@ -468,16 +468,16 @@ def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Training(method="pdc"), "cd, pcd, fast-pcd, tempering, noise"),  # type: ignore[arg-type]
-        (lambda: Training(steps=0), "1 or more"),
-        (lambda: Training(method="noise", steps=2, burn_in=2), "fewer must be burnt in"),
-        (lambda: Training(temperatures=1), "two temperatures"),
-        (lambda: Training(products="float16"), "float32 or bfloat16"),  # type: ignore[arg-type]
+        (lambda: GradientEstimator(method="pdc"), "cd, pcd, fast-pcd, tempering, noise"),  # type: ignore[arg-type]
+        (lambda: GradientEstimator(steps=0), "1 or more"),
+        (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "fewer must be burnt in"),
+        (lambda: GradientEstimator(temperatures=1), "two temperatures"),
+        (lambda: GradientEstimator(products="float16"), "float32 or bfloat16"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, visible="binary"), "bernoulli, gaussian"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, groups=[5]), "out of 4"),
         (lambda: RBM(4, 3, groups=[1, 2]), "two units or more"),
         (lambda: RBM(0, 3), "a visible and a hidden unit"),
-        (lambda: RBM(4, 3, hidden="rectified", training=Training(method="tempering")), "another method"),
+        (lambda: RBM(4, 3, hidden="rectified", estimator=GradientEstimator(method="tempering")), "another method"),
         (lambda: RBM(4, 3, groups=[2]).decoder(), "no plain decoder"),
     ],
 )

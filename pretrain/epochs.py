@@ -1,4 +1,4 @@
-"""Passes over the examples in random order, which can be left and taken up between any two steps."""
+"""BatchSampler over the examples in random order, which can be left and taken up between any two steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 MOST_FRESH = 1000  # errors that may lie on the device, so that not every step waits for it
 
 
-class Passes:
+class BatchSampler:
     """Where a training stands: the next epoch and its next step, both from 0, and the errors of this epoch so far."""
 
     def __init__(self, count: int, batch_size: int, generator: torch.Generator) -> None:

@@ -6,33 +6,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from pretrain.parallel import current_part
+from pretrain.parallel import current_shard
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Numbers from U[0, 1) of the shape and type of `x` [rows, columns]."""
-    part = current_part()
-    if part is None:
+    shard = current_shard()
+    if shard is None:
         return torch.empty_like(x).uniform_(generator=generator)
     # drawn for the rows of the other processes too: so all generators stay in step
-    return x.new_empty(part.total, *x.shape[1:]).uniform_(generator=generator)[part.own]
+    return x.new_empty(shard.total, *x.shape[1:]).uniform_(generator=generator)[shard.own]
 
 
 def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Numbers from N(0, 1) of the shape and type of `x` [rows, columns]."""
-    part = current_part()
-    if part is None:
+    shard = current_shard()
+    if shard is None:
         return torch.empty_like(x).normal_(generator=generator)
-    return x.new_empty(part.total, *x.shape[1:]).normal_(generator=generator)[part.own]
+    return x.new_empty(shard.total, *x.shape[1:]).normal_(generator=generator)[shard.own]
 
 
-def flip(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def bernoulli(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Bits with these probabilities; drawing numbers and comparing is a third of the time of `torch.bernoulli`."""
     draws = uniform_like(probabilities, generator)
     return torch.lt(draws, probabilities, out=draws)
 
 
-def pick(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def categorical(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One of the columns, as a one-hot row, with these probabilities [rows, columns], which add up to 1."""
     draws = uniform_like(probabilities[:, :1], generator)
     # rounding may leave the sum under the draw: then it is the last
