@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from pretrain.autoencoder import Autoencoder
 from pretrain.data import Dataset, mnist
 from pretrain.finetuning import NetProgress, finetune
-from pretrain.greedy import Layer, LayerProgress, train_greedily
+from pretrain.greedy import LayerProgress, train_greedily
 from pretrain.likelihood import annealed_log_z, log_probability
 from pretrain.negative import GradientEstimator
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import evaluate
+from pretrain.protocols import Layer
 from pretrain.rbm import RBM
 from pretrain.schedule import linear
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pretrain import what_is_missing
 from pretrain.data import DataError
-from pretrain.settings import FinetuneSettings, FitSettings, add_flags, settings_of
+from pretrain.flags import add_flags, settings_of
+from pretrain.settings import FinetuneCommand, FitCommand
 
 EPILOG = """\
 examples:
@@ -41,8 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
         made.add_argument("folder", type=Path, help="the folder of the stack: layers, net, metrics, checkpoints")
         return made
 
-    add_flags(command("fit", "train layers, each on what the ones below make of the data"), FitSettings)
-    add_flags(command("finetune", "train the whole net, from the layers that fit has left"), FinetuneSettings)
+    add_flags(command("fit", "train layers, each on what the ones below make of the data"), FitCommand)
+    add_flags(command("finetune", "train the whole net, from the layers that fit has left"), FinetuneCommand)
     evaluate = command("evaluate", "measure a stack, and its net if there is one, on the test set")
     evaluate.add_argument("--likelihood", action="store_true", help="log-probability by annealed importance sampling")
     evaluate.add_argument("--ais-chains", type=int, default=100, metavar="N", help="(default: 100)")
@@ -72,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "fit":
             from pretrain.commands.fit import fit
 
-            return fit(settings_of(FitSettings, vars(given)), given.folder)
+            return fit(settings_of(FitCommand, vars(given)), given.folder)
         if given.command == "finetune":
             from pretrain.commands.finetune import finetune
 
-            return finetune(settings_of(FinetuneSettings, vars(given)), given.folder)
+            return finetune(settings_of(FinetuneCommand, vars(given)), given.folder)
         command = getattr(import_module(f"pretrain.commands.{given.command}"), given.command)
         return int(command(given))
     except DataError as error:

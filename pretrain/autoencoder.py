@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
+from pretrain.choices import Activation, Cost, Kind, Noise, check_choice
 from pretrain.data import DataError
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.sampling import bernoulli, normal_like, uniform_like
 from pretrain.schedule import Schedule
 
-Kind = Literal["plain", "denoising", "contractive", "sparse"]
-Activation = Literal["sigmoid", "tanh", "relu", "linear"]
-Cost = Literal["cross-entropy", "squared"]
-Noise = Literal["masking", "gaussian", "salt-and-pepper"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pretrain.settings import LayerSettings
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -27,6 +28,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "linear": nn.Identity,
 }
+_ARGUMENTS = (
+    "inputs", "outputs", "kind", "activation", "cost", "noise", "level", "contraction", "target", "sparsity",
+)  # fmt: skip
 LEAST_ACTIVITY = 1e-6  # a unit that is never on, or always, would make the divergence and its gradient infinite
 
 
@@ -46,6 +50,9 @@ class Autoencoder(nn.Module):
     quarter) or for relu He et al. 2015 have it, drawn from `generator`; the biases at 0. Raises `ValueError` for
     settings that do not go together.
     """
+
+    activation: Activation
+    default_rate = 0.001  # of `default_optimizer`, without momentum
 
     def __init__(
         self,
@@ -70,8 +77,7 @@ class Autoencoder(nn.Module):
             ("cost", cost, Cost),
             ("noise", noise, Noise),
         ):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name} is one of {', '.join(get_args(allowed))}, not {value!r}")
+            check_choice(name, value, allowed)
         if min(inputs, outputs) < 1:
             raise ValueError(f"an autoencoder needs an input and an output or more, not {inputs} and {outputs}")
         if kind == "sparse" and activation != "sigmoid":
@@ -155,7 +161,7 @@ class Autoencoder(nn.Module):
     ) -> torch.optim.Optimizer:
         """Adam at 0.001; with `momentum`, stochastic gradient descent at 0.01."""
         if momentum is None:
-            return torch.optim.Adam(parameters, lr=0.001 if learning_rate is None else learning_rate)
+            return torch.optim.Adam(parameters, lr=self.default_rate if learning_rate is None else learning_rate)
         return torch.optim.SGD(parameters, lr=0.01 if learning_rate is None else learning_rate, momentum=momentum)
 
     def default_momentum(self) -> Schedule | None:
@@ -170,6 +176,46 @@ class Autoencoder(nn.Module):
         """Takes what `state` gave; raises `DataError` for anything else."""
         if state:
             raise DataError(f"an autoencoder carries no state, but there is {', '.join(state)}")
+
+    # -- as a kind of layer, see pretrain.layers --------------------------------------------------------------------
+
+    def spec(self) -> dict[str, Any]:
+        """The arguments of the constructor, fit for JSON."""
+        return {name: getattr(self, name) for name in _ARGUMENTS} | {"tied": self.decoder_weight is None}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """A new autoencoder from what `spec` returned."""
+        return cls(**spec)
+
+    @classmethod
+    def from_settings(
+        cls,
+        inputs: int,
+        outputs: int,
+        settings: LayerSettings,
+        *,
+        bounded: bool = True,
+        label_units: int = 0,
+        kind: Kind = "plain",
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """A new autoencoder; inputs that are `bounded` to [0, 1] are reconstructed by cross-entropy."""
+        if label_units:
+            raise ValueError("label units belong to RBMs: use unit rbm, or leave label-units out")
+        return cls(
+            inputs,
+            outputs,
+            kind=kind,
+            tied=not settings.untied,
+            activation=settings.activation,
+            cost="cross-entropy" if bounded else "squared",
+            noise=settings.noise,
+            level=settings.level,
+            contraction=settings.contraction,
+            target=settings.sparsity_target,
+            generator=generator,
+        )
 
     def extra_repr(self) -> str:
         """The settings that the shapes do not show."""

@@ -23,6 +23,7 @@ from pretrain.data import DataError
 from pretrain.parallel import current
 
 VERSION = 1
+_RENAMED = {"pass_on": "propagate"}  # settings whose name in checkpoints of 0.1.0 was another
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -158,6 +159,7 @@ class Keeper:
         theirs = facts.get("settings")
         if not isinstance(theirs, dict) or "rest" not in facts:
             raise DataError(f"{self.path} is no checkpoint of a training")
+        theirs = {_RENAMED.get(name, name): value for name, value in theirs.items()}
         for name in sorted({*self._settings, *theirs}):
             mine, other = self._settings.get(name), theirs.get(name)
             if mine != other:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
+from pretrain.choices import Optimizer as OptimizerName
+from pretrain.choices import check_choice
 from pretrain.conjugate import ConjugateGradients
 from pretrain.epochs import BatchSampler
-from pretrain.objective import Examples, Loss, Objective, Precision, seeded
+from pretrain.objective import Examples, Objective, seeded
 from pretrain.parallel import batch, current, reduce
+from pretrain.regularisation import EarlyStopping, limit_norms
 from pretrain.rows import Data
-from pretrain.schedule import Schedule, at, named, set_rates
-
-GIGABYTE = 1 << 30
-
-Method = Literal["adam", "sgd", "lbfgs", "cg"]
+from pretrain.schedule import Schedule, at, linear, named, set_rates
+from pretrain.settings import FinetuneSettings, with_changes
 
 # the rates where none is given; a reconstruction's cost is a sum over many inputs, a classification's one logarithm
 RATES: dict[str, tuple[float, float]] = {"adam": (0.001, 0.001), "sgd": (0.1, 0.001), "lbfgs": (1.0, 1.0)}
@@ -75,37 +73,24 @@ def finetune(
     model: nn.Sequential,
     data: Data,
     targets: Data | None = None,
+    settings: FinetuneSettings | None = None,
     *,
     validation: Data | tuple[Data, Data] | None = None,
-    loss: Loss | None = None,
-    optimizer: Method = "adam",
-    learning_rate: Schedule | None = None,
-    momentum: Schedule | None = None,
-    epochs: int = 20,
-    batch_size: int | None = None,
-    patience: int | None = None,
-    max_norm: float | None = None,
-    precision: Precision = "float32",
-    generator: torch.Generator | None = None,
-    memory: int = GIGABYTE,
-    on_step: OnProgress | None = None,
-    on_epoch: OnProgress | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    checkpoint: Path | None = None,
-    checkpoint_every: float = 600.0,
-    clock: Callable[[], float] = time.monotonic,
+    **changes: Any,
 ) -> Result:
-    """Trains `model` in place on images `data` [n, columns]: to tell their labels `targets` [n], or to rebuild them.
+    """Train `model` in place on `data` [n, columns]: to classify them by labels `targets` [n], or to reconstruct them.
 
-    `validation` is (images, labels), or images alone for a reconstruction. `loss` of a reconstruction is cross-entropy,
-    the default for a net that ends in a sigmoid, or squared; both are sums over the inputs, means over the batch. Adam
-    and SGD take batches of 100, L-BFGS (20 iterations) and conjugate gradients (3 line searches) of 1,000. `momentum`,
-    0.9, is SGD's.
+    `validation` is (data, labels), or data alone for a reconstruction. `settings`, and keywords that change them, are
+    those of `FinetuneSettings`.
+
+    `loss` of a reconstruction is cross-entropy, the default for a net that ends in a sigmoid, or squared; both are sums
+    over the inputs, means over the batch. Adam and SGD take batches of 100, L-BFGS (20 iterations) and conjugate
+    gradients (3 line searches) of 1,000. `momentum`, 0.9, is SGD's. `decay` decays the learning rate linearly to zero.
 
     With `patience`, training stops after so many epochs without a lower validation error, and either way the net ends
-    with the weights of the best epoch. `max_norm` bounds the norm of the weights that come into a hidden unit
-    (Srivastava et al. 2014, section 5.1). `precision` "bfloat16" takes the matrix products in that type; the
-    weights stay in their own.
+    with the weights of the best epoch. `max_norm` bounds the norm of a hidden unit's incoming weights (Srivastava et
+    al. 2014, section 5.1). `precision` "bfloat16" computes the matrix products in that type; the weights keep their
+    own.
 
     Within `pretrain.parallel.processes` the training is data-parallel; dropout then differs from that of one process.
 
@@ -113,109 +98,84 @@ def finetune(
     `checkpoint_every` and `should_stop` are as in `train_greedily`. Stopped by the latter, the net has its latest
     weights.
 
-    Raises `DataError` for data or labels that the net cannot take, before any training, and for a checkpoint that is
-    damaged or another training's.
+    Raises `TypeError` for unknown keywords, and `DataError` for data or labels that the net cannot take, before any
+    training, and for a checkpoint that is damaged or belongs to another training.
     """
-    if optimizer not in get_args(Method):
-        raise ValueError(f"optimizer is one of {', '.join(get_args(Method))}, not {optimizer!r}")
-    if patience is not None and validation is None:
-        raise ValueError("early stopping goes by the validation error: give a validation set")
-    objective = Objective(model, loss, classify=targets is not None, precision=precision)
-    train = objective.examples(data, targets, memory)
+    chosen = with_changes("finetune", FinetuneSettings, settings, changes)
+    check_choice("optimizer", chosen.optimizer, OptimizerName)
+    if chosen.patience is not None and validation is None:
+        raise ValueError("early stopping needs a validation set, whose error it watches")
+    objective = Objective(model, chosen.loss, classify=targets is not None, precision=chosen.precision)
+    train = objective.examples(data, targets, chosen.memory)
     held_out = None
     if validation is not None:
         images, labels = validation if isinstance(validation, tuple) else (validation, None)
-        held_out = objective.examples(images, labels, memory)
-    generator = generator or torch.Generator().manual_seed(0)
-    size = batch_size or (LARGE_BATCH if optimizer in ("lbfgs", "cg") else SMALL_BATCH)
-    if optimizer == "sgd" and momentum is None:
-        momentum = MOMENTUM
-    settings = {
-        "training": "fine-tuning",
-        "net": {name: list(value.shape) for name, value in model.state_dict().items()},
-        "examples": len(train.rows),
-        "loss": "labels" if objective.classify else objective.loss,
-        "optimizer": optimizer,
-        "learning_rate": named(learning_rate),
-        "momentum": named(momentum),
-        "epochs": epochs,
-        "batch_size": size,
-        "patience": patience,
-        "max_norm": max_norm,
-        "precision": precision,
-    }
-    return _Training(
-        objective,
-        train,
-        held_out,
-        _make_optimizer(model, optimizer, at(learning_rate, 0), objective.classify),
-        (learning_rate, momentum),
-        BatchSampler(len(train.rows), size, generator),
-        generator,
-        Keeper(checkpoint, checkpoint_every, settings, clock),
-        epochs,
-        patience,
-        _hidden_weights(model) if max_norm is not None else [],
-        max_norm or 0.0,
-        on_step,
-        on_epoch,
-        should_stop,
-    ).run()
+        held_out = objective.examples(images, labels, chosen.memory)
+    return _Training(objective, train, held_out, chosen).run()
 
 
-@dataclass
 class _Training:
-    """A fine-tuning, which can be left and taken up between any two steps."""
+    """A fine-tuning, which can be stopped and continued between any two steps."""
 
-    objective: Objective
-    train: Examples
-    validation: Examples | None
-    optimizer: Optimizer
-    rates: tuple[Schedule | None, Schedule | None]
-    sampler: BatchSampler
-    generator: torch.Generator
-    keeper: Keeper
-    epochs: int
-    patience: int | None
-    bounded: list[Tensor]
-    max_norm: float
-    on_step: OnProgress | None
-    on_epoch: OnProgress | None
-    should_stop: Callable[[], bool]
-    result: Result = field(default_factory=Result)
-    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the best epoch, while there is patience
+    def __init__(
+        self, objective: Objective, train: Examples, validation: Examples | None, settings: FinetuneSettings
+    ) -> None:
+        self._objective, self._train, self._validation, self._settings = objective, train, validation, settings
+        self._generator = settings.generator or torch.Generator().manual_seed(0)
+        self._learning_rate, self._momentum = _schedules(settings, objective.classify)
+        size = settings.batch_size or (LARGE_BATCH if settings.optimizer in ("lbfgs", "cg") else SMALL_BATCH)
+        self._sampler = BatchSampler(len(train.rows), size, self._generator)
+        rate = at(self._learning_rate, 0)
+        self._optimizer = _make_optimizer(objective.model, settings.optimizer, rate, objective.classify)
+        self._bounded = _hidden_weights(objective.model) if settings.max_norm is not None else []
+        self._stopping = EarlyStopping(settings.patience)
+        self._result = Result()
+        same = {
+            "training": "fine-tuning",
+            "net": {name: list(value.shape) for name, value in objective.model.state_dict().items()},
+            "examples": len(train.rows),
+            "loss": "labels" if objective.classify else objective.loss,
+            "optimizer": settings.optimizer,
+            "learning_rate": named(self._learning_rate),
+            "momentum": named(self._momentum),
+            "epochs": settings.epochs,
+            "batch_size": size,
+            "patience": settings.patience,
+            "max_norm": settings.max_norm,
+            "precision": settings.precision,
+        }
+        self._keeper = Keeper(settings.checkpoint, settings.checkpoint_every, same, settings.clock)
 
     def run(self) -> Result:
-        kept = self.keeper.kept()
+        kept = self._keeper.kept()
         if kept is not None:
-            with fits(self.keeper.path):
+            with fits(self._keeper.path):
                 self._restore(kept)
-        self.objective.model.train()
-        while self.sampler.epoch < self.epochs and not self._out_of_patience():
+        model = self._objective.model.train()
+        while self._sampler.epoch < self._settings.epochs and not self._stopping.has_waited_enough:
             if not self._run_epoch():
                 self._keep()
-                self.objective.model.eval()
-                return self.result
-        if not self.result.finished:
-            self.result.finished = True
+                model.eval()
+                return self._result
+        if not self._result.finished:
+            self._result.finished = True
             self._keep()
-        if self.best:
-            self.objective.model.load_state_dict(self.best)
-        self.objective.model.eval()
-        return self.result
+        self._stopping.restore(model)
+        model.eval()
+        return self._result
 
     def _run_epoch(self) -> bool:
         """One epoch, or what is left of it; False if it was stopped."""
-        learning_rate, momentum = self.rates
-        set_rates(self.optimizer, at(learning_rate, self.sampler.epoch), at(momentum, self.sampler.epoch))
-        for indices in self.sampler.batches():
+        epoch = self._sampler.epoch
+        set_rates(self._optimizer, at(self._learning_rate, epoch), at(self._momentum, epoch))
+        for indices in self._sampler.batches():
             shard = current().shard(len(indices))
             with batch(shard):
                 cost = self._step(indices[shard.own])
-            self.sampler.count_step(cost, len(indices))
-            if self.sampler.step == self.sampler.steps:
+            self._sampler.count_step(cost, len(indices))
+            if self._sampler.step == self._sampler.steps:
                 self._end_epoch()
-            stop, due = current().agree(self.should_stop(), self.keeper.due())
+            stop, due = current().agree(self._settings.should_stop(), self._keeper.due())
             if stop:
                 return False
             if due:
@@ -224,83 +184,79 @@ class _Training:
 
     def _step(self, indices: Tensor) -> Tensor:
         """One step of the optimizer; returns the cost where it began."""
-        batch = self.train.take(indices)
+        batch = self._train.take(indices)
         # one seed for all evaluations of this batch: along a line the same units must be dropped
-        seed = int(torch.randint(1 << 62, (1,), generator=self.generator, device=self.generator.device))
+        seed = int(torch.randint(1 << 62, (1,), generator=self._generator, device=self._generator.device))
         costs: list[Tensor] = []
 
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            with seeded(seed + current().rank, self.objective.device):
-                cost = self.objective.cost(*batch)
+            self._optimizer.zero_grad()
+            with seeded(seed + current().rank, self._objective.device):
+                cost = self._objective.cost(*batch)
             torch.autograd.backward(cost)
-            costs.append(reduce(self.objective.model.parameters(), cost.detach()))
-            if self.on_step is not None and len(costs) == 1:
-                self.on_step(self._progress(costs[0].item(), None))  # waits for the device
+            costs.append(reduce(self._objective.model.parameters(), cost.detach()))
+            if self._settings.on_step is not None and len(costs) == 1:
+                self._settings.on_step(self._progress(costs[0].item(), None))  # waits for the device
             return costs[-1]
 
-        if isinstance(self.optimizer, LBFGS) and self.sampler.steps > 1:
-            self.optimizer.state.clear()  # the curvature that it remembers is another batch's
-        if isinstance(self.optimizer, (LBFGS, ConjugateGradients)):
-            self.optimizer.step(closure)
+        if isinstance(self._optimizer, LBFGS) and self._sampler.steps > 1:
+            self._optimizer.state.clear()  # the curvature that it remembers is another batch's
+        if isinstance(self._optimizer, (LBFGS, ConjugateGradients)):
+            self._optimizer.step(closure)
         else:
             closure()
-            self.optimizer.step()
-        with torch.no_grad():
-            for weight in self.bounded:
-                weight.renorm_(2, 0, self.max_norm)
+            self._optimizer.step()
+        if self._settings.max_norm is not None:
+            limit_norms(self._bounded, self._settings.max_norm)
         return costs[0]
 
     def _end_epoch(self) -> None:
         before = self._progress(0.0, None)
-        self.result.costs.append(self.sampler.end_epoch())
+        self._result.costs.append(self._sampler.end_epoch())
         error = None
-        if self.validation is not None:
-            error = self.objective.error(self.validation)
-            self.result.errors.append(error)
-            if self.patience is not None and self.result.best_epoch == len(self.result.errors) - 1:
-                self.best = {name: value.clone() for name, value in self.objective.model.state_dict().items()}
-        if self.on_epoch is not None:
-            self.on_epoch(replace(before, cost=self.result.costs[-1], error=error))
-
-    def _out_of_patience(self) -> bool:
-        best = self.result.best_epoch
-        return self.patience is not None and best is not None and len(self.result.errors) - 1 - best >= self.patience
+        if self._validation is not None:
+            error = self._objective.error(self._validation)
+            self._result.errors.append(error)
+            self._stopping.see(before.epoch, -error, self._objective.model)
+        if self._settings.on_epoch is not None:
+            self._settings.on_epoch(replace(before, cost=self._result.costs[-1], error=error))
 
     def _progress(self, cost: float, error: float | None) -> NetProgress:
         return NetProgress(
-            self.objective.model,
-            self.optimizer,
-            self.sampler.epoch,
-            self.epochs,
-            self.sampler.done,
-            self.sampler.steps,
+            self._objective.model,
+            self._optimizer,
+            self._sampler.epoch,
+            self._settings.epochs,
+            self._sampler.done,
+            self._sampler.steps,
             cost,
             error,
         )
 
     def _keep(self) -> None:
-        self.keeper.keep(
+        self._keeper.keep(
             {
-                "model": dict(self.objective.model.state_dict()),
-                "best": self.best,
-                "optimizer": self.optimizer.state_dict(),
-                "passes": self.sampler.state(),
-                "costs": self.result.costs,
-                "errors": self.result.errors,
-                "finished": self.result.finished,
+                "model": dict(self._objective.model.state_dict()),
+                "best": self._stopping.weights,
+                "optimizer": self._optimizer.state_dict(),
+                "passes": self._sampler.state(),
+                "costs": self._result.costs,
+                "errors": self._result.errors,
+                "finished": self._result.finished,
             }
         )
 
     def _restore(self, kept: dict[str, Any]) -> None:
-        self.objective.model.load_state_dict(kept["model"])
-        self.best = kept["best"]
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.sampler.load_state(kept["passes"])
-        self.result = Result(kept["costs"], kept["errors"], kept["finished"])
+        self._objective.model.load_state_dict(kept["model"])
+        self._optimizer.load_state_dict(kept["optimizer"])
+        self._sampler.load_state(kept["passes"])
+        self._result = Result(kept["costs"], kept["errors"], kept["finished"])
+        for epoch, error in enumerate(self._result.errors):
+            self._stopping.see(epoch, -error)
+        self._stopping.weights = kept["best"]
 
 
-def _make_optimizer(model: nn.Module, method: Method, learning_rate: float | None, classify: bool) -> Optimizer:
+def _make_optimizer(model: nn.Module, method: OptimizerName, learning_rate: float | None, classify: bool) -> Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if method == "cg":
         return ConjugateGradients(parameters, LINE_SEARCHES)
@@ -308,6 +264,19 @@ def _make_optimizer(model: nn.Module, method: Method, learning_rate: float | Non
     if method == "lbfgs":
         return LBFGS(parameters, lr=rate, max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe")
     return Adam(parameters, lr=rate) if method == "adam" else SGD(parameters, lr=rate, momentum=MOMENTUM)
+
+
+def _schedules(settings: FinetuneSettings, classify: bool) -> tuple[Schedule | None, Schedule | None]:
+    """The learning rate and the momentum; None leaves the optimizer's."""
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.optimizer == "sgd" and momentum is None:
+        momentum = MOMENTUM
+    if settings.decay and settings.optimizer != "cg":
+        if callable(rate):
+            raise ValueError("decay needs a number for the learning rate, not a schedule")
+        start = RATES[settings.optimizer][0 if classify else 1] if rate is None else rate
+        rate = linear(start, max(1, settings.epochs))
+    return rate, momentum
 
 
 def _hidden_weights(model: nn.Module) -> list[Tensor]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pretrain.choices import Method, Precision, check_choice
 from pretrain.conditionals import Conditionals
 from pretrain.data import DataError
 from pretrain.parallel import BatchShard, batch, current, current_shard
 from pretrain.sampling import bernoulli, categorical, normal_like, uniform_like
-
-Method = Literal["cd", "pcd", "fast-pcd", "tempering", "noise"]
 
 _FAST = ("fast_weight", "fast_bias", "fast_visible_bias")
 CHAIN_NAMES = ("chains", *_FAST)  # of what chains carry from step to step
@@ -53,13 +52,11 @@ class GradientEstimator:
     l1_cost: float = 0.0
     sparsity_target: float = 0.05
     sparsity_cost: float = 0.0
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: Precision = "float32"
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise ValueError(f"the method is one of {', '.join(get_args(Method))}, not {self.method!r}")
-        if self.products not in ("float32", "bfloat16"):
-            raise ValueError(f"products are taken in float32 or bfloat16, not {self.products!r}")
+        check_choice("method", self.method, Method)
+        check_choice("products", self.products, Precision)
         if min(self.steps, self.chains) < 1:
             raise ValueError(f"steps and chains are 1 or more, not {self.steps} and {self.chains}")
         if not 0 <= self.burn_in < self.steps:

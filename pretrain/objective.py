@@ -6,18 +6,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
+from pretrain.choices import Loss, Precision, check_choice
 from pretrain.data import DataError
 from pretrain.rows import Data, Rows, bytes_of, check_rows, chunks, gathered, rows_of
 from pretrain.targets import Targets, check_labels, targets_of
-
-Loss = Literal["cross-entropy", "squared"]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class Objective:
     def __init__(
         self, model: nn.Sequential, loss: Loss | None = None, *, classify: bool, precision: Precision = "float32"
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
+        check_choice("precision", precision, Precision)
         self.model, self.classify, self.precision = model, classify, precision
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not linear:
@@ -54,8 +51,7 @@ class Objective:
         self.device = linear[0].weight.device
         ends_in_sigmoid = isinstance(model[-1], nn.Sigmoid)
         self.loss: Loss = loss or ("cross-entropy" if classify or ends_in_sigmoid else "squared")
-        if self.loss not in get_args(Loss):
-            raise ValueError(f"loss is one of {', '.join(get_args(Loss))}, not {loss!r}")
+        check_choice("loss", self.loss, Loss)
         if classify and self.loss != "cross-entropy":
             raise ValueError("a classifier's loss is cross-entropy")
         if not classify and self.loss == "cross-entropy" and not ends_in_sigmoid:

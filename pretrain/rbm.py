@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
+from pretrain.choices import Activation, HiddenUnits, VisibleUnits, check_choice
 from pretrain.conditionals import Conditionals
 from pretrain.data import DataError
 from pretrain.negative import CHAIN_NAMES, Chains, GradientEstimator, Particles, from_data, from_noise
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
+from pretrain.regularisation import add_l1
 from pretrain.schedule import Schedule, hinton_momentum
 
-VisibleUnits = Literal["bernoulli", "gaussian"]
-HiddenUnits = Literal["bernoulli", "rectified"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pretrain.settings import LayerSettings
 
 START = 0.01  # standard deviation of the first weights (Hinton 2010, section 8.1)
 # where a unit may be any number, a step must be smaller (Hinton 2010, sections 7.1 and 13.2)
@@ -56,9 +61,8 @@ class RBM(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, value, allowed in (("visible", visible, VisibleUnits), ("hidden", hidden, HiddenUnits)):
-            if value not in get_args(allowed):
-                raise ValueError(f"{name} units are one of {', '.join(get_args(allowed))}, not {value!r}")
+        check_choice("visible", visible, VisibleUnits)
+        check_choice("hidden", hidden, HiddenUnits)
         if min(inputs, outputs) < 1:
             raise ValueError(f"a machine needs a visible and a hidden unit or more, not {inputs} and {outputs}")
         if any(size < 2 for size in groups) or sum(groups) > inputs:
@@ -236,7 +240,7 @@ class RBM(nn.Module):
         if estimator.weight_cost:
             self.weight.grad.add_(self.weight, alpha=estimator.weight_cost)
         if estimator.l1_cost:
-            self.weight.grad.add_(self.weight.sign(), alpha=estimator.l1_cost)
+            add_l1([self.weight], estimator.l1_cost)
         if estimator.sparsity_cost:
             # the gradient of the cross-entropy between target and mean activity by what the unit receives
             pull = estimator.sparsity_cost * (batch_mean(hidden) - estimator.sparsity_target)
@@ -244,7 +248,7 @@ class RBM(nn.Module):
             self.weight.grad.add_(torch.outer(pull, conditionals.scaled(x).mean(0)))
 
     @property
-    def usual_rate(self) -> float:
+    def default_rate(self) -> float:
         """The learning rate of `default_optimizer`."""
         return RATE if self.visible == "bernoulli" and self.hidden == "bernoulli" else UNBOUNDED_RATE
 
@@ -252,7 +256,7 @@ class RBM(nn.Module):
         self, parameters: Iterable[nn.Parameter], learning_rate: float | None, momentum: float | None
     ) -> torch.optim.Optimizer:
         """SGD at 0.1, or 0.001 for Gaussian or rectified units (Hinton 2010, sections 7.1 and 13.2)."""
-        rate = self.usual_rate if learning_rate is None else learning_rate
+        rate = self.default_rate if learning_rate is None else learning_rate
         return torch.optim.SGD(parameters, lr=rate, momentum=momentum or 0.0)
 
     def default_momentum(self) -> Schedule | None:
@@ -288,6 +292,60 @@ class RBM(nn.Module):
             raise ValueError("softmax groups have no plain decoder: a net is made of the layers without labels")
         linear = plain_linear(self.weight.t(), self.visible_bias)
         return [linear] if self.log_variance is not None else [linear, nn.Sigmoid()]
+
+    def without_label_units(self) -> RBM:
+        """A copy without the softmax groups, the last visible units, to be a layer of a plain net."""
+        inputs = self.inputs - sum(self.groups)
+        with torch.random.fork_rng(devices=[]):  # its first weights, which are overwritten, are drawn
+            plain = type(self).from_spec({**self.spec(), "inputs": inputs, "groups": []})
+        with torch.no_grad():
+            plain.weight.copy_(self.weight[:, :inputs])
+            plain.bias.copy_(self.bias)
+            plain.visible_bias.copy_(self.visible_bias[:inputs])
+            if self.log_variance is not None and plain.log_variance is not None:
+                plain.log_variance.copy_(self.log_variance)
+        return plain
+
+    # -- as a kind of layer, see pretrain.layers --------------------------------------------------------------------
+
+    @property
+    def activation(self) -> Activation:
+        """The activation function of the hidden units in a net."""
+        return "relu" if self.hidden == "rectified" else "sigmoid"
+
+    def spec(self) -> dict[str, Any]:
+        """The arguments of the constructor, fit for JSON."""
+        units = {"visible": self.visible, "hidden": self.hidden, "groups": list(self.groups)}
+        return {"inputs": self.inputs, "outputs": self.outputs, **units, "training": asdict(self.estimator)}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """A new RBM from what `spec` returned."""
+        arguments = dict(spec)
+        return cls(estimator=GradientEstimator(**arguments.pop("training")), **arguments)
+
+    @classmethod
+    def from_settings(
+        cls,
+        inputs: int,
+        outputs: int,
+        settings: LayerSettings,
+        *,
+        bounded: bool = True,
+        label_units: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """A new RBM; inputs that are not `bounded` to [0, 1] get Gaussian units, the label units a softmax group."""
+        chosen = {one.name: getattr(settings, one.name) for one in fields(GradientEstimator) if one.name != "products"}
+        return cls(
+            inputs,
+            outputs,
+            visible="bernoulli" if bounded else "gaussian",
+            hidden=settings.hidden,
+            groups=(label_units,) if label_units else (),
+            estimator=GradientEstimator(**chosen, products=settings.precision),
+            generator=generator,
+        )
 
     def extra_repr(self) -> str:
         """The settings that the shapes do not show."""

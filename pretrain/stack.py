@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from pretrain.autoencoder import Autoencoder
 from pretrain.checkpoint import load, save
 from pretrain.data import DataError
 from pretrain.dbn import DBN
-from pretrain.greedy import Layer
-from pretrain.negative import GradientEstimator
+from pretrain.layers import layer_from, spec_of
+from pretrain.protocols import Layer
 from pretrain.rbm import RBM
 
 # the modules that a net may consist of, and the arguments that make them again
@@ -27,7 +26,6 @@ _MODULES: dict[str, type[nn.Module]] = {
     "Identity": nn.Identity,
     "Dropout": nn.Dropout,
 }
-_CODER_SETTINGS = ("kind", "activation", "cost", "noise", "level", "contraction", "target", "sparsity")
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,16 @@ class Stack:
 
 
 def save_stack(path: Path, stack: Stack) -> None:
-    """Writes the stack to `path`, whole or not at all."""
+    """Write the stack to `path`, atomically; raises `DataError` for a layer whose class is not registered."""
     tensors: dict[str, Tensor] = {}
     for number, module in enumerate([*stack.layers, *stack.recognition]):
         tensors.update({f"{number}.{name}": value for name, value in module.state_dict().items()})  # type: ignore[attr-defined]
     recognition = [[module.in_features, module.out_features] for module in stack.recognition]
-    facts = {"layers": [_spec(layer) for layer in stack.layers], "recognition": recognition, "about": dict(stack.about)}
+    facts = {
+        "layers": [spec_of(layer) for layer in stack.layers],
+        "recognition": recognition,
+        "about": dict(stack.about),
+    }
     save(path, tensors, facts)
 
 
@@ -73,10 +75,12 @@ def load_stack(path: Path) -> Stack:
     if "layers" not in facts:
         raise DataError(f"{path} holds no layers: name what `python -m pretrain fit` wrote")
     try:
-        layers = [_made(spec) for spec in facts["layers"]]
+        layers = [layer_from(spec) for spec in facts["layers"]]
         recognition = [nn.Linear(inputs, outputs) for inputs, outputs in facts["recognition"]]
         for number, module in enumerate([*layers, *recognition]):
             _fill(module, tensors, f"{number}.")  # type: ignore[arg-type]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     return Stack(layers, facts["about"], recognition)
@@ -115,25 +119,3 @@ def load_net(path: Path) -> tuple[nn.Sequential, dict[str, Any]]:
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     module.load_state_dict(own)
-
-
-def _spec(layer: Layer) -> dict[str, Any]:
-    sizes = {"inputs": layer.inputs, "outputs": layer.outputs}
-    if isinstance(layer, RBM):
-        units = {"visible": layer.visible, "hidden": layer.hidden, "groups": list(layer.groups)}
-        return {"layer": "rbm", **sizes, **units, "training": asdict(layer.estimator)}
-    if isinstance(layer, Autoencoder):
-        settings = {name: getattr(layer, name) for name in _CODER_SETTINGS}
-        return {"layer": "autoencoder", **sizes, **settings, "tied": layer.decoder_weight is None}
-    raise TypeError(f"a file of layers cannot hold a {type(layer).__name__}")
-
-
-def _made(spec: Mapping[str, Any]) -> Layer:
-    settings = dict(spec)
-    kind = settings.pop("layer")
-    if kind == "rbm":
-        estimator = GradientEstimator(**settings.pop("training"))
-        return RBM(**settings, estimator=estimator)
-    if kind == "autoencoder":
-        return Autoencoder(**settings)
-    raise ValueError(f"there is no layer called {kind!r}")

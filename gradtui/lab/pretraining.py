@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from gradtui.lab.recipe import Recipe
     from gradtui.lab.tensors import Tensors
     from gradtui.record.recorder import Recorder
-    from pretrain.autoencoder import Autoencoder
     from pretrain.greedy import LayerProgress
-    from pretrain.rbm import RBM
 
 FINE_TUNING = "fine-tuning"  # the event at whose step the whole net begins to learn
 NOISE = 0.1  # share of the inputs that a denoising layer has to do without (Vincent et al. 2010, table 1)
@@ -36,6 +34,7 @@ def pretrain_layers(
     """
     from gradtui.lab.pictures import Gallery
     from pretrain.greedy import train_greedily
+    from pretrain.layers import LAYERS
 
     linears = [module for name, module in model.named_children() if name.startswith("fc")][:-1]
     layers = []
@@ -59,7 +58,7 @@ def pretrain_layers(
             name = "label_cost" if progress.output is not None else "reconstruction_error"
             recorder.log(epoch=0.0, **{name: progress.error})
 
-    supervised = recipe.pretrain == "supervised"
+    supervised = LAYERS[recipe.pretrain].supervised
     targets: Any = tensors.targets
     if supervised and targets.dim() > 1:
         targets = targets.argmax(dim=1)
@@ -80,23 +79,15 @@ def pretrain_layers(
     return result.finished
 
 
-def _layer(recipe: Recipe, linear: Any, number: int, generator: torch.Generator) -> RBM | Autoencoder:
-    from pretrain.autoencoder import Autoencoder
-    from pretrain.rbm import RBM
+def _layer(recipe: Recipe, linear: Any, number: int, generator: torch.Generator) -> Any:
+    from pretrain.layers import LAYERS
+    from pretrain.settings import LayerSettings
 
-    sizes = (linear.in_features, linear.out_features)
-    if recipe.pretrain == "rbm":
-        return RBM(*sizes, generator=generator)
-    # what a sigmoid gives are probabilities, as the pixels are; what others give are numbers
+    settings = LayerSettings(activation=cast("Any", recipe.activation), level=NOISE)
+    # a sigmoid gives probabilities, as the pixels are; other units give any numbers
     bounded = number == 0 or recipe.activation == "sigmoid"
-    return Autoencoder(
-        *sizes,
-        kind="denoising" if recipe.pretrain == "denoising" else "plain",
-        activation=recipe.activation,  # type: ignore[arg-type]  # `rules` lets through what it has
-        cost="cross-entropy" if bounded else "squared",
-        level=NOISE,
-        generator=generator,
-    )
+    kind = LAYERS[recipe.pretrain]
+    return kind.make(linear.in_features, linear.out_features, settings, bounded=bounded, generator=generator)
 
 
 def _shared(own: Any, started: nn.Parameter) -> nn.Parameter:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pretrain.commands.reading import CPU, encoded, labels_on_top, scale_for, source_for
-from pretrain.commands.training import LAYERS, NET
+from pretrain.commands.training import LAYERS_FILE, NET_FILE
 from pretrain.data import DataError
 from pretrain.likelihood import LogZ, annealed_log_z, default_betas, log_probability
 from pretrain.objective import evaluate as error_of
@@ -26,12 +26,12 @@ FEW = 10_000  # training examples whose means the annealing starts from
 
 def evaluate(given: argparse.Namespace) -> int:
     """Prints the errors of a stack, and of its net, on the test set, or on all data where there is none."""
-    stack = load_stack(given.folder / LAYERS)
+    stack = load_stack(given.folder / LAYERS_FILE)
     data = source_for(given, stack)
     split, name = (data.train, "data") if data.test is None else (data.test, "test")
     rows = split.rows(CPU, scale_for(given, stack))
     found: dict[str, Any] = {"set": name, "examples": len(rows), "reconstruction_error": _reconstruction(stack, rows)}
-    net_path = given.folder / NET
+    net_path = given.folder / NET_FILE
     if net_path.exists():
         net, about = load_net(net_path)
         if about["task"] == "classify":

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from pretrain.commands.reading import CPU, encoded, scale_for, source_for
-from pretrain.commands.training import LAYERS
+from pretrain.commands.training import LAYERS_FILE
 from pretrain.data import DataError
 from pretrain.progress import Progress
 from pretrain.rows import chunks
@@ -17,7 +17,7 @@ from pretrain.stack import load_stack
 
 def features(given: argparse.Namespace) -> int:
     """Writes what the top layer makes of the data [n, units], chunk by chunk."""
-    stack = load_stack(given.folder / LAYERS)
+    stack = load_stack(given.folder / LAYERS_FILE)
     rows = source_for(given, stack).train.rows(CPU, scale_for(given, stack))
     if given.out.suffix != ".npy":
         raise DataError(f"{given.out}: name a file .npy")

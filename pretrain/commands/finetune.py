@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.commands.training import LAYERS, NET, Place, done_before, load_source, prepared, telling, told
+from pretrain.commands.training import LAYERS_FILE, NET_FILE, Place, done_before, load_source, prepared, telling
 from pretrain.data import DataError
 from pretrain.devices import device_of, generator_on
 from pretrain.finetuning import NetProgress
@@ -20,29 +20,28 @@ from pretrain.objective import evaluate
 from pretrain.parallel import processes
 from pretrain.progress import Stop
 from pretrain.rbm import RBM
-from pretrain.schedule import Schedule, linear
-from pretrain.settings import FinetuneSettings
+from pretrain.settings import FinetuneCommand, decisive
 from pretrain.sources import DataSplit, hold_out
 from pretrain.stack import Stack, load_stack, save_net
 
 
-def finetune(settings: FinetuneSettings, folder: Path) -> int:
+def finetune(settings: FinetuneCommand, folder: Path) -> int:
     """Trains the layers in `folder` as a whole net; returns the exit status."""
     stop, device = Stop(), device_of(settings.device)
     with prepared(settings), processes(device) as parallel, stop.listening():
         place = Place(folder, stop, parallel)
-        stack = load_stack(folder / LAYERS)
+        stack = load_stack(folder / LAYERS_FILE)
         settings = with_data_of(settings, stack)
         data = load_source(settings)
-        about = {"settings": told(settings), "task": settings.task, "image_shape": data.image_shape}
-        if done_before(place, "finetune", folder / NET, told(settings)):
-            place.say(f"{folder / NET} is there already: nothing to do")
+        about = {"settings": decisive(settings), "task": settings.task, "image_shape": data.image_shape}
+        if done_before(place, "finetune", folder / NET_FILE, settings):
+            place.say(f"{folder / NET_FILE} is there already: nothing to do")
             return 0
         generator = generator_on(device, settings.seed)
         learnt, validation = data.train, data.validation
         if validation is None and settings.validation:
             learnt, validation = hold_out(learnt, settings.validation, settings.seed)
-        scale = settings.scale or None
+        scale = settings.scale
         classify = settings.task == "classify"
         labels = learnt.needs_labels(data.name) if classify else None
         net = make_net(settings, stack, labels, generator).to(device)
@@ -61,50 +60,36 @@ def finetune(settings: FinetuneSettings, folder: Path) -> int:
                 error = progress.error
                 teller.epoch("cost", progress.cost, progress.epoch, progress.epochs, validation_error=error)
 
-            rate: Schedule | None = settings.learning_rate or None
-            if settings.decay:
-                usual = 0.1 if settings.optimizer == "sgd" else 0.001
-                rate = linear(settings.learning_rate or usual, settings.epochs)
             result = train(
                 net,
                 learnt.rows(device, scale),
                 labels,
+                settings,
                 validation=held,
-                loss=settings.loss or None,  # type: ignore[arg-type]  # the settings know the choices
-                optimizer=settings.optimizer,  # type: ignore[arg-type]
-                learning_rate=rate,
-                momentum=None if settings.momentum < 0 else settings.momentum,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size or None,
-                patience=settings.patience or None,
-                max_norm=settings.max_norm or None,
-                precision=settings.precision,  # type: ignore[arg-type]
                 generator=generator,
-                memory=round(settings.memory * 1e9),
                 on_step=on_step if sys.stderr.isatty() else None,
                 on_epoch=on_epoch,
                 should_stop=stop,
                 checkpoint=folder / "finetune.checkpoint",
-                checkpoint_every=60 * settings.checkpoint_every,
             )
         if not result.finished:
             place.say(f"stopped; the same command goes on from {folder}")
             return stop.code
         if place.first:
-            save_net(folder / NET, net, about)
+            save_net(folder / NET_FILE, net, about)
             (folder / "finetune.checkpoint").unlink(missing_ok=True)
-        place.say(f"trained: {folder / NET}")
+        place.say(f"trained: {folder / NET_FILE}")
         if place.first and data.test is not None and (data.test.labels is not None or not classify):
             _say_test_error(place, net, data.test, device, scale, classify)
     return 0
 
 
-def with_data_of(settings: FinetuneSettings, stack: Stack) -> FinetuneSettings:
+def with_data_of(settings: FinetuneCommand, stack: Stack) -> FinetuneCommand:
     """The settings, with the data of the layers' training where they name none."""
     if settings.data:
         return settings
     before = stack.about["settings"]
-    labels, scale = settings.labels or before["labels"], settings.scale or before["scale"]
+    labels, scale = settings.labels or before["labels"], settings.scale or before["scale"] or None
     return replace(settings, data=before["data"], labels=labels, scale=scale)
 
 
@@ -115,7 +100,7 @@ def _say_test_error(
     place.say(f"test error {100 * error:.2f} %" if classify else f"squared test error {error:.3f} an example")
 
 
-def make_net(settings: FinetuneSettings, stack: Stack, labels: Any, generator: torch.Generator) -> nn.Sequential:
+def make_net(settings: FinetuneCommand, stack: Stack, labels: Any, generator: torch.Generator) -> nn.Sequential:
     """The plain net of a stack, for the task; raises `DataError` for a stack that cannot be one."""
     layers = list(stack.layers)
     if settings.task == "autoencode":
@@ -125,7 +110,7 @@ def make_net(settings: FinetuneSettings, stack: Stack, labels: Any, generator: t
             raise DataError(str(error)) from error
     top = layers[-1]
     if isinstance(top, RBM) and top.groups:
-        layers[-1] = without_labels(top)
+        layers[-1] = top.without_label_units()
     return classifier(
         layers,
         int(labels.max()) + 1,
@@ -133,13 +118,3 @@ def make_net(settings: FinetuneSettings, stack: Stack, labels: Any, generator: t
         dropout=settings.dropout,
         input_dropout=settings.input_dropout,
     )
-
-
-def without_labels(top: RBM) -> RBM:
-    """A machine like this one without its label units."""
-    plain = RBM(top.inputs - sum(top.groups), top.outputs, visible=top.visible, hidden=top.hidden)
-    with torch.no_grad():
-        plain.weight.copy_(top.weight[:, : plain.inputs])
-        plain.bias.copy_(top.bias)
-        plain.visible_bias.copy_(top.visible_bias[: plain.inputs])
-    return plain

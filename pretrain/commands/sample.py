@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrain.commands.training import LAYERS
+from pretrain.commands.training import LAYERS_FILE
 from pretrain.data import DataError
 from pretrain.stack import load_stack
 
 
 def sample(given: argparse.Namespace) -> int:
     """Writes fantasies of a stack of machines."""
-    stack = load_stack(given.folder / LAYERS)
+    stack = load_stack(given.folder / LAYERS_FILE)
     if given.count < 1 or given.steps < 0:
         raise DataError("--count is 1 or more, --steps 0 or more")
     if given.out.suffix not in (".npy", ".png"):

@@ -7,9 +7,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ import torch
 from pretrain.data import DataError
 from pretrain.parallel import Parallel
 from pretrain.progress import Metrics, Progress, Stop
-from pretrain.settings import Common
+from pretrain.settings import DataSettings, decisive, renamed
 from pretrain.sources import Source, source
 
-LAYERS, NET = "layers.safetensors", "net.safetensors"
-# what may change from one attempt to the next; the result stays the same but for rounding
-INDIFFERENT = {"checkpoint_every", "memory", "threads", "data_dir", "device"}
+LAYERS_FILE, NET_FILE = "layers.safetensors", "net.safetensors"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def telling(place: Place, command: str, total: float) -> Iterator[Teller]:
 
 
 @contextmanager
-def prepared(settings: Common) -> Iterator[None]:
+def prepared(settings: DataSettings) -> Iterator[None]:
     """Within, torch takes as many threads as the settings say."""
     threads = torch.get_num_threads()
     if settings.threads:
@@ -114,20 +112,14 @@ def prepared(settings: Common) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def load_source(settings: Common) -> Source:
+def load_source(settings: DataSettings) -> Source:
     """The data that the settings name."""
     named = settings.data_dir or os.environ.get("GRADTUI_DATA")
     folder = Path(named) if named else None
     return source(settings.data or "digits", folder, Path(settings.labels) if settings.labels else None)
 
 
-def told(settings: Common) -> dict[str, Any]:
-    """The settings that decide the result, fit for JSON."""
-    values = {name: value for name, value in asdict(settings).items() if name not in INDIFFERENT}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def done_before(place: Place, command: str, result: Path, settings: Mapping[str, Any]) -> bool:
+def done_before(place: Place, command: str, result: Path, settings: DataSettings) -> bool:
     """Whether `result` is there already; if not, notes the settings in the folder.
 
     Raises `DataError` if the folder's result, or its training that was stopped, has other settings.
@@ -135,10 +127,10 @@ def done_before(place: Place, command: str, result: Path, settings: Mapping[str,
     note, begun = place.folder / f"{command}.json", place.folder / f"{command}.checkpoint"
     if note.exists() and (begun.exists() or result.exists()):
         try:
-            theirs = json.loads(note.read_text())
+            theirs = renamed(settings, json.loads(note.read_text()))
         except (OSError, json.JSONDecodeError) as error:
             raise DataError(f"cannot read {note}: {error}") from error
-        for name, value in settings.items():
+        for name, value in decisive(settings).items():
             if theirs.get(name) != value:
                 raise DataError(
                     f"{place.folder} was trained with {name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}:"
@@ -149,7 +141,7 @@ def done_before(place: Place, command: str, result: Path, settings: Mapping[str,
         try:
             place.folder.mkdir(parents=True, exist_ok=True)
             draft = note.with_name(note.name + ".draft")
-            draft.write_text(json.dumps(settings, indent=1) + "\n")
+            draft.write_text(json.dumps(decisive(settings), indent=1) + "\n")
             draft.replace(note)
         except OSError as error:
             raise DataError(f"cannot write {note}: {error}") from error

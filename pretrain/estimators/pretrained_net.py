@@ -3,38 +3,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
 
-from pretrain.autoencoder import Autoencoder
-from pretrain.estimators.conventions import FROM_0, FROM_1, POSITIVE, Array
+from pretrain.choices import Optimizer
+from pretrain.estimators.conventions import FROM_0, FROM_1, POSITIVE, Array, RandomState
 from pretrain.finetuning import NetProgress, finetune
-from pretrain.greedy import Layer, LayerProgress, train_greedily
-from pretrain.rbm import RBM
+from pretrain.greedy import LayerProgress, train_greedily
+from pretrain.layers import LAYERS
+from pretrain.protocols import Layer
 from pretrain.rows import chunks, rows_of
+from pretrain.settings import LayerSettings
 
 BATCHES = 50  # an epoch has so many steps or more: so few examples need no large batches, but many steps
 
 
+@dataclass(eq=False, repr=False)
 class PretrainedNet(BaseEstimator):  # type: ignore[misc]
-    """What the classifier and the autoencoder have in common: settings, and how data go into a net that is trained."""
+    """What the classifier and the autoencoder share: parameters, and how data go into a net that is trained.
+
+    Args:
+        hidden_layer_sizes: units of each hidden layer, from the lowest up.
+        unit: how the layers are pretrained: the name of a kind of layer ("rbm", by contrastive divergence;
+            "autoencoder"; "denoising", …, and those of `pretrain.register_layer`), or "none".
+        pretrain_epochs: passes over the data for each layer.
+        pretrain_learning_rate: None takes the default of the layers: 0.1 for "rbm", 0.001 for Gaussian ones and for
+            Adam, which trains autoencoders.
+        learning_rate: of the fine-tuning; None takes the default of the optimizer.
+        epochs: maximum number of epochs of the fine-tuning.
+        batch_size: examples per batch, both times; fewer if an epoch would have fewer than 50 batches, except for
+            "lbfgs" and "cg".
+        optimizer: of the fine-tuning: "adam", "sgd" (with momentum 0.9), "lbfgs" or "cg" (conjugate gradients), the
+            latter two for large batches.
+        early_stopping: whether to hold out some of the examples, stop when the error on them does not improve, and keep
+            the best weights.
+        validation_fraction: the fraction of the examples that is held out.
+        patience: epochs without a lower error before it stops.
+        random_state: an int, a `RandomState` or None, as everywhere in scikit-learn.
+        device: the torch device for training and prediction.
+        verbose: not 0 prints a line per epoch.
+    """
+
+    hidden_layer_sizes: int | Sequence[int] = (100, 100)
+    _: KW_ONLY
+    unit: str = "rbm"
+    pretrain_epochs: int = 10
+    pretrain_learning_rate: float | None = None
+    learning_rate: float | None = 0.001
+    epochs: int = 20
+    batch_size: int = 100
+    optimizer: Optimizer = "adam"
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    patience: int = 5
+    random_state: RandomState = None
+    device: str | torch.device = "cpu"
+    verbose: int = 0
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", FROM_1],
-        "unit": [StrOptions({"rbm", "autoencoder", "denoising", "none"})],
+        "unit": [str],
         "pretrain_epochs": [FROM_0],
         "pretrain_learning_rate": [POSITIVE, None],
         "learning_rate": [POSITIVE, None],
         "epochs": [FROM_0],
         "batch_size": [FROM_1],
-        "optimizer": [StrOptions({"adam", "sgd", "lbfgs", "cg"})],
+        "optimizer": [StrOptions(set(get_args(Optimizer)))],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [FROM_1],
@@ -42,6 +85,13 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
         "device": [str, torch.device],
         "verbose": ["verbose"],
     }
+    _has_labels: ClassVar[bool] = False
+
+    def _validate_params(self) -> None:
+        # the kinds of layers that are registered by now
+        units = {name for name, kind in LAYERS.items() if self._has_labels or not kind.supervised} | {"none"}
+        constraints = {**self._parameter_constraints, "unit": [StrOptions(units)]}
+        validate_parameter_constraints(constraints, self.get_params(deep=False), caller_name=type(self).__name__)
 
     def _fit_scale(self, X: Array) -> Array:
         """X [n, n_features], which the net is to learn from: as it is if all of it lies in [0, 1], so that it can stand
@@ -69,20 +119,12 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"hidden_layer_sizes must be whole numbers from 1 up, not {self.hidden_layer_sizes}")
         hidden = sizes.tolist()
         layers: list[Layer] = []
+        # layers that are not pretrained start as autoencoders do
+        kind, bounded = LAYERS["autoencoder" if self.unit == "none" else self.unit], self._bounded
         for number, (inputs, outputs) in enumerate(pairwise([X.shape[1], *hidden]), 1):
-            probabilities = number > 1 or self._bounded  # the inputs of this layer
-            layer: RBM | Autoencoder
-            if self.unit == "rbm":
-                layer = RBM(inputs, outputs, visible="bernoulli" if probabilities else "gaussian", generator=generator)
-            else:
-                layer = Autoencoder(
-                    inputs,
-                    outputs,
-                    kind="denoising" if self.unit == "denoising" else "plain",
-                    activation="linear" if linear_code and number == len(hidden) else "sigmoid",
-                    cost="cross-entropy" if probabilities else "squared",
-                    generator=generator,
-                )
+            top = LayerSettings(activation="linear") if linear_code and number == len(hidden) else LayerSettings()
+            layer = kind.make(inputs, outputs, top, bounded=bounded, generator=generator)
+            bounded = layer.activation == "sigmoid"
             layers.append(layer.to(self.device, torch.float32 if X.dtype == np.float32 else torch.float64))
         if self.unit != "none":
             train_greedily(

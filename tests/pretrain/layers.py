@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.autoencoder import Autoencoder
+from pretrain.layers import register_layer
 
 
 class Killed(Exception):  # noqa: N818  an event, not an error
@@ -27,6 +29,7 @@ class KillAt:
             raise Killed
 
 
+@register_layer("chained")
 class Chained(Autoencoder):
     """An autoencoder that carries something from step to step, as an RBM does its chains, and knows no optimizer."""
 
@@ -35,6 +38,13 @@ class Chained(Autoencoder):
     def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
         super().__init__(inputs, outputs, generator=generator)
         self.chain = torch.zeros(inputs)
+
+    def spec(self) -> dict[str, Any]:
+        return {"inputs": self.inputs, "outputs": self.outputs}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Chained:
+        return cls(**spec, generator=torch.Generator())
 
     def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         error = super().fill_gradient(x, generator)

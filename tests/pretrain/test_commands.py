@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import fields
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from pretrain.__main__ import main, make_parser
 from pretrain.data import DataError, digits
+from pretrain.flags import settings_of
 from pretrain.likelihood import exact_log_z, log_probability
 from pretrain.objective import evaluate
 from pretrain.progress import Metrics, Progress, duration
 from pretrain.rbm import RBM
-from pretrain.settings import FinetuneSettings, FitSettings, settings_of
+from pretrain.settings import FinetuneCommand, FitCommand, choices_of, flags_of
 from pretrain.stack import load_net, load_stack
 
 FIT = ["--data", "digits", "--layers", "30,20", "--epochs", "3", "--batch-size", "20"]
@@ -125,7 +126,7 @@ def test_a_belief_net_learns_labels_dreams_of_them_and_is_trained_up_and_down(
         ["--unit", "supervised"],
         ["--visible", "gaussian", "--hidden", "rectified", "--clip", "10"],
         ["--method", "tempering", "--chains", "5", "--centred"],
-        ["--method", "fast-pcd", "--pass-on", "samples", "--l1-cost", "0.001", "--sparsity-cost", "0.1"],
+        ["--method", "fast-pcd", "--propagate", "samples", "--l1-cost", "0.001", "--sparsity-cost", "0.1"],
         ["--precision", "bfloat16", "--momentum", "0", "--decay"],
     ],
 )
@@ -162,6 +163,23 @@ def test_what_is_done_is_not_done_again_and_other_settings_need_another_folder(
     assert "was trained with method 'cd', not 'pcd'" in capsys.readouterr().err
 
 
+OLD = Path(__file__).parent / "fixtures" / "stopped_0_1_0"  # stopped in the second of four epochs; `whole` was not
+
+
+@pytest.mark.parametrize("flag", ["--propagate", "--pass-on"])
+def test_a_training_of_0_1_0_that_was_stopped_continues(flag: str, tmp_path: Path) -> None:
+    folder = tmp_path / "stack"
+    shutil.copytree(OLD, folder)
+    flags = ["--data", "digits", "--layers", "6,4", "--epochs", "2", "--batch-size", "50", "--method", "pcd"]
+    flags += ["--chains", "5", flag, "samples", "--threads", "1", "--device", "cpu"]
+    assert main(["fit", str(folder), *flags]) == 0
+    assert [(line["layer"], line["epoch"]) for line in lines(folder)] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    ours, whole = (load_stack(folder / name).layers for name in ("layers.safetensors", "whole.safetensors"))
+    for one, other in zip(ours, whole, strict=True):
+        # on another processor a probability may round to the other side of a draw
+        torch.testing.assert_close(dict(one.state_dict()), dict(other.state_dict()), rtol=0, atol=0.02)
+
+
 def test_npz_and_npy_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = digits()
     pictures = (data.train.images.reshape(-1, 8, 8) * 255).round().astype(np.uint8)
@@ -189,7 +207,7 @@ def test_toml_and_flags_say_the_same_and_flags_go_before(tmp_path: Path) -> None
     config = tmp_path / "settings.toml"
     config.write_text('data = "digits"\nlayers = [30, 20]\nepochs = 3\nbatch-size = 20\nunit = "denoising"\n')
     parsed = make_parser().parse_args(["fit", "x", "--config", str(config), "--unit", "rbm", "--centred"])
-    found = settings_of(FitSettings, vars(parsed))
+    found = settings_of(FitCommand, vars(parsed))
     assert (found.layers, found.epochs, found.batch_size, found.unit, found.centred) == (
         (30, 20),
         (3,),
@@ -198,27 +216,39 @@ def test_toml_and_flags_say_the_same_and_flags_go_before(tmp_path: Path) -> None
         True,
     )
     by_flags = make_parser().parse_args(["fit", "x", *FIT, "--centred"])
-    assert settings_of(FitSettings, vars(by_flags)) == found
+    assert settings_of(FitCommand, vars(by_flags)) == found
 
 
 def told(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Settings that the kind has, with values that fit."""
+    """Settings that the kind has, with values that fit, in the units of the flags."""
     plain = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=8)
     values: dict[str, st.SearchStrategy[Any]] = {}
-    for setting in fields(kind):
-        if setting.metadata["choices"]:
-            values[setting.name] = st.sampled_from(setting.metadata["choices"])
-        elif isinstance(setting.default, bool):
+    for setting in flags_of(kind):
+        default = setting.metadata["unset"] if setting.default is None else setting.default
+        if choices_of(setting):
+            values[setting.name] = st.sampled_from(choices_of(setting))
+        elif isinstance(default, bool):
             values[setting.name] = st.booleans()
-        elif isinstance(setting.default, tuple):
+        elif isinstance(default, tuple):
             values[setting.name] = st.lists(st.integers(1, 10**6), min_size=1, max_size=4).map(tuple)
-        elif isinstance(setting.default, int):
-            values[setting.name] = st.integers(0, 10**9)
-        elif isinstance(setting.default, float):
+        elif isinstance(default, float) or setting.metadata["factor"] != 1:
             values[setting.name] = st.floats(0, 1e6)
+        elif isinstance(default, int):
+            values[setting.name] = st.integers(0, 10**9)
         else:
             values[setting.name] = plain
     return st.fixed_dictionaries({}, optional=values)
+
+
+def in_python(kind: type[Any], values: dict[str, Any]) -> Any:
+    """The settings by the values of flags: what stands for None, and other units, written out."""
+    nothing = {"batch_size": 0, "momentum": -1, "learning_rate": 0, "clip": 0, "scale": 0, "max_norm": 0, "patience": 0}
+    found = {name: None if name in nothing and value == nothing[name] else value for name, value in values.items()}
+    if "memory" in found:
+        found["memory"] = round(found["memory"] * 1e9)
+    if "checkpoint_every" in found:
+        found["checkpoint_every"] *= 60
+    return kind(**found)
 
 
 def as_toml(value: Any) -> str:
@@ -227,7 +257,7 @@ def as_toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
-@pytest.mark.parametrize("kind", [FitSettings, FinetuneSettings])
+@pytest.mark.parametrize("kind", [FitCommand, FinetuneCommand])
 @given(data=st.data())
 def test_any_settings_come_back_from_toml(
     kind: type[Any], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -236,7 +266,7 @@ def test_any_settings_come_back_from_toml(
     text = "".join(f"{name.replace('_', '-')} = {as_toml(value)}\n" for name, value in values.items())
     path = tmp_path_factory.getbasetemp() / f"{kind.__name__}.toml"
     path.write_text(text, encoding="utf-8")
-    assert settings_of(kind, {"config": path}) == kind(**values)
+    assert settings_of(kind, {"config": path}) == in_python(kind, values)
 
 
 @given(text=st.text(max_size=60))
@@ -244,7 +274,7 @@ def test_any_text_is_settings_or_one_line(text: str, tmp_path_factory: pytest.Te
     path = tmp_path_factory.getbasetemp() / "text.toml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
-        settings_of(FitSettings, {"config": path})
+        settings_of(FitCommand, {"config": path})
     except DataError as error:
         assert str(path) in str(error) and "\n" not in str(error)
 
@@ -287,7 +317,7 @@ def truncated(path: Path) -> str:
             lambda at: ["--data", npz(at / "e.npz", x=np.zeros((3, 3)), y=np.ones(3)), "--unit", "supervised"],
             "with one class",
         ),
-        (lambda at: ["--unit", "denoising", "--label-units"], "label units belong to machines"),
+        (lambda at: ["--unit", "denoising", "--label-units"], "label units belong to RBMs"),
         (lambda at: ["--steps", "0"], "1 or more"),
         (lambda at: ["--epochs", "1,2,3"], "2 layers, but 3 values of epochs"),
         (lambda at: ["--up-down-epochs", "1", "--unit", "autoencoder", "--epochs", "1"], "only machines"),

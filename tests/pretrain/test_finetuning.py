@@ -20,6 +20,8 @@ from pretrain.data import DataError, digits
 from pretrain.finetuning import NetProgress, Result, finetune
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import Objective, evaluate
+from pretrain.regularisation import EarlyStopping
+from pretrain.settings import FinetuneSettings
 from tests.pretrain.layers import KillAt, Killed, denoising, stack, weights
 
 torch.set_num_threads(1)
@@ -308,7 +310,7 @@ def test_bad_data_get_one_clear_line_before_any_training(settings: dict[str, Any
     ("settings", "says"),
     [
         ({"optimizer": "newton"}, "adam, sgd, lbfgs, cg"),
-        ({"patience": 3}, "give a validation set"),
+        ({"patience": 3}, "needs a validation set"),
         ({"loss": "squared"}, "classifier"),
         ({"targets": None, "loss": "cross-entropy"}, "end in nn.Sigmoid"),
         ({"optimizer": "adam", "momentum": 0.5}, "takes no momentum"),
@@ -324,3 +326,45 @@ def test_a_checkpoint_of_another_net_is_refused_in_one_line(tmp_path: Path) -> N
     tuned(checkpoint=tmp_path / "c")
     with pytest.raises(DataError, match="belongs to another training: its net is"):
         tuned(classifier(stack(denoising, 6, 3), 2, seeded()), checkpoint=tmp_path / "c")
+
+
+def test_settings_are_an_object_or_keywords_or_both() -> None:
+    expected, _ = tuned(epochs=2, optimizer="sgd", max_norm=0.5)
+    model = net()
+    settings = FinetuneSettings(epochs=5, optimizer="sgd", max_norm=0.5, batch_size=16)
+    finetune(model, images(), labels(), settings, epochs=2, generator=seeded())
+    assert torch.equal(weights([model]), weights([expected]))
+
+
+def test_an_unknown_keyword_is_a_type_error_with_a_near_guess() -> None:
+    with pytest.raises(TypeError, match=r"finetune\(\) got an unexpected keyword argument 'patients'.*'patience'"):
+        finetune(net(), images(), labels(), patients=3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "classify", "start"), [("sgd", True, 0.1), ("sgd", False, 0.001), ("adam", True, 0.001)]
+)
+def test_a_decayed_rate_starts_at_the_optimizers_default(optimizer: str, classify: bool, start: float) -> None:
+    seen: list[float] = []
+    model = net(dropout=0) if classify else deep_autoencoder(stack(denoising, 6, 4))
+    finetune(
+        model, images(), labels() if classify else None, optimizer=optimizer, decay=True, epochs=4,
+        on_epoch=lambda progress: seen.append(progress.optimizer.param_groups[0]["lr"]),
+    )  # fmt: skip
+    assert seen == pytest.approx([start, 0.75 * start, 0.5 * start, 0.25 * start])
+
+
+def test_early_stopping_keeps_the_best_weights_and_waits_for_its_patience() -> None:
+    model, stopping = nn.Linear(1, 1), EarlyStopping(2)
+    for epoch, score in enumerate([(0.5, 0.0), (0.5, 1.0), (0.4, 9.0), (0.5, 1.0)]):
+        assert not stopping.has_waited_enough
+        nn.init.constant_(model.weight, epoch)
+        stopping.see(epoch, score, model)
+    assert stopping.has_waited_enough and stopping.epoch == 1
+    stopping.restore(model)
+    assert model.weight.item() == 1
+    for patience in (0, None):
+        idle = EarlyStopping(patience)
+        for epoch in range(5):
+            idle.see(epoch, -epoch, model)
+        assert not idle.has_waited_enough and not idle.weights

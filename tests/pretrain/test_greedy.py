@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 from pretrain.autoencoder import Autoencoder
 from pretrain.data import DataError, digits
 from pretrain.greedy import GreedyResult, LayerProgress, train_greedily
+from pretrain.settings import GreedySettings
 from tests.pretrain.layers import Chained, KillAt, Killed, denoising, stack, weights
 
 torch.set_num_threads(1)
@@ -67,7 +68,7 @@ def test_streaming_changes_nothing_but_the_rounding(memory: int) -> None:
 
 
 def test_samples_are_the_same_in_any_memory() -> None:
-    few, many = (trained(pass_on="samples", memory=memory)[0] for memory in (0, 1 << 30))
+    few, many = (trained(propagate="samples", memory=memory)[0] for memory in (0, 1 << 30))
     torch.testing.assert_close(weights(few), weights(many), rtol=1e-5, atol=1e-6)
     assert not torch.equal(weights(many), weights(trained()[0]))
 
@@ -80,7 +81,7 @@ def test_with_samples_the_layers_above_see_bits() -> None:
             seen.append(x)
             return super().fill_gradient(x, generator)
 
-    trained(lambda below, above, g: Watching(below, above, generator=g), pass_on="samples")
+    trained(lambda below, above, g: Watching(below, above, generator=g), propagate="samples")
     bits = [bool(((x == 0) | (x == 1)).all()) for x in seen]
     assert bits == [False] * 14 + [True] * 28
 
@@ -143,6 +144,30 @@ def test_a_callback_sees_the_gradient_before_the_step() -> None:
     assert seen == [(index, step // 7, step) for index in range(3) for step in range(14)]
 
 
+def test_settings_are_an_object_or_keywords_or_both() -> None:
+    expected = weights(trained(epochs=1, batch_size=10, learning_rate=0.01)[0])
+    settings = GreedySettings(epochs=1, batch_size=7, learning_rate=0.01)
+    layers = stack(denoising, 6, 5, 4, 3)
+    train_greedily(layers, images(), settings, batch_size=10, generator=seeded())
+    assert torch.equal(weights(layers), expected)
+    assert settings.batch_size == 7
+
+
+def test_an_unknown_keyword_is_a_type_error_with_a_near_guess() -> None:
+    with pytest.raises(TypeError, match=r"train_greedily\(\) got an unexpected keyword argument 'epoch'.*'epochs'"):
+        train_greedily([Autoencoder(6, 5)], images(), epoch=3)
+
+
+def test_a_decayed_rate_is_the_layers_own_falling_to_zero() -> None:
+    seen: list[float] = []
+    trained(
+        decay=True, epochs=[2, 0, 4], on_epoch=lambda progress: seen.append(progress.optimizer.param_groups[0]["lr"])
+    )
+    assert seen == pytest.approx([0.001, 0.0005, 0.001, 0.00075, 0.0005, 0.00025])
+    with pytest.raises(ValueError, match="decay needs a number"):
+        trained(decay=True, learning_rate=lambda epoch: 0.1)
+
+
 def test_each_layer_is_announced_once_with_its_optimizer() -> None:
     announced: list[LayerProgress] = []
     layers, _ = trained(on_layer=announced.append)
@@ -195,11 +220,11 @@ def kept_going(tmp_path: Path, call: int, hook: str, **settings: Any) -> tuple[l
 
 @pytest.mark.parametrize("make", [denoising, Chained])
 @pytest.mark.parametrize("supervised", [False, True])
-@pytest.mark.parametrize("pass_on", ["probabilities", "samples"])
+@pytest.mark.parametrize("propagate", ["probabilities", "samples"])
 def test_killed_at_any_step_it_ends_with_the_same_bits(
-    make: Any, supervised: bool, pass_on: str, tmp_path: Path
+    make: Any, supervised: bool, propagate: str, tmp_path: Path
 ) -> None:
-    settings = {"make": make, "pass_on": pass_on, "targets": labels() if supervised else None}
+    settings = {"make": make, "propagate": propagate, "targets": labels() if supervised else None}
     layers, result = trained(**settings)
     for call in (1, *random.Random(0).sample(range(2, 42), 3)):
         again, errors = kept_going(tmp_path, call, "on_step", **settings)

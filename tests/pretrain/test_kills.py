@@ -89,7 +89,7 @@ def test_fine_tuning_that_is_killed_ends_with_the_same_net(tmp_path: Path) -> No
         assert torch.equal(one, other)
 
 
-MACHINES = ["--method", "pcd", "--chains", "7", "--sparsity-cost", "0.1", "--centred", "--pass-on", "samples"]
+MACHINES = ["--method", "pcd", "--chains", "7", "--sparsity-cost", "0.1", "--centred", "--propagate", "samples"]
 
 
 @pytest.mark.parametrize("flags", [MACHINES, pytest.param(["--unit", "sparse"], marks=pytest.mark.slow)])

@@ -472,7 +472,7 @@ def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
         (lambda: GradientEstimator(steps=0), "1 or more"),
         (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "fewer must be burnt in"),
         (lambda: GradientEstimator(temperatures=1), "two temperatures"),
-        (lambda: GradientEstimator(products="float16"), "float32 or bfloat16"),  # type: ignore[arg-type]
+        (lambda: GradientEstimator(products="float16"), "float32, bfloat16"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, visible="binary"), "bernoulli, gaussian"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, groups=[5]), "out of 4"),
         (lambda: RBM(4, 3, groups=[1, 2]), "two units or more"),
@@ -481,7 +481,7 @@ def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
         (lambda: RBM(4, 3, groups=[2]).decoder(), "no plain decoder"),
     ],
 )
-def test_settings_that_there_are_not_are_refused(make: Callable[[], object], says: str) -> None:
+def test_unknown_or_invalid_settings_are_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         make()
     assert "\n" not in str(caught.value)
