@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import gradtui
+from gradtui.measures import Measure
 from gradtui.options import RecordOptions
 from gradtui.record import step_sample
 from gradtui.record.budget import Sampling
@@ -14,6 +15,7 @@ from gradtui.record.copy_stream import MOST_COPIES, CopyStream
 from gradtui.record.device_norms import split_neurons
 from gradtui.record.recorder import Recorder
 from gradtui.runfile import is_measured
+from tests.record.columns_of_ours import ACTIVATION_MEAN, BIAS_GRAD_NORM, GRAD_NORM, WEIGHT_GRAD_NORM
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train, watch_into
 
 
@@ -118,6 +120,61 @@ def host_rows(tmp_path):
     path = tmp_path / "host.gradtui"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     return gradtui.open_run(path).last(9)
+
+
+def test_measures_of_a_user_travel_with_the_rest(slow, tmp_path):
+    def on_device(number):
+        number = torch.as_tensor(number)
+        return number.as_subclass(OnDevice)
+
+    class OnDevice(torch.Tensor):
+        """A number that has to be copied."""
+
+        is_cpu = False
+
+    measures = [
+        Measure("size", "s", "1", "made up", of_parameters=lambda p, g: on_device(p["weight"].norm())),
+        Measure("largest", "l", "1", "made up", of_outputs=lambda o, a, layer: on_device(o.abs().max())),
+        Measure("rows", "r", "1", "a number on the host", of_parameters=lambda p, g: p["weight"].shape[0]),
+        Measure("bad", "b", "1", "no number", of_parameters=lambda p, g: on_device(torch.ones(2))),
+    ]
+    model = perceptron(6, 5, 4)
+    sizes = [layer.weight.norm().item() for layer in model[::2]]
+    optimizer = sgd(model)
+    options = RecordOptions(every=1, update_every=1, budget=1.0, folder=tmp_path, measures=measures)
+    with gradtui.watch(model, optimizer, options) as recorder:
+        train(model, optimizer, recorder, steps=6)
+    reader = gradtui.open_run(recorder.path)
+    block = reader.last(9).measures
+    assert [m.name for m in reader.measures[-4:]] == ["size", "largest", "rows", "bad"]
+    own, known = block[:, :, -4:], is_measured(block)[:, :, -4:]
+    assert known[:, :, [0, 2]].all() and not known[:, :, 3].any() and known[:, :, 1].any()
+    np.testing.assert_allclose(own[0, :, 0], sizes, rtol=1e-6)
+    assert own[:, :, 2].tolist() == [[5.0, 4.0]] * 6
+    sampled = known[:, :, 1].all(axis=1)
+    assert (own[sampled, :, 1] > np.abs(block[sampled, :, ACTIVATION_MEAN])).all()
+
+
+def test_a_step_that_a_scaler_skips_has_no_measures_of_gradients(slow, tmp_path):
+    model = torch.nn.Linear(4, 3)
+    optimizer = sgd(model)
+    measures = [Measure("sum", "s", "1", "made up", of_parameters=lambda p, g: g["weight"].sum())]
+    options = RecordOptions(every=1, update_every=1, folder=tmp_path, measures=measures)
+    with gradtui.watch(model, optimizer, options) as recorder:
+        for found_inf in (0.0, 1.0):
+            model.weight.grad, model.bias.grad = torch.full((3, 4), 1024.0), torch.full((3,), 2048.0)
+            if found_inf:
+                model.bias.grad[0] = torch.inf
+            optimizer.grad_scale, optimizer.found_inf = torch.tensor(512.0), torch.tensor(found_inf)
+            recorder.before_step(optimizer)
+            del optimizer.grad_scale, optimizer.found_inf
+            recorder.after_step(optimizer)
+    reader = gradtui.open_run(recorder.path)
+    row, skipped = reader.last(2).measures[:, 0]
+    assert row[[BIAS_GRAD_NORM, WEIGHT_GRAD_NORM, GRAD_NORM]] == pytest.approx([48**0.5, 48**0.5, 96**0.5])
+    assert row[-1] == 24.0 and not is_measured(skipped[[BIAS_GRAD_NORM, GRAD_NORM, -1]]).any()
+    assert list(reader.neurons(1).bias_grad[0]) == [4.0] * 3
+    assert [event.text for event in reader.events() if event.kind == "skipped"]
 
 
 def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
