@@ -165,7 +165,7 @@ def add_record_flags(parser: Any) -> None:
     for one in fields(RecordOptions):
         if "flag" in one.metadata:
             kind = dict(one.metadata["flag"])
-            parser.add_argument(flag_of(one), default=None, **kind)
+            parser.add_argument(flag_of(one), dest=one.name, default=None, **kind)
 
 
 def options_from_flags(given: argparse.Namespace, folder: Path) -> RecordOptions:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
-NONE_YET = "no runs in {} yet: `gradtui train` starts one, and so does `gradtui run` before a command that trains"
+NO_RUNS = "no runs in {} yet; start one with `gradtui train` or `gradtui run python train.py`"
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ def runs_folder(folder: str | Path | None = None) -> Path:
     if named:
         try:
             return Path(named).expanduser()
-        except RuntimeError as error:  # ~somebody, whom this machine does not know
-            raise UsageError(f"{named}: there is no such home folder; name a folder by --dir or GRADTUI_DIR") from error
+        except RuntimeError as error:  # ~name of an unknown user
+            raise UsageError(
+                f"{named}: there is no such home folder; set --dir or GRADTUI_DIR to another one"
+            ) from error
     from platformdirs import user_data_path
 
     return user_data_path("gradtui", appauthor=False) / "runs"
@@ -103,7 +105,7 @@ def summarise(path: Path) -> RunSummary:
 def any_run(folder: Path) -> None:
     """Raise `UsageError` if a folder holds no run at all; reads none."""
     if next(folder.glob(f"*{ENDING}"), None) is None:
-        raise UsageError(NONE_YET.format(folder))
+        raise UsageError(NO_RUNS.format(folder))
 
 
 def find_run(name: str | None, folder: str | Path | None = None) -> Path:

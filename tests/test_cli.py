@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,38 @@ def test_help_tells_every_flag(words: tuple[str, ...], tells: tuple[str, ...]) -
     done = gradtui(*words, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in tells)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("runs", "--jsn"), "unrecognized arguments: --jsn; see `gradtui runs --help`"),
+        (("attach", "--fps", "x"), "argument --fps: invalid float value: 'x'; see `gradtui attach --help`"),
+        (("--jsn",), "unrecognized arguments: --jsn; see `gradtui --help`"),
+        (("run", "--every", "0", "true"), "--every 0: give a number of steps, 1 or more"),
+        (("run", "--threshold", "dead", "true"), "--threshold 'dead': give a name and a number, e.g. dead=0.9"),
+        (("run", "--threshold", "ded=1", "true"), "--threshold 'ded', an unknown one: the names are "),
+    ],
+)
+def test_an_error_is_one_line_that_names_the_help_of_the_subcommand(words: tuple[str, ...], says: str) -> None:
+    done = gradtui(*words)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"gradtui: {says}")
+
+
+def test_a_subcommand_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from gradtui import cli, commands
+
+    (tmp_path / "cli_greet.py").write_text(
+        "def add_parser(commands, is_given):\n"
+        "    parser = commands.add_parser('greet', help='say hello')\n"
+        "    parser.set_defaults(run=lambda options: print(f'hello, {is_given}') or 3)\n"
+    )
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert cli.main(["greet"]) == 3
+    assert capsys.readouterr().out == "hello, True\n"
+    assert "say hello" in cli.build_parser([]).format_help()
 
 
 def test_version() -> None:

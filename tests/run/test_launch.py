@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_keep_runs_is_said_before_the_command_begins(tmp_pa
 
 def test_fail_on_does_not_pass_what_nobody_recorded(tmp_path):
     done = run(tmp_path, sys.executable, "-c", "pass", options=("--fail-on", "any"))
-    assert done.returncode == 11 and "nothing was recorded" in done.stderr
+    assert done.returncode == 11 and "--fail-on: no run was recorded" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_attach_waits_for_the_run_that_a_command_is_about_to_write(tmp_path):
         words, env={**os.environ, "GRADTUI_DIR": str(folder)}, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:
         assert command.stdin is not None and command.stderr is not None
-        assert b"recorded as new-" in command.stderr.readline()
+        assert b"recording to new-" in command.stderr.readline()
         until = time.monotonic() + 20
         while (starting := newest_starting(folder)) is None and time.monotonic() < until:
             time.sleep(0.05)

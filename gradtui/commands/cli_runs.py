@@ -1,15 +1,19 @@
-"""`gradtui runs` and `gradtui remedies`: lists for a person, for a pipe, and as JSON."""
+"""`gradtui runs`: comparisons and runs, for a person, for a pipe, and as JSON."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import math
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradtui.runfolder import NONE_YET, RunSummary
+from gradtui.commands.open_viewer import add_folder_flag, folder_of
+from gradtui.errors import UsageError
+from gradtui.format import plain
+from gradtui.runfolder import NO_RUNS, RunSummary
 
 if TYPE_CHECKING:
     from gradtui.lab.plan import ComparisonSummary
@@ -17,10 +21,33 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started")
 
 
-def as_json(runs: Sequence[RunSummary], comparisons: Sequence[ComparisonSummary] = ()) -> str:
-    """One JSON array; a number that JSON has no word for (NaN, ∞) is given as a string."""
-    facts = [*(_facts_of_comparison(one) for one in comparisons), *(_facts(run) for run in runs)]
-    return json.dumps(facts, indent=2, ensure_ascii=True)
+def add_parser(commands: Any, is_given: bool) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "runs",
+        help="list comparisons and runs: live ones first",
+        description="List comparisons, then runs, live ones first; tab-separated in a pipe.",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON array, for scripts")
+    add_folder_flag(parser)
+    parser.set_defaults(run=print_runs)
+
+
+def print_runs(options: argparse.Namespace) -> int:
+    """Print what is in the folder of runs; returns the exit code."""
+    from gradtui.lab.plan import comparisons, summarise_comparison
+    from gradtui.runfolder import runs
+
+    folder = folder_of(options)
+    if getattr(options, "dir", None) is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    found, compared = runs(folder), [summarise_comparison(path) for path in comparisons(folder)]
+    if options.json:
+        facts = [*(_facts_of_comparison(one) for one in compared), *(_facts(run) for run in found)]
+        print(json.dumps(plain(facts), indent=2, ensure_ascii=True))
+    else:
+        print(as_table(found, folder, compared, terminal=sys.stdout.isatty()))
+    return 0
 
 
 def as_table(
@@ -28,7 +55,7 @@ def as_table(
 ) -> str:
     """Aligned columns for a terminal, tab-separated ones for a pipe; the first line names them."""
     if not runs and not comparisons and terminal:
-        return NONE_YET.format(folder)
+        return NO_RUNS.format(folder)
     table = [COLUMNS, *(_row_of_comparison(one, terminal) for one in comparisons), *(_row(run) for run in runs)]
     if not terminal:
         return "\n".join("\t".join(row) for row in table)
@@ -36,29 +63,6 @@ def as_table(
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
     )
-
-
-def remedies_as_json(family: str | None) -> str:
-    """The remedies of a family, or all, as one JSON array; raises `UsageError` if there is no such family."""
-    from gradtui.remedies import of_family
-
-    return json.dumps([remedy.to_json() for remedy in of_family(family)], indent=2, ensure_ascii=True)
-
-
-def remedies_as_table(family: str | None, terminal: bool) -> str:
-    """The same to be read: by family for a terminal, tab-separated for a pipe."""
-    from gradtui.remedies import FAMILIES, of_family
-
-    found = of_family(family)
-    if not terminal:
-        header = "remedy\tfamily\twhat\twhy\tsource"
-        return "\n".join([header, *("\t".join((r.name, r.family, r.what, r.why, r.source)) for r in found)])
-    lines = []
-    for name in dict.fromkeys(remedy.family for remedy in found):
-        lines.append(f"{name.upper()}  {FAMILIES.get(name, '')}")
-        lines += [f"  {r.name:<20}{r.what}\n{'':22}{r.why} ({r.source})" for r in found if r.family == name]
-        lines.append("")
-    return "\n".join(lines).rstrip()
 
 
 def _facts_of_comparison(one: ComparisonSummary) -> dict[str, Any]:
@@ -92,8 +96,8 @@ def _facts(run: RunSummary) -> dict[str, Any]:
         "seconds": round(run.duration, 3),
         "step": run.step,
         "layers": run.layers,
-        "loss": _number(run.loss),
-        "accuracy": _number(run.accuracy),
+        "loss": run.loss,
+        "accuracy": run.accuracy,
     }
 
 
@@ -111,10 +115,6 @@ def _row(run: RunSummary) -> tuple[str, ...]:
 
 def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
-
-
-def _number(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`gradtui run`: what is said before and after somebody's command, and where its viewer opens."""
+"""`gradtui run`: record the training in somebody's command; what is printed around it, where its viewer opens."""
 
 from __future__ import annotations
 
@@ -7,33 +7,69 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from errno import EACCES
 from pathlib import Path
+from typing import Any
 
-from gradtui.errors import GradtuiError, UsageError
-from gradtui.options import options_from_flags
+from gradtui.commands.open_viewer import add_folder_flag, folder_of, view
+from gradtui.errors import GradtuiError, UsageError, say_on_stderr
+from gradtui.options import add_record_flags, options_from_flags
 from gradtui.recorded_command import Command, end_as, prepare, wait_for
 
-ILL = 10  # exit code if a run has a finding that --fail-on names
-NOTHING_RECORDED = 11  # exit code if there was nothing that --fail-on could look at
+FOUND = 10  # exit code if a run has a finding that --fail-on names
+NOTHING_RECORDED = 11  # exit code if there was no run for --fail-on to check
+DESCRIPTION = """\
+Record the trainings in any command that you have, unmodified:
 
-View = Callable[..., int]
+  gradtui run python train.py --epochs 90
+  gradtui run torchrun --nproc-per-node 8 train.py
+  gradtui run --watch python -m my_project.train       # with the viewer beside it
+  gradtui run --fail-on nan,exploding python train.py  # exit code 10 if a problem is found
+
+Every Python process of the command is inspected once it imports torch: its optimizers, or parameters that change
+without one, show what it trains. Exit code, signals and streams stay the command's own. --fail-on checks the runs when
+the command has succeeded: exit code 10 stands for a finding, 11 for no run.
+"""
 
 
-def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
+def add_parser(commands: Any, is_given: bool) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "run",
+        help="record the training in any command, unmodified: gradtui run python train.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="gradtui run [options] COMMAND …",
+    )
+    add_record_flags(parser)
+    parser.add_argument("--watch", action="store_true", help="open the viewer: in a tmux pane beside it, else here")
+    parser.add_argument(
+        "--fail-on",
+        metavar="FINDINGS",
+        help="end with exit code 10 if the run has one of these findings, e.g. nan,exploding; or any",
+    )
+    add_folder_flag(parser)
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command, as you would type it"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
     """Run the command; does not return where nothing is left to do after it."""
     kinds = _kinds(options.fail_on)
-    how = options_from_flags(options, folder)
+    folder = folder_of(options)
+    record = options_from_flags(options, folder)
     _check_folder(folder)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    command = prepare(words, how, lists_runs=bool(kinds))
+    command = prepare(words, record, lists_runs=bool(kinds))
     if options.watch and "TMUX" not in os.environ:
-        code = _run_behind_viewer(command, view)
+        code = _run_behind_viewer(command, options)
     else:
         if options.watch:
             _open_pane(command)
-        _say(f"what this trains is recorded as {command.run_id}; `gradtui attach {_attach(command)}` shows it")
+        say_on_stderr(f"recording to {command.run_id}; watch it with `gradtui attach {_attach(command)}`")
         command.request.mark_pending()
         if not kinds:
             command.replace_this_process()
@@ -44,13 +80,13 @@ def run_command(options: argparse.Namespace, folder: Path, view: View) -> int:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise `GradtuiError` if no run can be kept there: better now than after an hour of training."""
+    """Raise `GradtuiError` if no run can be written there: better now than after an hour of training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
     except OSError as error:
-        raise GradtuiError(f"cannot keep runs in {folder}: {error.strerror}; --dir names another place") from error
+        raise GradtuiError(f"cannot write runs to {folder}: {error.strerror}; set --dir to another folder") from error
 
 
 def _kinds(text: str | None) -> frozenset[str]:
@@ -66,18 +102,18 @@ def _kinds(text: str | None) -> frozenset[str]:
 
 
 def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
-    """Look at the runs that were recorded; the exit code."""
+    """Check the runs that were recorded; the exit code."""
     from gradtui.diagnosis import diagnose_run
 
     if not any(_has_layers(path) for path in runs):
-        _say("nothing was recorded, so --fail-on had nothing to look at")
+        say_on_stderr("--fail-on: no run was recorded")
         return NOTHING_RECORDED
     code = 0
     for path in runs:
         for finding in diagnose_run(path):
-            if finding.kind in kinds and not (finding.note and "any" in kinds):  # what may well be meant
-                code = ILL
-                _say(f"{path.stem}: {finding}")
+            if finding.kind in kinds and not (finding.note and "any" in kinds):  # a note: it may be meant
+                code = FOUND
+                say_on_stderr(f"{path.stem}: {finding}")
     return code
 
 
@@ -109,8 +145,8 @@ def _tmux(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["tmux", *words], capture_output=True, text=True, check=False)
 
 
-def _run_behind_viewer(command: Command, view: View) -> int:
-    """The viewer here and the command behind it; its output goes to a log, and follows when the viewer is left."""
+def _run_behind_viewer(command: Command, options: argparse.Namespace) -> int:
+    """The viewer here and the command behind it; its output goes to a log, and is printed when the viewer is left."""
     from gradtui.lab.background import Launch
     from gradtui.tui.terminal import check_terminal
 
@@ -120,9 +156,9 @@ def _run_behind_viewer(command: Command, view: View) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = command.start(stdin=subprocess.DEVNULL, stdout=output.fileno(), stderr=output.fileno())
-    view(run=path, launch=Launch(path, log, child))
+    view(options, run=path, launch=Launch(path, log, child))
     if child.poll() is None:
-        _say(f"{command.run_id} goes on; this is its output, which is also in {log}")
+        say_on_stderr(f"{command.run_id} is still running; its output follows, and is in {log} too")
     _follow(log, child)
     return wait_for(child)
 
@@ -148,7 +184,3 @@ def _attach(command: Command) -> str:
 
     path = command.request.path
     return path.stem if path.parent == runs_folder().absolute() else str(path)
-
-
-def _say(text: str) -> None:
-    print(f"gradtui: {text}", file=sys.stderr, flush=True)
