@@ -25,10 +25,10 @@ from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, results, table
 from gradtui.lab.run_plan import RATES, plan_of, run_cells, tune_rates, tuning_cells
 
-LOOK_EVERY = 0.5  # s between looks at how far the trainings are
+POLL_EVERY = 0.5  # s between updates of the progress bar
 INTERRUPTED = 130
 IMAGES = ("digits", "mnist")  # data that an experiment may be repeated on
-DEFAULT_TARGET = 0.3  # the training cost whose epoch is asked for, of recipes that are no experiment
+DEFAULT_TARGET = 0.3  # the training cost that the table counts the epochs to, for recipes of no experiment
 
 
 def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
@@ -36,12 +36,12 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     recipes: dict[str, Recipe] = {}
     names, hints, targets = [], [], []
     given = vars(options)
-    # here the name is the comparison's
+    # --name is the name of the comparison, not of a recipe
     changes = {key: value for key, value in given.items() if key not in ("with", "name")}
     for what in options.what:
         if what.endswith(".json"):
             recipe = changed_by_flags(_recipe_file(Path(what)), changes)
-            recipes[_free(recipe.name or Path(what).stem, recipes)] = recipe
+            recipes[_unused(recipe.name or Path(what).stem, recipes)] = recipe
             names.append(Path(what).stem)
             continue
         experiment, label = find(what)
@@ -49,7 +49,7 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
         for label, recipe in chosen.items():
             # chains and adding problems are of no other data
             fitting = changes if recipe.data in IMAGES else {**changes, "data": None}
-            recipes[_free(label, recipes)] = changed_by_flags(recipe, {**fitting, "name": label})
+            recipes[_unused(label, recipes)] = changed_by_flags(recipe, {**fitting, "name": label})
         names.append(what.replace("/", "-"))
         hints.append(experiment.hint)
         targets.append(experiment.target_cost)
@@ -60,7 +60,7 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     base = next(iter(recipes.values()))
     for remedies in given["with"] or ():
         label = remedies.replace(",", " + ")
-        recipes[_free(label, recipes)] = base.with_remedies(*(name.strip() for name in remedies.split(",")))
+        recipes[_unused(label, recipes)] = base.with_remedies(*(name.strip() for name in remedies.split(",")))
     if options.only:
         recipes = _only(recipes, options.only)
     target = targets[0] if targets else DEFAULT_TARGET
@@ -81,7 +81,7 @@ def compare_here(plan: Plan, options: argparse.Namespace) -> int:
     _check_reports(options)
     _check_jobs(options.jobs)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    trouble: GradtuiError | None = None
+    failure: GradtuiError | None = None
     interrupted = False
     try:
         with locked(plan.folder):
@@ -89,20 +89,20 @@ def compare_here(plan: Plan, options: argparse.Namespace) -> int:
                 plan = _tune(plan, options)
             plan.save()
             cells = plan.cells()
-            with _telling(cells, plan.target_cost, quiet=options.json) as tell:
+            with _printing(cells, quiet=options.json) as on_result:
                 run_cells(
-                    cells, jobs=options.jobs, backend=options.backend, target_cost=plan.target_cost, on_result=tell
+                    cells, jobs=options.jobs, backend=options.backend, target_cost=plan.target_cost, on_result=on_result
                 )
     except GradtuiError as error:
         if not plan.folder.exists() or not any(result.over for result in results(plan)):
             raise
-        trouble = error
+        failure = error
     except KeyboardInterrupt:
         interrupted = True
     found = results(plan)
     _show(plan, found, options)
-    if trouble is not None:
-        raise trouble
+    if failure is not None:
+        raise failure
     if interrupted:
         done = sum(result.over for result in found)
         print(f"stopped: {done} of {len(found)} trainings are kept; the same command goes on", file=sys.stderr)
@@ -114,8 +114,8 @@ def _tune(plan: Plan, options: argparse.Namespace) -> Plan:
     trials = tuning_cells(plan)
     if not options.json:
         print(f"tuning: {len(RATES)} rates for each of {len(plan.recipes)} recipes")
-    with _telling(trials, plan.target_cost, quiet=options.json) as tell:
-        return tune_rates(plan, jobs=options.jobs, backend=options.backend, on_result=tell)
+    with _printing(trials, quiet=options.json) as on_result:
+        return tune_rates(plan, jobs=options.jobs, backend=options.backend, on_result=on_result)
 
 
 def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -> None:
@@ -129,8 +129,8 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
         print(as_json(plan, found))
         return
     rows = [as_cells(row) for row in table(plan, found)]
-    told = "" if plan.target_cost is None else f"epochs to {plan.target_cost:g}"
-    headings = tuple(told if heading == "epochs to cost" else heading for heading in HEADINGS)
+    target = "" if plan.target_cost is None else f"epochs to {plan.target_cost:g}"
+    headings = tuple(target if heading == "epochs to cost" else heading for heading in HEADINGS)
     console = Console(highlight=False, markup=False)
     if console.is_terminal:
         # an empty column says nothing
@@ -147,15 +147,15 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
 
 
 @contextmanager
-def _telling(cells: Sequence[Cell], target_cost: float | None, *, quiet: bool) -> Iterator[_Tell]:
+def _printing(cells: Sequence[Cell], *, quiet: bool) -> Iterator[_Printer]:
     console = Console(highlight=False, markup=False, stderr=quiet)
-    teller: _Tell = _Bar(cells, console) if console.is_terminal else _Lines(quiet)
-    with teller:
-        yield teller
+    printer: _Printer = _ProgressBar(cells, console) if console.is_terminal else _LinePrinter(quiet)
+    with printer:
+        yield printer
 
 
-class _Tell:
-    """Told of each training that is over."""
+class _Printer:
+    """Called with each training that has ended."""
 
     def __enter__(self) -> None:
         pass
@@ -167,7 +167,7 @@ class _Tell:
         raise NotImplementedError
 
 
-class _Lines(_Tell):
+class _LinePrinter(_Printer):
     """A tab-separated line for each training, as it ends."""
 
     def __init__(self, quiet: bool) -> None:
@@ -177,11 +177,11 @@ class _Lines(_Tell):
         if not self._quiet:
             accuracy = "" if result.accuracy is None else f"{result.accuracy:.4f}"
             validation = "" if result.validation is None else f"{result.validation:.4f}"
-            parts = (cell.label, cell.recipe.seed, f"{cell.recipe.rate:g}", result.state, validation, accuracy)
-            print("\t".join(map(str, (*parts, result.detail))).rstrip(), flush=True)
+            cells = (cell.label, cell.recipe.seed, f"{cell.recipe.rate:g}", result.state, validation, accuracy)
+            print("\t".join(map(str, (*cells, result.detail))).rstrip(), flush=True)
 
 
-class _Bar(_Tell):
+class _ProgressBar(_Printer):
     """One line that is drawn again and again: trainings that are done, steps of all, time left."""
 
     def __init__(self, cells: Sequence[Cell], console: Console) -> None:
@@ -199,7 +199,7 @@ class _Bar(_Tell):
         self._over: dict[Path, int] = {}
         self._before = 0.0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="gradtui-progress", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="gradtui-progress", daemon=True)
 
     def __enter__(self) -> None:
         self._progress.start()
@@ -213,11 +213,11 @@ class _Bar(_Tell):
     def __call__(self, cell: Cell, result: RunResult) -> None:
         self._over[cell.path] = _steps(cell)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         from gradtui.errors import RunFileError
         from gradtui.runfile.summary import RunMetadata
 
-        while not self._stopped.wait(LOOK_EVERY):
+        while not self._stopped.wait(POLL_EVERY):
             live = {}
             for cell in self._cells:
                 if cell.path not in self._over and cell.path.exists():
@@ -256,7 +256,7 @@ def _only(recipes: dict[str, Recipe], labels: Sequence[str]) -> dict[str, Recipe
     return {label: recipe for label, recipe in recipes.items() if label in labels}
 
 
-def _free(label: str, taken: dict[str, Recipe]) -> str:
+def _unused(label: str, taken: dict[str, Recipe]) -> str:
     number, name = 2, label
     while name in taken:
         name, number = f"{label} ({number})", number + 1

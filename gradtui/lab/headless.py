@@ -16,6 +16,7 @@ from gradtui.errors import GradtuiError
 from gradtui.lab import train as training
 from gradtui.lab.background import check_data
 from gradtui.lab.recipe import Recipe
+from gradtui.lab.results import learning_speeds
 from gradtui.runfile import open_run
 
 MOST_LINES = 100  # in a pipe: a run of 500 epochs says every fifth
@@ -30,11 +31,11 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
     signals = training.StopOnSignal()
     console = Console(highlight=False, markup=False)
-    teller: _Teller = _Bar(console) if console.is_terminal else _Lines(recipe.epochs)
+    printer: _Printer = _ProgressBar(console) if console.is_terminal else _LinePrinter(recipe.epochs)
     if console.is_terminal:
         console.print(recipe.summary)
-    with teller:
-        result = training.train(recipe, folder=folder, on_progress=teller.tell, should_stop=signals.asked.is_set)
+    with printer:
+        result = training.train(recipe, folder=folder, on_progress=printer.show, should_stop=signals.asked.is_set)
     if result.path is None:
         raise GradtuiError("the training was not recorded, see above: there is nothing to show of it")
     _print_layers(result.path, console)
@@ -56,15 +57,15 @@ def _check_folder(folder: Path) -> None:
         raise GradtuiError(f"cannot keep a run in {folder}: {reason}; --dir names another place")
 
 
-class _Teller(Protocol):
+class _Printer(Protocol):
     def __enter__(self) -> object: ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def tell(self, progress: training.Progress) -> None: ...
+    def show(self, progress: training.Progress) -> None: ...
 
 
-class _Bar:
+class _ProgressBar:
     """One line that is drawn again and again: epoch, steps a second, cost, accuracy, time left."""
 
     def __init__(self, console: Console) -> None:
@@ -82,7 +83,7 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def tell(self, progress: training.Progress) -> None:
+    def show(self, progress: training.Progress) -> None:
         speed = self._progress.tasks[0].speed
         self._progress.update(
             self._task,
@@ -94,12 +95,12 @@ class _Bar:
         )
 
 
-class _Lines:
+class _LinePrinter:
     """A tab-separated line for an epoch; of a long training only every so many."""
 
     def __init__(self, epochs: int) -> None:
         self._every = -(-epochs // MOST_LINES)
-        self._told = 0
+        self._shown = 0
 
     def __enter__(self) -> None:
         print("epoch\tstep\tcost\taccuracy", flush=True)
@@ -107,10 +108,10 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def tell(self, progress: training.Progress) -> None:
-        ended = progress.epoch > self._told
+    def show(self, progress: training.Progress) -> None:
+        ended = progress.epoch > self._shown
         if ended and (progress.epoch % self._every == 0 or progress.epoch in (1, progress.total_epochs)):
-            self._told = progress.epoch
+            self._shown = progress.epoch
             cost = "" if progress.loss is None else f"{progress.loss:.4f}"
             accuracy = "" if progress.accuracy is None else f"{progress.accuracy:.4f}"
             print(f"{progress.epoch}\t{progress.step}\t{cost}\t{accuracy}", flush=True)
@@ -130,8 +131,7 @@ def _print_layers(path: Path, console: Console) -> None:
             print("no step was recorded", file=sys.stderr)
             return
         names = [layer.name for layer in reader.layers()]
-        column = [measure.name for measure in reader.measures].index("bias_grad_norm")
-        start, end = (reader.at(step).measures[0, :, column] for step in span)
+        start, end = (learning_speeds(reader, reader.at(step))[0] for step in span)
     last = max(0, len(names) - 2)  # the last hidden layer; the output layer comes after it
     slower = f"slower than {names[last]}"
     table = [("layer", "speed at the start", slower, "speed at the end", slower)]

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gradtui.errors import GradtuiError, RunFileError
 from gradtui.lab.plan import Cell, Plan
-from gradtui.lab.results import HEADINGS, RunResult, as_cells, table
+from gradtui.lab.results import HEADINGS, RunResult, as_cells, learning_speeds, table
 from gradtui.runfile import is_measured, open_run
 from gradtui.runfile.blocks import DoubleArray, FloatArray
 
@@ -105,8 +105,8 @@ def _ends(cell: Cell) -> tuple[DoubleArray, DoubleArray] | None:
             span = reader.span()
             if span is None:
                 return None
-            column = [measure.name for measure in reader.measures].index("bias_grad_norm")
-            start, end = (rows.measures[0, :, column] for rows in (reader.after(span[0] - 1), reader.at(span[1])))
+            ends = (reader.after(span[0] - 1), reader.at(span[1]))
+            start, end = (learning_speeds(reader, rows)[0] for rows in ends)
     except (RunFileError, ValueError, IndexError):
         return None
     known = is_measured(start) & is_measured(end)
@@ -255,7 +255,7 @@ dd { margin: 0; }
 <dt>test accuracy, 95 %, n</dt>
 <dd>Mean share of the test images that is right, its 95 % confidence interval (Student's t), and how many seeds.</dd>
 <dt>epochs to a cost</dt><dd>When the training cost first was as low, the mean over the seeds that got there.</dd>
-<dt>spread</dt>
+<dt>speed ratio</dt>
 <dd>Learning speed ‖∂C/∂b‖ of the fastest layer over that of the slowest: before the first step, and over the last ten
 recorded ones; the median over the seeds.</dd>
 <dt>ms/step</dt><dd>Time of the whole training over its steps, evaluations included.</dd>

@@ -7,15 +7,15 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from gradtui.errors import RunFileError
-from gradtui.format import multiple
+from gradtui.format import multiple, plain
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
+from gradtui.measures import LEARNING_SPEED
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
 
@@ -30,7 +30,8 @@ class RunResult:
     Attributes:
         accuracy: share of the test images that is right.
         epochs_to_target: when the training cost first was as low as asked.
-        spread_start, spread_end: learning speed of the fastest layer over that of the slowest; ∞ if one stands still.
+        speed_ratio_start, speed_ratio_end: learning speed of the fastest layer over that of the slowest;
+            ∞ if one stands still.
         seconds_per_step: of the whole training, evaluations included.
     """
 
@@ -44,8 +45,8 @@ class RunResult:
     cost: float | None = None
     validation_cost: float | None = None
     epochs_to_target: float | None = None
-    spread_start: float | None = None
-    spread_end: float | None = None
+    speed_ratio_start: float | None = None
+    speed_ratio_end: float | None = None
     seconds_per_step: float | None = None
 
     @property
@@ -79,8 +80,8 @@ class TableRow:
     accuracy: Estimate | None
     epochs_to_target: Estimate | None
     reached_target: int
-    spread_start: float | None
-    spread_end: float | None
+    speed_ratio_start: float | None
+    speed_ratio_end: float | None
     milliseconds_per_step: float | None
     remark: str
 
@@ -108,10 +109,9 @@ def _read(cell: Cell, reader: RunReader, target_cost: float | None) -> RunResult
     span = reader.span()
     start = end = pace = None
     if span is not None:
-        column = [measure.name for measure in reader.measures].index("bias_grad_norm")
-        start = spread(reader.after(_first_whole_step(reader, span[0]) - 1).measures[:, :, column])
+        start = speed_ratio(learning_speeds(reader, reader.after(_first_whole_step(reader, span[0]) - 1)))
         last = reader.at(span[1], LAST_ROWS)
-        end = spread(last.measures[:, :, column])
+        end = speed_ratio(learning_speeds(reader, last))
         pace = _seconds_per_step(reader, last)
     return RunResult(
         cell.label,
@@ -124,8 +124,8 @@ def _read(cell: Cell, reader: RunReader, target_cost: float | None) -> RunResult
         cost=_last(scalars.get("train_cost")),
         validation_cost=_last(scalars.get("val_cost")),
         epochs_to_target=_first_below(scalars.get("train_cost"), target_cost),
-        spread_start=start,
-        spread_end=end,
+        speed_ratio_start=start,
+        speed_ratio_end=end,
         seconds_per_step=pace,
     )
 
@@ -135,7 +135,12 @@ def _first_whole_step(reader: RunReader, first: int) -> int:
     return next((event.step + 1 for event in reader.events() if event.kind == FINE_TUNING and event.step), first)
 
 
-def spread(speeds: FloatArray) -> float | None:
+def learning_speeds(reader: RunReader, rows: Rows) -> FloatArray:
+    """The learning speeds [steps, layers] of recorded steps."""
+    return rows.measures[:, :, [measure.name for measure in reader.measures].index(LEARNING_SPEED)]
+
+
+def speed_ratio(speeds: FloatArray) -> float | None:
     """Fastest over slowest layer, of learning speeds [steps, layers]; None unless two layers are measured.
 
     The mean over the steps counts; ∞ if a layer stands still, NaN if a speed is not finite.
@@ -200,8 +205,8 @@ def _row(label: str, rate: float, of_label: list[RunResult], planned: int) -> Ta
         estimate([r.accuracy for r in over if r.accuracy is not None]),
         estimate(reached),
         len(reached),
-        _median([r.spread_start for r in over]),
-        _median([r.spread_end for r in over if not r.diverged]),
+        _median([r.speed_ratio_start for r in over]),
+        _median([r.speed_ratio_end for r in over if not r.diverged]),
         _median([None if r.seconds_per_step is None else 1000 * r.seconds_per_step for r in over]),
         _remark(of_label, planned),
     )
@@ -210,13 +215,13 @@ def _row(label: str, rate: float, of_label: list[RunResult], planned: int) -> Ta
 def _remark(of_label: list[RunResult], planned: int) -> str:
     diverged = [result.detail.split(":")[0] for result in of_label if result.diverged]
     missing = planned - sum(result.over for result in of_label)
-    parts = []
+    remarks = []
     if diverged:
         more = f" ({len(diverged)} of {planned} seeds)" if planned > 1 else ""
-        parts.append(diverged[0] + more)
+        remarks.append(diverged[0] + more)
     if missing:
-        parts.append(f"{missing} of {planned} not done")
-    return "; ".join(parts)
+        remarks.append(f"{missing} of {planned} not done")
+    return "; ".join(remarks)
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -227,7 +232,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 # -- as text --------------------------------------------------------------------------------------------------------
 
 HEADINGS = (
-    "recipe", "η", "test accuracy", "95 %", "n", "epochs to cost", "spread at the start", "at the end", "ms/step",
+    "recipe", "η", "test accuracy", "95 %", "n", "epochs to cost", "speed ratio at the start", "at the end", "ms/step",
     "remark",
 )  # fmt: skip
 
@@ -243,32 +248,24 @@ def as_cells(row: TableRow) -> tuple[str, ...]:
         "" if half is None else f"±{100 * half:.1f}",
         str(row.runs),
         "" if row.epochs_to_target is None else f"{row.epochs_to_target.mean:.3g}",
-        "" if row.spread_start is None else multiple(row.spread_start),
-        "" if row.spread_end is None else multiple(row.spread_end),
+        "" if row.speed_ratio_start is None else multiple(row.speed_ratio_start),
+        "" if row.speed_ratio_end is None else multiple(row.speed_ratio_end),
         "" if row.milliseconds_per_step is None else f"{row.milliseconds_per_step:.2f}",
         row.remark,
     )
 
 
 def as_json(plan: Plan, found: Sequence[RunResult]) -> str:
-    """Table and runs, for scripts; what is not a finite number is null, and ∞ the text "inf"."""
-    rows = [
-        {
-            **{key: _plain(value) for key, value in vars(row).items() if not isinstance(value, Estimate)},
-            **{key: _plain_estimate(getattr(row, key)) for key in ("accuracy", "epochs_to_target")},
-        }
-        for row in table(plan, found)
-    ]
-    runs = [{key: _plain(value) for key, value in vars(result).items()} for result in found]
+    """Table and runs, for scripts; NaN and ∞ are the strings nan, inf and -inf."""
     facts = {
         "name": plan.name,
         "title": plan.title,
         "target_cost": plan.target_cost,
         "learning_rates_tuned": plan.tuned,
-        "table": rows,
-        "runs": runs,
+        "table": [asdict(row) for row in table(plan, found)],
+        "runs": [asdict(result) for result in found],
     }
-    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(plan: Plan, found: Sequence[RunResult]) -> str:
@@ -280,13 +277,3 @@ def as_csv(plan: Plan, found: Sequence[RunResult]) -> str:
     for result in found:
         writer.writerow(["" if value is None else value for value in vars(result).values()])
     return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "inf" if value > 0 else None
-    return value
-
-
-def _plain_estimate(value: Estimate | None) -> dict[str, Any] | None:
-    return None if value is None else {key: _plain(part) for key, part in vars(value).items()}

@@ -41,7 +41,7 @@ def check_comparison(words: list[str], folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gradtui", *words, *short], capture_output=True, text=True, timeout=110, check=True
     )
-    assert "spread at the start" in done.stdout and "±" in done.stdout
+    assert "speed ratio at the start" in done.stdout and "±" in done.stdout
     if "--html" in words:
         page = (folder / words[words.index("--html") + 1]).read_text()
         assert "<svg" in page and "nothing" in page

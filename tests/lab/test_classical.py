@@ -1,4 +1,4 @@
-"""The classical results on depth and time, each over seeds, with the tolerance that the spread over seeds asks for."""
+"""The classical results on depth and time, each over seeds, with the tolerance that their spread asks for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gradtui.lab.costs import COSTS
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import Recurrent
-from gradtui.lab.results import spread
+from gradtui.lab.results import speed_ratio
 from gradtui.lab.tensors import load
 from gradtui.lab.train import Result, make_model, train
 from gradtui.runfile import Rows, open_run
@@ -34,8 +34,8 @@ def rows_of(result: Result, count: int = 100_000) -> Rows:
         return reader.newer(0, count)
 
 
-def spread_at_start(result: Result) -> float:
-    found = spread(rows_of(result, 1).measures[:, :, 0])
+def speed_ratio_at_start(result: Result) -> float:
+    found = speed_ratio(rows_of(result, 1).measures[:, :, 0])
     assert found is not None
     return found
 
@@ -67,7 +67,7 @@ CURES = {
 def test_each_cure_levels_eight_layers_and_lets_them_learn(cure: str, runs_in_tmp: Path) -> None:
     for seed in range(2):
         result = train(CURES[cure].but(seed=seed), folder=runs_in_tmp)
-        assert spread_at_start(result) < 100
+        assert speed_ratio_at_start(result) < 100
         assert result.accuracy is not None and result.accuracy >= 0.95
 
 
@@ -75,7 +75,7 @@ def test_each_cure_levels_eight_layers_and_lets_them_learn(cure: str, runs_in_tm
 def test_without_a_cure_eight_sigmoid_layers_stay_at_chance_at_any_rate(rate: float, runs_in_tmp: Path) -> None:
     for seed in range(2):
         result = train(EIGHT.but(init="xavier", learning_rate=rate, seed=seed, epochs=15), folder=runs_in_tmp)
-        assert spread_at_start(result) > 1e4
+        assert speed_ratio_at_start(result) > 1e4
         assert result.accuracy is not None and result.accuracy < CHANCE
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import dataclasses
 import io
 import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradtui.errors import ExtraMissingError, GradtuiError, RunFileError, UsageError
+from gradtui.errors import GradtuiError, RunFileError
 from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.plan import Cell, Plan, comparisons, load_plan, locked, remove_comparison, running
 from gradtui.lab.recipe import Recipe
@@ -32,7 +31,7 @@ from gradtui.lab.results import (
     estimate,
     result_of,
     results,
-    spread,
+    speed_ratio,
     table,
 )
 from gradtui.lab.run_plan import plan_of, run_cells, tune_rates
@@ -121,7 +120,7 @@ def test_divergence_is_a_result_with_its_step_and_layer(runs_in_tmp: Path) -> No
     wild, tame = table(plan, results(plan))
     assert wild.remark.startswith("diverged at step ") and " in fc" in wild.remark and "2 of 2 seeds" in wild.remark
     assert wild.runs == tame.runs == 2 and tame.remark == ""
-    assert wild.spread_end is None and wild.spread_start is not None
+    assert wild.speed_ratio_end is None and wild.speed_ratio_start is not None
 
 
 def test_the_table_says_what_the_runs_say(runs_in_tmp: Path) -> None:
@@ -142,8 +141,8 @@ def test_the_table_says_what_the_runs_say(runs_in_tmp: Path) -> None:
         rows = reader.newer(0)
         speeds = rows.measures[:, :, 0].astype(float)
         first = result_of(plan.cells()[0], 3.0)
-        assert first.spread_start == pytest.approx(speeds[0].max() / speeds[0].min())
-        assert first.spread_end == pytest.approx(speeds[-8:].mean(0).max() / speeds[-8:].mean(0).min())
+        assert first.speed_ratio_start == pytest.approx(speeds[0].max() / speeds[0].min())
+        assert first.speed_ratio_end == pytest.approx(speeds[-8:].mean(0).max() / speeds[-8:].mean(0).min())
         pace = (rows.time[-1] - rows.time[0]) / (rows.step[-1] - rows.step[0])
         assert first.seconds_per_step == pytest.approx(pace)
         costs = reader.scalars()[0]["train_cost"]
@@ -151,12 +150,12 @@ def test_the_table_says_what_the_runs_say(runs_in_tmp: Path) -> None:
         assert first.epochs_to_target == (reached[0] if reached else None)
 
 
-def test_a_spread_is_of_the_layers_that_are_measured() -> None:
+def test_a_speed_ratio_is_of_the_layers_that_are_measured() -> None:
     speeds = np.array([[1.0, NOT_MEASURED, 4.0], [3.0, NOT_MEASURED, 4.0]], np.float32)
-    assert spread(speeds) == 2.0
-    assert spread(np.array([[0.0, 1.0]], np.float32)) == math.inf
-    assert math.isnan(spread(np.array([[math.nan, 1.0]], np.float32)) or 0.0)
-    assert spread(np.array([[1.0]], np.float32)) is None and spread(np.empty((0, 3), np.float32)) is None
+    assert speed_ratio(speeds) == 2.0
+    assert speed_ratio(np.array([[0.0, 1.0]], np.float32)) == math.inf
+    assert math.isnan(speed_ratio(np.array([[math.nan, 1.0]], np.float32)) or 0.0)
+    assert speed_ratio(np.array([[1.0]], np.float32)) is None and speed_ratio(np.empty((0, 3), np.float32)) is None
 
 
 def test_an_interval_needs_two_seeds() -> None:
@@ -183,6 +182,9 @@ def test_json_and_csv_hold_every_run_and_no_nan(runs_in_tmp: Path) -> None:
     facts = json.loads(as_json(plan, found), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
     assert [row["label"] for row in facts["table"]] == ["wild", "tame"]
     assert len(facts["runs"]) == 4 and facts["runs"][1]["accuracy"] == found[1].accuracy
+    odd = [dataclasses.replace(found[0], speed_ratio_start=math.inf, speed_ratio_end=math.nan, accuracy=None)]
+    (run,) = json.loads(as_json(plan, odd))["runs"]
+    assert (run["speed_ratio_start"], run["speed_ratio_end"], run["accuracy"]) == ("inf", "nan", None)
     rows = list(csv.DictReader(io.StringIO(as_csv(plan, found))))
     assert [(row["label"], int(row["seed"])) for row in rows] == [(r.label, r.seed) for r in found]
 
@@ -226,82 +228,6 @@ def test_two_processes_cannot_run_the_same_comparison(tmp_path: Path) -> None:
         with pytest.raises(GradtuiError, match="another process"), locked(tmp_path):
             pass
     assert running(tmp_path) is None
-
-
-@pytest.mark.parametrize("backend", ["threads", "loky ", "spark://x"])
-def test_a_backend_that_does_not_exist_is_one_line(backend: str, runs_in_tmp: Path) -> None:
-    with pytest.raises(UsageError, match="--backend") as caught:
-        run_cells(plan_in(runs_in_tmp).cells(), backend=backend)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("backend", "module"), [("dask", "dask.distributed"), ("ray://x", "ray")])
-def test_a_backend_that_is_not_installed_says_what_installs_it(
-    backend: str, module: str, runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    name = backend.partition(":")[0]
-    with pytest.raises(ExtraMissingError, match=rf"{name} cannot .*pip install 'gradtui\[{name}\]'") as caught:
-        run_cells(plan_in(runs_in_tmp).cells(), backend=backend)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_dask_cluster_of_two_workers_trains_the_same_runs(runs_in_tmp: Path) -> None:
-    from dask.distributed import LocalCluster
-
-    plan, here = plan_in(runs_in_tmp / "there"), plan_in(runs_in_tmp / "here")
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        address = cluster.scheduler_address.removeprefix("tcp://")
-        run_cells(plan.cells(), backend=f"dask://{address}")
-        workers = len(cluster.workers)
-    run_cells(here.cells(), jobs=1)
-    assert workers == 2
-    for there, cell in zip(plan.cells(), here.cells(), strict=True):
-        np.testing.assert_array_equal(measures_of(there.path), measures_of(cell.path))
-
-
-def test_a_ray_cluster_of_two_workers_trains_the_same_runs(runs_in_tmp: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'gradtui[ray]'")
-    from ray.scripts import scripts
-
-    plan, here = plan_in(runs_in_tmp / "there"), plan_in(runs_in_tmp / "here")
-    ports = free_ports(2)
-    words = [
-        "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats",
-        f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}",
-    ]  # fmt: skip
-    with (tmp_path / "ray.log").open("w") as log:
-        cluster = subprocess.Popen([sys.executable, "-m", scripts.__name__, *words], stdout=log, stderr=log)
-    told: list[str] = []
-    try:
-        run_cells(
-            plan.cells(),
-            backend=f"ray://127.0.0.1:{ports[1]}",
-            jobs=2,
-            on_result=lambda cell, result: told.append(result.state),
-        )
-    finally:
-        cluster.terminate()
-        cluster.wait(60)
-    run_cells(here.cells(), jobs=1)
-    assert told == ["finished"] * len(here.cells())
-    for there, cell in zip(plan.cells(), here.cells(), strict=True):
-        np.testing.assert_array_equal(measures_of(there.path), measures_of(cell.path))
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def test_a_cluster_that_does_not_answer_is_one_line(runs_in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradtui.lab.workers.CLUSTER_TIMEOUT", 0.5)
-    with pytest.raises(GradtuiError, match=r"no dask cluster answers at localhost:1\b") as caught:
-        run_cells(plan_in(runs_in_tmp).cells(), backend="dask://localhost:1")
-    assert "\n" not in str(caught.value)
 
 
 # -- the command ----------------------------------------------------------------------------------------------------

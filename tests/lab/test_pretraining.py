@@ -9,7 +9,7 @@ import pytest
 
 from gradtui.lab.plan import Cell
 from gradtui.lab.recipe import Recipe
-from gradtui.lab.results import result_of, spread
+from gradtui.lab.results import result_of, speed_ratio
 from gradtui.lab.train import train
 from gradtui.runfile import is_measured, open_run
 
@@ -50,13 +50,13 @@ def test_each_layer_is_recorded_while_it_is_trained_alone(way: str, runs_in_tmp:
     assert len(told.value) == 6 and np.isfinite(told.value).all()
 
 
-def test_the_spread_at_the_start_is_that_of_the_whole_net(runs_in_tmp: Path) -> None:
+def test_the_speed_ratio_at_the_start_is_that_of_the_whole_net(runs_in_tmp: Path) -> None:
     recipe = SMALL.but(pretrain="rbm")
     path = train(recipe, folder=runs_in_tmp).path
     assert path is not None
     with open_run(path) as reader:
         rows = reader.newer(0)
-    assert result_of(Cell("a", recipe, path), None).spread_start == spread(rows.measures[12:13, :, 0])
+    assert result_of(Cell("a", recipe, path), None).speed_ratio_start == speed_ratio(rows.measures[12:13, :, 0])
 
 
 def test_the_same_seed_gives_the_same_pretraining(runs_in_tmp: Path) -> None:
