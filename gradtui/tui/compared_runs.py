@@ -119,7 +119,7 @@ class ComparisonView:
         return newest
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for column in self._columns.values():
             column.follower.close()
 

@@ -99,7 +99,7 @@ class TerminalFile:
             except BlockingIOError:
                 taken = 0
             except OSError:
-                break  # hung up: the app is told by a signal, or looks
+                break  # hung up: a signal tells the app, or it polls
             left = left[taken:]
             if waited_since is not None:
                 size += taken

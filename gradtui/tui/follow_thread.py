@@ -34,7 +34,7 @@ class View(Protocol[T_co]):
         """
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
 
 
 class FollowThread(threading.Thread, Generic[T]):

@@ -24,7 +24,7 @@ WITHOUT_ANSWER = 3.0  # s after the first question in which a terminal that answ
 UNTIL_KNOWN = 0.5  # s between frames until then
 LOST_AFTER = 5.0  # s after which an answer is taken for lost, as when a terminal multiplexer changes its terminal
 LOST_IN_A_ROW = 3  # lost answers after which the terminal counts as one that does not answer
-STALL = 0.05  # s that the kernel makes us wait: the link is slow, and not just the machine busy
+STALL = 0.05  # s that the kernel makes us wait: the link is slow, and not just the computer busy
 MOST_WAIT = 1.0  # s that leaving may wait for the last answers
 SAFETY = 0.7  # share of the measured rate that is used where nothing answers
 

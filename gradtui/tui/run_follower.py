@@ -106,12 +106,12 @@ class RunFollower:
             return None
         except GradtuiError as error:
             self._fail(str(error))
-        except Exception as error:  # what nobody foresaw must not end in a traceback over the screen
+        except Exception as error:  # an unforeseen one must not end in a traceback over the screen
             self._fail(f"this run cannot be shown ({type(error).__name__}: {error})", again=False)
         return None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -124,6 +124,7 @@ class RunFollower:
             self.waiting = self._waits and not path.exists()
             if self.waiting:
                 return False
+            from gradtui.measures import described
             from gradtui.runfile.reader import open_run
 
             self._reader = open_run(path)
@@ -132,7 +133,8 @@ class RunFollower:
         except GradtuiError as error:
             self._fail(str(error))
             return False
-        self.problem, self.header, self.measures = "", self._reader.header, tuple(self._reader.measures)
+        self.problem, self.header = "", self._reader.header
+        self.measures = tuple(map(described, self._reader.measures))
         return self.attempt(_check) or False
 
     def _fail(self, problem: str, again: bool = True) -> None:

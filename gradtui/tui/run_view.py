@@ -73,7 +73,7 @@ class RunView:
         return self.follower.poll() or (self.follower.newest is not None and self._curves_are_due())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.follower.close()
 
     def next(self, changed: bool, ready: bool) -> Snapshot | Waiting | None:

@@ -25,7 +25,7 @@ def clean(text: str, limit: int = 400) -> str:
 
 
 def title_of(measure: Measure) -> str:
-    """A measure as a heading, e.g. `Learning speed  ‖∂C/∂b‖`; those of older files have no title but their name."""
+    """A measure as a heading, e.g. `Learning speed  ‖∂C/∂b‖`; one without a title goes by its name."""
     return f"{clean(measure.title or measure.name)}  {clean(measure.symbol)}"
 
 

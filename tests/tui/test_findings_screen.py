@@ -1,4 +1,4 @@
-"""What the diagnosis says, on the screen of a run; and layers that join while somebody looks."""
+"""What the diagnosis says, on the screen of a run; and layers that join while it is shown."""
 
 from __future__ import annotations
 

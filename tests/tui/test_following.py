@@ -20,6 +20,7 @@ from gradtui.tui.run_follower import RunFollower
 from gradtui.tui.run_view import RunView, Waiting
 from gradtui.tui.screens.home import HomeScreen
 from gradtui.tui.screens.run import RunScreen
+from gradtui.tui.text import title_of
 from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 from tests.tui.driving import app_of, shown_run, shows, text_of, wait_for
@@ -186,7 +187,7 @@ def test_a_run_that_cannot_be_found_is_told_and_sought_again(tmp_path: Path, mon
     follower.close()
 
 
-def test_what_nobody_foresaw_is_one_line_for_one_run_and_nothing_for_the_others(
+def test_an_unforeseen_error_is_one_line_for_one_run_and_nothing_for_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, odd = (make_run(tmp_path / f"{name}.gradtui").path for name in ("good", "odd"))
@@ -198,9 +199,9 @@ def test_what_nobody_foresaw_is_one_line_for_one_run_and_nothing_for_the_others(
         return read(follower, reader)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunFollower, "_read", break_one)
-    told = RunView(RunFollower(lambda: odd))
-    told.poll()
-    waiting = told.next(changed=True, ready=True)
+    alone = RunView(RunFollower(lambda: odd))
+    alone.poll()
+    waiting = alone.next(changed=True, ready=True)
     assert isinstance(waiting, Waiting) and waiting.failed and "of all things" in waiting.text
     view = ComparisonView([Source("good", good), Source("odd", odd)])
     view.poll()
@@ -242,6 +243,17 @@ def test_runs_of_different_measures_are_compared_by_their_names(tmp_path: Path) 
     assert ratio is not None and ratio.measures[ratio.measure].name == "update_ratio"
     assert ratio.runs[1].values == (None, None)
     view.close()
+
+
+def test_measures_of_older_files_have_titles_if_they_are_known(tmp_path: Path) -> None:
+    measures = [Measure("bias_grad_norm", "g", "1", "as it was"), Measure("mine", "m", "1", "")]
+    writer = RunWriter(tmp_path / "old.gradtui", header("old"), measures)
+    writer.close()
+    follower = RunFollower(lambda: writer.path)
+    follower.poll()
+    assert [title_of(measure) for measure in follower.measures] == ["Learning speed  g", "mine  m"]
+    assert follower.measures[0].definition == "as it was", "the file's own"
+    follower.close()
 
 
 async def test_odd_values_in_the_header_are_one_line(runs_in_tmp: Path) -> None:

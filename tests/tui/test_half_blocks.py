@@ -54,7 +54,7 @@ async def test_the_kinds_of_pictures_follow_each_other(ascii_only: bool, runs_in
     bright = np.zeros((3, 8, 8), np.float32)
     bright[0, :2, 0] = 1.0
     writer.pictures(as_pictures(1, "filters", "fc1", bright - 0.5))
-    writer.pictures(as_pictures(1, "[red]dreams", "fc1", bright))
+    writer.pictures(as_pictures(1, "[red]samples", "fc1", bright))
     writer.close()
     app = GradtuiApp(runs_in_tmp, run=writer.path, ascii_only=ascii_only)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -65,7 +65,7 @@ async def test_the_kinds_of_pictures_follow_each_other(ascii_only: bool, runs_in
         said = app.screen.query_one("#exact", Static)
         assert str(said.content) == "fc1: filters (1/2)   3 of 8×8, from -0.500 to 0.500, at step 1"
         await pilot.press("right_square_bracket")
-        assert str(said.content).startswith("fc1: [red]dreams (2/2)"), "text from a run is shown as text"
+        assert str(said.content).startswith("fc1: [red]samples (2/2)"), "text from a run is shown as text"
         await pilot.press("escape")
         assert not app.screen.query(PictureGrid)
 

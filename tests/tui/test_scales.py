@@ -1,4 +1,4 @@
-"""Numbers to bars and text, against values worked out by hand."""
+"""Numbers to bars and text, against values worked out on paper."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ class Bars(CellWidget, ScrollView, can_focus=True, inherit_bindings=False):
         return [round(width * decade / decades) for decade in range(1, decades)]
 
     def _draw_tail(self, row: int, value: float | None, show_ratio: bool, ground: str) -> list[Cell]:
-        loud = value is not None and not math.isfinite(value)
-        style = theme_style(self.app, "error" if loud else "foreground", background=ground, bold=loud)
+        broken = value is not None and not math.isfinite(value)
+        style = theme_style(self.app, "error" if broken else "foreground", background=ground, bold=broken)
         dim = theme_style(self.app, "dim", background=ground)
         moved = trend(value, self.rows.before[row]) if self.rows.before is not None else " "
         drawn = cells(f" {moved}", self._trend_style(moved, ground))

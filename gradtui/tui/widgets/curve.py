@@ -81,8 +81,8 @@ class Curve(CellWidget):
         self._gutter = len(str(self._of)) + 1 if self._of > 1 else 0
         self._plot = draw(steps, values[:, pick], width - self._gutter, height, log=self._log)
         span = max(1, steps[-1] - steps[0]) if len(steps) else 1
-        loud = steps[broken] if broken is not None else steps[:0]
-        self._broken = set(((loud - steps[:1]) / span * (width - self._gutter - 1)).round().astype(int).tolist())
+        marked = steps[broken] if broken is not None else steps[:0]
+        self._broken = set(((marked - steps[:1]) / span * (width - self._gutter - 1)).round().astype(int).tolist())
 
     def line(self, y: int, width: int) -> list[Cell]:
         """One line of the plot, with axis labels over it."""

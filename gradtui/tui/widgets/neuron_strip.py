@@ -31,7 +31,7 @@ class NeuronStrip(CellWidget):
             return fit_cells(cells(message, dim), width, dim)
         sizes = [abs(value) for value in self._values]
         group = max(1, math.ceil(len(sizes) / max(1, width)))
-        tallest = [max(sizes[i : i + group], key=_loudest) for i in range(0, len(sizes), group)]
+        tallest = [max(sizes[i : i + group], key=_nan_first) for i in range(0, len(sizes), group)]
         largest = max((size for size in sizes if math.isfinite(size)), default=0.0)
         repeat = max(1, min(3, width // len(tallest)))
         colour = layer_style(self.app, self._layer, self._layers)
@@ -47,5 +47,5 @@ class NeuronStrip(CellWidget):
         return fit_cells(drawn, width, dim)
 
 
-def _loudest(size: float) -> float:
+def _nan_first(size: float) -> float:
     return math.inf if math.isnan(size) else size

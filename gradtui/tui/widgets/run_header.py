@@ -45,8 +45,8 @@ class RunHeader(CellWidget):
         elif not s.following:
             drawn += cells("  ‖ paused", theme_style(self.app, "accent", background=ground, bold=True))
         facts = self._facts(s)
-        for fact, loud in facts:
-            style = theme_style(self.app, "error", background=ground, bold=True) if loud else plain
+        for fact, alarm in facts:
+            style = theme_style(self.app, "error", background=ground, bold=True) if alarm else plain
             if len(drawn) + 3 + len(fact) > width:
                 break
             drawn += cells("   " if fact is facts[0][0] else " · ", dim) + cells(fact, style)
@@ -64,9 +64,9 @@ class RunHeader(CellWidget):
             facts.append((f"epoch {min(math.floor(s.epoch) + 1, epochs or math.inf):g}{total}", False))
         if s.loss is not None:
             facts.append((f"loss {number(s.loss)}", not math.isfinite(s.loss)))
-        grave = sum(not finding.note for finding in s.holding)
-        if grave:
-            facts.append((f"{grave} finding{'s' * (grave > 1)}", True))
+        problems = sum(not finding.note for finding in s.holding)
+        if problems:
+            facts.append((f"{problems} finding{'s' * (problems > 1)}", True))
         for name, value in s.metrics:
             shown = f"{100 * value:.1f} %" if "accuracy" in name else number(value)
             facts.append(

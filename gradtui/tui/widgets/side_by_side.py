@@ -163,7 +163,7 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
         )
 
     def _draw_state(self, index: int, run: ComparedRun, width: int, ground: str) -> list[Cell]:
-        sign, word, colour = STATES.get(run.state, ("○", run.state, "dim"))
+        sign, word, colour = STATES.get(run.state, ("○", clean(run.state), "dim"))
         if run.detail.startswith("diverged"):
             sign, word, colour = "✗", "diverged", "error"
         elif run.state == "live" and run.progress is not None:
@@ -176,12 +176,12 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
         drawn = cells(f" {sign} {word}", style)
         if run.accuracy is not None:
             what = "test" if run.tested else "val"
-            told = f"{100 * run.accuracy:.1f} % "
-            drawn += cells(" " * max(1, width - len(drawn) - len(told) - len(what) - 1), plain)
-            drawn += cells(told, plain) + cells(what, dim)
+            text = f"{100 * run.accuracy:.1f} % "
+            drawn += cells(" " * max(1, width - len(drawn) - len(text) - len(what) - 1), plain)
+            drawn += cells(text, plain) + cells(what, dim)
         elif run.loss is not None:
-            told = f"loss {number(run.loss)}"
-            drawn += cells(" " * max(1, width - len(drawn) - len(told)), plain) + cells(told, dim)
+            text = f"loss {number(run.loss)}"
+            drawn += cells(" " * max(1, width - len(drawn) - len(text)), plain) + cells(text, dim)
         return drawn
 
     def _draw_speed_ratio(self, index: int, run: ComparedRun, width: int, ground: str) -> list[Cell]:
@@ -199,8 +199,8 @@ class SideBySide(CellWidget, can_focus=True, inherit_bindings=False):
         drawn = cells(f" {filled} ", self._colour(index, ground))
         if place is None:
             return drawn
-        told = self._ratio(value, place) if self.ratios and index else number(value)
-        return drawn + cells(fit_left(told, VALUE_WIDTH), text_style)
+        text = self._ratio(value, place) if self.ratios and index else number(value)
+        return drawn + cells(fit_left(text, VALUE_WIDTH), text_style)
 
     def _ratio(self, value: float | None, place: int) -> str:
         """The value over the baseline's in the same place from the output."""
