@@ -117,6 +117,7 @@ def record(path: Path, steps: int, layers: int) -> Result:
     import torch
 
     from gradtui.options import RecordOptions
+    from gradtui.record.recorder import Recorder
     from gradtui.record.watching import start_recording
 
     torch.set_num_threads(1)
@@ -135,7 +136,7 @@ def record(path: Path, steps: int, layers: int) -> Result:
 
     train(500)  # what PyTorch itself takes at first
     peak, started = Peak(path), time.monotonic()
-    recorder = start_recording(model, optimizer, RecordOptions(every=1), path=path)
+    recorder = Recorder(start_recording(model, optimizer, RecordOptions(every=1), path=path))
 
     def log(step: int, loss: torch.Tensor) -> None:
         recorder.log(loss=loss, accuracy=0.5)

@@ -41,6 +41,7 @@ from others import Tool, missing, tools
 from torch import nn
 
 from gradtui.options import RecordOptions
+from gradtui.record.recorder import Recorder
 from gradtui.record.watching import start_recording
 
 Times = tuple[float, float, int]  # seconds of wall and CPU a step, steps
@@ -96,41 +97,42 @@ class Recording(Tool):
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, mode: str, found: bool, path: Path) -> None:
         options = RecordOptions(every=1 if mode == "every" else None)
-        self.recorder = start_recording(model, optimizer, options, path=path)
-        self.log = None if found else self.recorder.log
+        self.recording = start_recording(model, optimizer, options, path=path)
+        self.log = None if found else Recorder(self.recording).log
         self._backward: Any = torch.autograd.backward
         self._stopped_at = 0.0
         self.stop()
 
     def go(self) -> None:
         torch.autograd.backward = self._backward
-        away, recorder = time.perf_counter() - self._stopped_at, self.recorder
-        for budget in (recorder._sampling.rows, recorder._sampling.updates, recorder._sampling.activations):
+        away, recording = time.perf_counter() - self._stopped_at, self.recording
+        sampling = recording._measurement._sampling
+        for budget in (sampling.rows, sampling.updates, sampling.activations):
             budget.next_at += away
-        recorder._out.next_loss_at += away
-        recorder._quiet_until += away
-        recorder._sampling.neurons_at += away
+        recording._queue.next_loss_at += away
+        recording._machine.quiet_until += away
+        sampling.neurons_at += away
 
     def stop(self) -> None:
         torch.autograd.backward = inspect.unwrap(self._backward)
         self._stopped_at = time.perf_counter()
 
     def unfinished(self) -> bool:
-        return self.recorder._sampler.armed  # its hooks are on the model, which is everybody's
+        return self.recording._measurement.sampler.armed  # its hooks are on the model, which is everybody's
 
     def close(self) -> None:
         self.go()
-        self.recorder.close()
+        self.recording.close()
 
     def thread_time(self) -> float:
         """CPU seconds of the writer's thread; NaN where that is not told."""
-        if self.recorder._writer is None or not hasattr(time, "pthread_getcpuclockid"):
+        if self.recording._writer is None or not hasattr(time, "pthread_getcpuclockid"):
             return float("nan")
-        return time.clock_gettime(time.pthread_getcpuclockid(self.recorder._writer._thread.ident))
+        return time.clock_gettime(time.pthread_getcpuclockid(self.recording._writer._thread.ident))
 
     def rows(self) -> int:
         """Measured rows in the run file."""
-        with sqlite3.connect(self.recorder.path) as connection:
+        with sqlite3.connect(self.recording.path) as connection:
             return int(connection.execute("SELECT count(*) FROM steps WHERE measures IS NOT NULL").fetchone()[0])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +14,11 @@ from torch import nn
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.options import RecordKeywords, RecordOptions, record_options
 from gradtui.record.exit_hooks import how_it_ended
+from gradtui.record.header import RunFacts
+from gradtui.record.patches import at_exit, when_freed
 from gradtui.record.recorder import Recorder
-from gradtui.record.watching import watch
+from gradtui.record.recording import Recording
+from gradtui.record.watching import start_recording
 from gradtui.runfile import Outcome
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ LEFT = "left before its end"  # the framework told of a begin, and never of an e
 ASKED = "asked to stop by a viewer"
 
 _open: list[FitRecording] = []
-_installed: list[bool] = []
+_undo: list[Callable[[], None]] = []
 
 
 class FitRecording:
@@ -56,6 +58,7 @@ class FitRecording:
 
     def _forget(self) -> None:
         self.recorder: Recorder | None = None
+        self._recording: Recording | None = None
         self._if_freed: weakref.finalize[..., Any] | None = None
         self._told = False
         self._step = self._batches = 0
@@ -83,23 +86,18 @@ class FitRecording:
                 say_on_stderr("the training has no optimizer: it is not recorded")
                 return
             optimizer = plain_optimizer(optimizers[0])
-            recorder = watch(
-                plain_model(model),
-                optimizer,
-                self._options,
-                takes_commands=takes_commands,
-                total_steps=_whole(total_steps),
-                total_epochs=_known(total_epochs),
+            facts = RunFacts(
+                takes_commands=takes_commands, total_steps=_whole(total_steps), total_epochs=_known(total_epochs)
             )
-            self.recorder = recorder
+            self._recording = start_recording(plain_model(model), optimizer, self._options, facts=facts)
+            self.recorder = recorder = Recorder(self._recording)
             if len(optimizers) > 1:
                 others = ", ".join(type(plain_optimizer(one)).__name__ for one in optimizers[1:])
                 recorder.event(
                     "note", f"measured at the steps of the first optimizer, {type(optimizer).__name__}, not of {others}"
                 )
             # of two finalizers the younger is called first: before the recorder's own, which would say "finished"
-            self._if_freed = weakref.finalize(optimizer, recorder.close, "stopped", LEFT)
-            self._if_freed.atexit = False
+            self._if_freed = when_freed(optimizer, recorder.close, "stopped", LEFT)
             _look_after(self)
         except Exception as error:
             self._trouble(error)
@@ -110,20 +108,20 @@ class FitRecording:
         Losses of batches without a step of their own, of which the gradients accumulate, are averaged into the step
         that ends them.
         """
-        recorder = self.recorder
-        if recorder is None:
+        recorder, recording = self.recorder, self._recording
+        if recorder is None or recording is None:
             return
         try:
             if epoch is not None:
                 recorder.log(epoch=epoch)
             if loss is None:
                 return
-            if recorder.step == self._step:
+            if recording.step == self._step:
                 # a copy, for compiled training may use the memory again
                 self._loss = self._loss + (loss.detach().clone() if isinstance(loss, torch.Tensor) else loss)
                 self._batches += 1
                 return
-            self._step = recorder.step
+            self._step = recording.step
             if self._batches:
                 loss = (self._loss + loss) / (self._batches + 1)
                 self._loss, self._batches = 0.0, 0
@@ -151,13 +149,15 @@ class FitRecording:
 
     def end(self, outcome: Outcome | None = None, detail: str = "") -> None:
         """End the run, if one is open; without an outcome it finished, or stopped if a viewer asked for that."""
-        recorder, self.recorder = self.recorder, None
+        recorder, self.recorder, self._recording = self.recorder, None, None
         if recorder is None:
             return
         if self._if_freed is not None:
             self._if_freed.detach()
         if self in _open:
             _open.remove(self)
+        while _undo and not _open:
+            _undo.pop()()
         if outcome is None:
             outcome, detail = ("stopped", ASKED) if recorder.stop_requested else ("finished", detail)
         recorder.close(outcome, detail)
@@ -227,10 +227,9 @@ def _parameter(name: Any) -> str:
 
 def _look_after(recording: FitRecording) -> None:
     _open.append(recording)
-    if not _installed:
-        _installed.append(True)
+    if not _undo:
         # registered after the recorder's own, and so called before it
-        atexit.register(_at_exit)
+        _undo.append(at_exit(_at_exit))
 
 
 def _at_exit() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pretrain.rbm import RBM
 
 if TYPE_CHECKING:
-    from gradtui.record.recorder import Recorder
+    from gradtui.record.recording import Recording
     from pretrain.autoencoder import Autoencoder
 
 FILTERS, SAMPLES, REBUILT = 36, 16, 8  # how many of each
@@ -32,10 +32,10 @@ class Gallery:
         layers: Sequence[RBM | Autoencoder],
         names: Sequence[str],
         images: Tensor,
-        recorder: Recorder,
+        recording: Recording,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._layers, self._names, self._recorder, self._clock = layers, names, recorder, clock
+        self._layers, self._names, self._recording, self._clock = layers, names, recording, clock
         self._side = math.isqrt(images.shape[1])
         self._square = self._side**2 == images.shape[1]
         self._some = images[:REBUILT]
@@ -62,7 +62,7 @@ class Gallery:
             self._record("what the machine dreams", name, self._dreamt(index, layer))
 
     def _record(self, what: str, layer: str, pixels: Tensor) -> None:
-        self._recorder.pictures(what, layer, pixels.reshape(-1, self._side, self._side).numpy())
+        self._recording.pictures(what, layer, pixels.reshape(-1, self._side, self._side).numpy())
 
     def _rebuilt(self, index: int) -> Tensor:
         """Images, each with the same once it went up to the layer and down again."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from gradtui.lab.recipe import Recipe
     from gradtui.lab.tensors import Tensors
-    from gradtui.record.recorder import Recorder
+    from gradtui.record.recording import Recording
     from pretrain.greedy import LayerProgress
 
 FINE_TUNING = "fine-tuning"  # the event at whose step the whole net begins to learn
@@ -22,7 +22,7 @@ def pretrain_layers(
     recipe: Recipe,
     model: nn.Module,
     tensors: Tensors,
-    recorder: Recorder,
+    recording: Recording,
     generator: torch.Generator,
     on_step: Callable[[LayerProgress], None],
     should_stop: Callable[[], bool],
@@ -45,18 +45,18 @@ def pretrain_layers(
         layers.append(layer)
 
     names = [name for name, _ in model.named_children() if name.startswith("fc")]
-    gallery = Gallery(layers, names, tensors.images, recorder)
+    gallery = Gallery(layers, names, tensors.images, recording)
 
     def begin(progress: LayerProgress) -> None:
         model.zero_grad()
-        recorder.follow(progress.optimizer)
-        recorder.event("pretraining", f"layer {progress.index + 1} of {progress.layers}: {recipe.pretrain}")
+        recording.follow(progress.optimizer)
+        recording.event("pretraining", f"layer {progress.index + 1} of {progress.layers}: {recipe.pretrain}")
 
     def tell(progress: LayerProgress) -> None:
         gallery.show(progress.index, always=progress.epoch + 1 == progress.epochs)
         if progress.error is not None:
             name = "label_cost" if progress.output is not None else "reconstruction_error"
-            recorder.log(epoch=0.0, **{name: progress.error})
+            recording.log({"epoch": 0.0, name: progress.error})
 
     supervised = LAYERS[recipe.pretrain].supervised
     targets: Any = tensors.targets
@@ -75,7 +75,7 @@ def pretrain_layers(
         should_stop=should_stop,
     )
     model.zero_grad()
-    recorder.event(FINE_TUNING, "the whole net learns from here on")
+    recording.event(FINE_TUNING, "the whole net learns from here on")
     return result.finished
 
 

@@ -28,6 +28,7 @@ from gradtui.lab.tensors import Tensors, load, sequences_of_epoch
 from gradtui.options import RecordOptions
 from gradtui.record.header import RunFacts
 from gradtui.record.recorder import Recorder
+from gradtui.record.recording import Recording
 from gradtui.record.watching import start_recording
 from gradtui.runfile import Outcome
 
@@ -90,10 +91,10 @@ def train(
         takes_commands=("stop",),
     )
     options = RecordOptions(every=recipe.every, budget=recipe.budget, name=recipe.title, folder=folder)
-    recorder = start_recording(model, descent.optimizer, options, path=path, facts=facts)
-    with recorder, torch.random.fork_rng(devices=[]):
+    recording = start_recording(model, descent.optimizer, options, path=path, facts=facts)
+    with Recorder(recording) as recorder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # dropout draws from the global generator
-        trainer = _Trainer(recipe, model, descent, tensors, recorder, generator)
+        trainer = _Trainer(recipe, model, descent, tensors, recording, generator)
         outcome, detail = trainer.run(on_progress, lambda: should_stop() or recorder.stop_requested)
         test_accuracy = trainer.test()
         recorder.close(outcome, detail)
@@ -119,7 +120,7 @@ class _Trainer:
         model: nn.Module,
         descent: Descent,
         tensors: Tensors,
-        recorder: Recorder,
+        recording: Recording,
         generator: torch.Generator,
     ) -> None:
         self.step = 0
@@ -129,7 +130,7 @@ class _Trainer:
         self._model = model
         self._descent = descent
         self._tensors = tensors
-        self._recorder = recorder
+        self._recording = recording
         self._generator = generator
         self._cost = COSTS[recipe.cost]
         self._training_cost = training_cost(recipe)
@@ -154,7 +155,7 @@ class _Trainer:
             for start in range(0, count, size):
                 if should_stop():
                     return "stopped", f"asked to stop at step {self.step:,} of {total:,}"
-                self._recorder.log(epoch=epoch + start / count)
+                self._recording.log({"epoch": epoch + start / count})
                 batch = images[start : start + size]
                 self._one_step(batch, targets[start : start + size])
                 if self._diverged:
@@ -183,9 +184,9 @@ class _Trainer:
                 self._tell(on_progress, 0, self._recipe.total_steps)
 
         finished = pretrain_layers(
-            self._recipe, self._model, self._tensors, self._recorder, self._generator, count, should_stop
+            self._recipe, self._model, self._tensors, self._recording, self._generator, count, should_stop
         )
-        self._recorder.follow(self._descent.optimizer)
+        self._recording.follow(self._descent.optimizer)
         return finished
 
     def test(self) -> float | None:
@@ -194,7 +195,7 @@ class _Trainer:
             return None
         images, wanted = self._tensors.test
         right = share_right(self._outputs(images), wanted)
-        self._recorder.log(test_accuracy=right)
+        self._recording.log({"test_accuracy": right})
         return right
 
     def _one_step(self, images: Tensor, targets: Tensor) -> None:
@@ -203,9 +204,9 @@ class _Trainer:
         self._descent.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if watched is not None:
-            self._recorder.through_time({state: norms.numpy() for state, norms in watched.through_time().items()})
+            self._recording.through_time({state: norms.numpy() for state, norms in watched.through_time().items()})
         value = loss.item()
-        self._recorder.log(loss=value)
+        self._recording.log({"loss": value})
         self._losses.append(value)
         # math.isfinite would wait for a device; the lab trains on the CPU, where it reads one number
         if not self._diverged and not math.isfinite(value):
@@ -242,17 +243,17 @@ class _Trainer:
             self.loss = math.fsum(self._losses) / len(self._losses)
         else:
             self.loss = float(self._cost(self._outputs(images), targets))
-        self._recorder.log(epoch=epoch, train_cost=self.loss)
+        self._recording.log({"epoch": epoch, "train_cost": self.loss})
         if self._tensors.validation is None:
             return
         inputs, wanted = self._tensors.validation
         outputs = self._outputs(inputs)
         self.accuracy = share_right(outputs, wanted)
-        self._recorder.log(val_accuracy=self.accuracy)
+        self._recording.log({"val_accuracy": self.accuracy})
         score = (self.accuracy, 0.0)
         if self._recipe.data == "adding":
             cost = float(self._cost(outputs, wanted))
-            self._recorder.log(val_cost=cost)
+            self._recording.log({"val_cost": cost})
             score = (self.accuracy, -cost)
         self._best.see(epoch, self._model, score)
 

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from gradtui.measures import RECTIFYING, SATURATING
 from gradtui.record.columns import Placed
 from gradtui.record.dtensor import is_sharded
-from gradtui.record.hooks import Hook
 from gradtui.record.layers import LayerTable, is_anything_compiled, is_compiled
+from gradtui.record.patches import ForwardHooks, pop_mode, push_mode
 
 # as `torch.nn.functional` has them; one number of the output comes of each number of the input
 NAMES = (
@@ -46,7 +46,7 @@ class ActivationSampler:
 
     def __init__(self, table: LayerTable, clock: Callable[[], float]) -> None:
         self._table, self._clock = table, clock
-        self._handles: list[Any] = []
+        self._hooks = ForwardHooks()
         self._found: dict[tuple[int, int], float | Tensor] = {}  # (layer, column) -> number
         self._seen: set[int] = set()  # layers whose output has been measured
         self._current: int | None = None  # the layer whose forward began or ended last
@@ -57,7 +57,7 @@ class ActivationSampler:
     @property
     def armed(self) -> bool:
         """True while hooks are on."""
-        return bool(self._handles)
+        return bool(self._hooks)
 
     def arm(self) -> None:
         """Put the hooks on, unless something is compiled: they would break its graphs, or never be called."""
@@ -72,20 +72,18 @@ class ActivationSampler:
         for layer, ref in self._table.modules.items():
             module = ref()
             if module is not None and not isinstance(module, torch.jit.ScriptModule):
-                self._handles.append(module.register_forward_pre_hook(Hook(_Enter(self, layer))))
-                self._handles.append(module.register_forward_hook(Hook(_Leave(self, layer)), always_call=True))
+                self._hooks.before(module, _Enter(self, layer))
+                self._hooks.after(module, _Leave(self, layer), always=True)
         for model in models:
             if not isinstance(model, torch.jit.ScriptModule):
-                self._handles.append(model.register_forward_pre_hook(Hook(self._begin), prepend=True))
-                self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
+                self._hooks.before(model, self._begin, first=True)
+                self._hooks.after(model, self._end, always=True)
         self.cost = self._clock() - begin
 
     def disarm(self) -> Placed | None:
         """Take the hooks off; what was seen, None if nothing was."""
         begin = self._clock()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
         self._close()
         if not self._found:
             return None
@@ -99,7 +97,7 @@ class ActivationSampler:
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         if torch.is_grad_enabled() and self._mode is None and not torch.compiler.is_compiling():
             self._mode = _Watching(weakref.ref(self), module)
-            self._mode.__enter__()  # type: ignore[no-untyped-call]
+            push_mode(self._mode)
 
     def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._mode is not None and self._mode.model is module:
@@ -108,7 +106,7 @@ class ActivationSampler:
     def _close(self) -> None:
         mode, self._mode = self._mode, None
         if mode is not None:
-            mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            pop_mode(mode)
 
     def enter(self, layer: int) -> None:
         """The forward pass of a layer begins."""

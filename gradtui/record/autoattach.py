@@ -1,32 +1,37 @@
 """Records whatever this process trains, under `gradtui run`: begun when torch has been imported.
 
 A global hook on the steps of all optimizers tells of each new one; the models behind its parameters are found once, at
-its first step. Trainings without an optimizer show by parameters that change between two calls of `backward`.
+its first step. Trainings without an optimizer show by parameters that change between two calls of `backward`, of
+`torch.autograd.grad` or of a function of `torch.func`.
 """
 
 from __future__ import annotations
 
-import os
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
+from gradtui.record.grad_calls import grad_calls
+from gradtui.record.patches import in_forked_child, on_every_optimizer, when_freed
 from gradtui.run_request import RunRequest
 
 if TYPE_CHECKING:
-    from gradtui.record.recorder import Recorder
+    from gradtui.record.grad_calls import Inputs
+    from gradtui.record.grad_steps import GradStepDetector
+    from gradtui.record.layers import LayerSpec
+    from gradtui.record.manual_steps import UpdateDetector
+    from gradtui.record.recording import Recording
+    from gradtui.record.step_source import StepSink
 
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
 
 
 class AutoRecorder:
-    """Meets each optimizer of the process at its first step, and has it recorded.
+    """Discovers each optimizer of the process at its first step, and starts recording it.
 
     Args:
         request: how to record, and where.
@@ -35,52 +40,59 @@ class AutoRecorder:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._known: set[int] = set()  # ids of optimizers
-        self._waited: set[int] = set()  # ids of those whose first step was let pass
+        self._delayed: set[int] = set()  # ids of those that are looked at again at their second step
         self._ranks: dict[int, int] = {}
         self._traced = TRACED
-        self._recorder: Recorder | None = None
-        self._looks_for_hands = True
-        self._pid = os.getpid()
+        self._recording: Recording | None = None
+        self._looks_for_updates = True
+        self._updates: UpdateDetector | None = None
+        self._grads: GradStepDetector | None = None
 
     def begin(self) -> None:
         """Put the hooks on."""
-        register_optimizer_step_pre_hook(self.before_any_step)
-        backwards.follow(self)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+        on_every_optimizer(self.before_any_step)
+        self._look_for_updates()
+        in_forked_child(self._start_over)
 
     def before_any_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         """The global hook; costs a look into a set for an optimizer that is known."""
         if torch.compiler.is_compiling() or id(optimizer) in self._known:
             return
-        self._safely(lambda: self._meet(optimizer))
+        self._safely(lambda: self._on_new_optimizer(optimizer))
 
     def backward_begins(self, loss: Tensor | None) -> None:
-        """Learn the order of the layers from the first graphs."""
+        """Learn the order of the layers from the first graphs, and look for updates without an optimizer."""
         if loss is None:
             return
         if self._traced:
             self._traced -= 1
             self._safely(lambda: self._trace(loss))
-        if self._looks_for_hands:
-            self._safely(lambda: self._look_for_hands(loss))
+        if self._looks_for_updates:
+            self._safely(lambda: self._look_at(loss))
 
     def backward_ended(self) -> None:
         """Let the next calls pass by, once there is nothing left to learn from them."""
-        if not self._traced and not self._looks_for_hands:
+        if not self._traced and not self._looks_for_updates:
             backwards.unfollow(self)
+
+    def grad_begins(self, inputs: Inputs, loss: Tensor | None) -> None:
+        """Look for updates without an optimizer, by gradients that a training takes by itself."""
+        self._safely(lambda: self._look_at_grads(inputs, loss))
+
+    def grad_ended(self, inputs: Inputs, grads: Sequence[Tensor | None], loss: Tensor) -> None:
+        """Nothing to do."""
 
     # -- inside -----------------------------------------------------------------------------------------------
 
-    def _meet(self, optimizer: Any) -> None:
-        from gradtui.record.discover import Discovered
+    def _on_new_optimizer(self, optimizer: Any) -> None:
+        from gradtui.record.discover import Discovered, find_specs
         from gradtui.record.hooks import BeforeStepHook
         from gradtui.record.sharded import ShardedNorms, trains_shards
         from gradtui.record.watching import is_first_rank
 
-        self._looks_for_hands = False
+        self._stop_looking()
         self._known.add(id(optimizer))
-        weakref.finalize(optimizer, self._known.discard, id(optimizer)).atexit = False
+        when_freed(optimizer, self._known.discard, id(optimizer))
         if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
             return  # the script has `gradtui.watch` on it
         shards = trains_shards(optimizer)
@@ -89,23 +101,23 @@ class AutoRecorder:
                 ShardedNorms(optimizer)  # gives the first rank its part
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        recorder = self._recorder
-        new = recorder is None or not all(recorder.knows(parameter) for parameter in parameters)
+        recording = self._recording
+        new = recording is None or not all(recording.knows(parameter) for parameter in parameters)
         if new and not shards and self._is_out_of_order(optimizer, parameters):
             return
-        recorder = self._recorder = recorder or self._new_recorder()
-        recorder.observe(optimizer, *([self._source(Discovered(parameters, self._ranks))] if new else []))
+        recording = self._recording = recording or self._new_recording()
+        recording.observe(optimizer, *([self._source(Discovered(find_specs(parameters, self._ranks)))] if new else []))
 
     def _is_out_of_order(self, optimizer: Any, parameters: list[Tensor]) -> bool:
         """True if the order of the layers will be known one step later: a model that came after the first ones."""
         if (
             backwards.active
-            or id(optimizer) in self._waited
+            or id(optimizer) in self._delayed
             or not backwards.calls
             or any(id(parameter) in self._ranks for parameter in parameters)
         ):
             return False
-        self._waited.add(id(optimizer))
+        self._delayed.add(id(optimizer))
         self._known.discard(id(optimizer))
         self._traced = TRACED
         backwards.follow(self)
@@ -116,51 +128,95 @@ class AutoRecorder:
 
         self._ranks.update(order_of_use(loss))
 
-    def _look_for_hands(self, loss: Tensor) -> None:
-        from gradtui.record.manual_steps import Suspicion
+    def _look_for_updates(self) -> None:
+        self._looks_for_updates, self._updates, self._grads = True, None, None
+        backwards.follow(self)
+        grad_calls.follow(self)
 
-        if not hasattr(self, "_suspicion"):
-            self._suspicion: Suspicion = Suspicion(loss)
-            return
-        if not self._suspicion.confirmed():
-            self._looks_for_hands = not self._suspicion.over
-            return
-        self._looks_for_hands = False
+    def _stop_looking(self) -> None:
+        """Who updates the parameters is known, or nobody seems to."""
+        self._looks_for_updates, self._updates, self._grads = False, None, None
+        grad_calls.unfollow(self)
+
+    def _look_at(self, loss: Tensor) -> None:
+        from gradtui.record.manual_steps import UpdateDetector
+
+        if self._updates is None:
+            self._updates = UpdateDetector(loss)
+        elif self._updates.has_found():
+            self._on_manual_steps(self._updates.parameters())
+        elif self._updates.is_over:
+            self._looks_for_updates = False
+
+    def _look_at_grads(self, inputs: Inputs, loss: Tensor | None) -> None:
+        from gradtui.record.grad_steps import GradStepDetector
+
+        detector = self._grads = self._grads or GradStepDetector()
+        if detector.has_found(inputs, loss):
+            self._on_grad_steps(inputs, detector)
+        elif detector.is_over:
+            grad_calls.unfollow(self)
+
+    def _on_manual_steps(self, parameters: list[Tensor]) -> None:
+        """Parameters have changed between two calls of `backward`."""
+        from gradtui.record.backward_steps import BackwardSteps
+        from gradtui.record.discover import find_specs
+
+        def start(sink: StepSink) -> tuple[BackwardSteps, list[LayerSpec]]:
+            return BackwardSteps([{"params": parameters}], sink), find_specs(parameters, self._ranks)
+
+        self._start(start, steps=1)
+
+    def _on_grad_steps(self, inputs: Inputs, detector: GradStepDetector) -> None:
+        """Parameters have changed between two calls that take gradients."""
+        from gradtui.record.grad_steps import GradSteps
+
+        def start(sink: StepSink) -> tuple[GradSteps, list[LayerSpec]]:
+            stepper = GradSteps(inputs, detector.is_replaced, sink)
+            return stepper, stepper.specs(inputs, self._ranks)
+
+        self._start(start, steps=detector.steps)
+
+    def _start(self, start: Callable[[StepSink], tuple[Any, list[LayerSpec]]], *, steps: int) -> None:
+        """Record a training without an optimizer; `start` makes what stands in for one, and tells the layers."""
         from gradtui.record.discover import Discovered
         from gradtui.record.watching import is_first_rank
 
+        self._stop_looking()
         if is_first_rank():
-            parameters = self._suspicion.parameters()
-            self._recorder = self._recorder or self._new_recorder()
-            self._recorder.go_by_backward(
-                [{"params": parameters}], self._source(Discovered(parameters, self._ranks)), steps=1
-            )
+            self._recording = recording = self._recording or self._new_recording()
+            if recording.path is not None:
+                stepper, specs = start(recording.sink)
+                recording.observe_stepper(stepper, self._source(Discovered(specs)), steps=steps)
 
     def _source(self, source: Any) -> Any:
         from gradtui.record.watching import Filtered
 
         return Filtered(source, self._request.options.layers)
 
-    def _new_recorder(self) -> Recorder:
-        from gradtui.record.watching import new_recorder
+    def _new_recording(self) -> Recording:
+        from gradtui.record.watching import new_recording
 
-        recorder = new_recorder(self._request.options, self._request.acquire_path())
-        if recorder.path is not None:
-            self._request.register_run(recorder.path)
-        return recorder
+        recording = new_recording(self._request.options, self._request.acquire_path())
+        if recording.path is not None:
+            self._request.register_run(recording.path)
+        return recording
 
     def _safely(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:
-            self._traced, self._looks_for_hands = 0, False
-            say_on_stderr(f"an optimizer is not recorded ({one_line(error)}); training goes on")
+            self._stop(error)
 
-    def _forget(self) -> None:
+    def _stop(self, error: Exception) -> None:
+        self._traced = 0
+        self._stop_looking()
+        say_on_stderr(f"an optimizer is not recorded ({one_line(error)}); training goes on")
+
+    def _start_over(self) -> None:
         """In a forked child: what it trains by itself is a run of its own."""
-        self._recorder = None
-        self._looks_for_hands = True
-        backwards.follow(self)
+        self._recording = None
+        self._look_for_updates()
 
 
 def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:

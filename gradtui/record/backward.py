@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradtui.record.dtensor import is_sharded
+from gradtui.record.patches import Replaced, skip_when_compiling
 
 
 class Listener(Protocol):
@@ -54,8 +55,7 @@ class Backwards:
         self._losses = 0
         self._on_devices: list[Tensor] = []
         self._scaled: tuple[Callable[[], Any], Tensor] | None = None
-        self._original: Any = None
-        self._wrapped: Any = None
+        self._replaced: Replaced | None = None
         self._is_hidden = False
         self._is_plain = True
 
@@ -91,12 +91,13 @@ class Backwards:
             self._take_off()
 
     def _take_off(self) -> None:
-        if not self._listeners and not self._followers and self._original is not None:
-            if torch.autograd.backward is self._wrapped:
-                torch.autograd.backward = self._original
-                self._original = self._wrapped = None
-                self._is_hidden = False
-            self.take()
+        if self._listeners or self._followers or self._replaced is None:
+            return
+        if self._replaced.undo():
+            self._replaced, self._is_hidden = None, False
+            for name in ("_begin", "_end"):
+                vars(self).pop(name, None)
+        self.take()
 
     def take(self) -> float | Tensor | None:
         """The sum of the losses since this was asked last; None if there were none. A tensor if one is on a device."""
@@ -110,7 +111,7 @@ class Backwards:
         return total
 
     def drop(self) -> None:
-        """Forget the losses since they were asked for last."""
+        """Discard the losses collected since the last `take`."""
         if self._losses:
             self._total, self._losses = 0.0, 0
             if self._on_devices:
@@ -123,20 +124,16 @@ class Backwards:
             self._is_plain = False
 
     def _put_on(self) -> None:
-        if self._original is None:
-            self._original = torch.autograd.backward
-            torch.autograd.backward = self._wrapped = self._wrap(torch.autograd.backward)
+        if self._replaced is None:
+            self._replaced = Replaced(torch.autograd, "backward", self._wrap)
         if "torch._dynamo" in sys.modules:
             self.hide()
 
     def hide(self) -> None:
         """Keep what we do out of a compiled training step, which calls `backward` eagerly. Loads the compiler."""
-        if torch.autograd.backward is self._wrapped and not self._is_hidden:
-            from torch._dynamo.decorators import skip
-
-            # `torch.compiler.disable(recursive=False)` does this by one more function around each call, 2 µs
+        if self._replaced is not None and self._replaced.is_on and not self._is_hidden:
             self._is_hidden = True
-            skip(self._wrapped)
+            skip_when_compiling(self._replaced.ours)
         if "_begin" not in vars(self):
             hide: Callable[..., Any] = torch.compiler.disable
             self._begin, self._end = hide(self._begin), hide(self._end)  # type: ignore[method-assign]
@@ -178,29 +175,40 @@ class Backwards:
     def _begin(self, tensors: Any, grad_tensors: Any) -> None:
         """All that is not the finite loss of a training in host memory, once it is set up."""
         loss = _only(tensors, grad_tensors)
-        for follower in self._followers:
+        for follower in tuple(self._followers):
             follower.backward_begins(loss)
         if loss is not None:
-            self._see(loss)
+            self.see(loss)
 
-    def _see(self, loss: Tensor) -> None:
+    def see(self, loss: Tensor) -> None:
+        """Take the loss of a step whose graph is still there."""
         if self._scaled is not None:
             (result, unscaled), self._scaled = self._scaled, None
             self._settle()
             loss = unscaled if result() is loss else loss
+        if not self.add(loss):
+            for listener in self._listeners:
+                listener.loss_broke(loss)
+
+    def add(self, loss: Tensor) -> bool:
+        """Add the loss of a step; False if it is NaN or infinite, and that is known without waiting."""
         if loss.is_cpu:
             value = loss.item()
             if type(value) is float:  # a complex one has no gradient, as PyTorch is about to say
                 self._losses += 1
                 self._total += value
-                if value - value != 0.0:  # NaN or infinite
-                    for listener in self._listeners:
-                        listener.loss_broke(loss)
+                return value - value == 0.0
         elif not loss.is_complex():
             self._losses += 1
             self._on_devices.append(loss.detach())
             if len(self._on_devices) > 64:
                 self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
+        return True
+
+    @property
+    def has_losses(self) -> bool:
+        """True if there are any that nobody has taken."""
+        return self._losses > 0
 
     def _end(self) -> None:
         self.calls += 1

@@ -40,6 +40,10 @@ class Sampling:
         self.neurons_at = -math.inf
         self._last_update = -math.inf
 
+    def due(self, step: int, now: float) -> bool:
+        """True if step number `step` (the first is 1) is to be measured; `now` in seconds."""
+        return now >= self.rows.next_at if self.every is None else (step - 1) % self.every == 0
+
     def update_due(self, step: int, now: float) -> bool:
         """True if a measured step should have the costly measures too."""
         if self.update_every is not None:

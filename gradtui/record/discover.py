@@ -25,10 +25,10 @@ MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
 
 
 class Discovered:
-    """The layers behind some parameters, as a source for `Recorder.observe`."""
+    """Layers that were found, as a source for a recording."""
 
-    def __init__(self, parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> None:
-        self._specs = find_specs(parameters, ranks)
+    def __init__(self, specs: list[LayerSpec]) -> None:
+        self._specs = specs
 
     def specs(self) -> list[LayerSpec]:
         """The layers in order of execution."""
@@ -63,6 +63,34 @@ def find_specs(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[L
         name = _called(parameter, frames) or f"tensor {number}"
         specs.append(LayerSpec("", name, type(parameter).__name__, {name: parameter}))
     return specs
+
+
+def specs_of_inputs(inputs: Mapping[str, Tensor], ranks: Mapping[int, int]) -> list[LayerSpec]:
+    """The layers of what a training takes gradients by: those of its models, or by the names it gives the tensors.
+
+    "hidden.weight" is of the layer "hidden", which is of the kind that a model has which is built alike.
+    """
+    if any(isinstance(tensor, nn.Parameter) for tensor in inputs.values()) or all(map(str.isdigit, inputs)):
+        return find_specs(list(inputs.values()), ranks)
+    model = _model_like(inputs)
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in inputs.items():
+        layer, _, key = name.rpartition(".")
+        layers.setdefault(layer or name, {})[key] = tensor
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()} if model is not None else {}
+    return [LayerSpec("", name, kinds.get(name, "Tensor"), own) for name, own in layers.items()]
+
+
+def _model_like(inputs: Mapping[str, Tensor]) -> nn.Module | None:
+    """A model whose parameters have the same names and shapes."""
+    shapes = {name: tensor.shape for name, tensor in inputs.items()}
+    for found in gc.get_objects():
+        # a model that is being built, or was taken apart, may lack its state
+        is_whole = issubclass(type(found), nn.Module) and "_modules" in found.__dict__
+        if is_whole and {name: parameter.shape for name, parameter in found.named_parameters()} == shapes:
+            model: nn.Module = found
+            return model
+    return None
 
 
 def order_of_use(loss: Tensor) -> dict[int, int]:

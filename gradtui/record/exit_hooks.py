@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
+from gradtui.record.patches import at_exit, in_forked_child
 from gradtui.runfile import Outcome
 
 
-class Recording(Protocol):
-    """What is looked after here."""
+class Closable(Protocol):
+    """A recording, as it is seen here."""
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """End the recording."""
 
-    def forget(self) -> None:
-        """Become deaf, in a forked child that must not write."""
+    def disable(self) -> None:
+        """Record nothing any more, in a forked child that must not write."""
 
 
-_live: list[Recording] = []
-_installed: list[bool] = []
+_live: list[Closable] = []
+_undo: list[Callable[[], None]] = []
+_forks: list[bool] = []
 
 
-def register(recording: Recording) -> None:
-    """Close `recording` when the interpreter exits, and silence it in forked children."""
-    if not _installed:
-        _installed.append(True)
-        atexit.register(_at_exit)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_in_child)
+def register(recording: Closable) -> None:
+    """Close `recording` when the interpreter exits, and disable it in forked children."""
+    if not _undo:
+        _undo.append(at_exit(_at_exit))
+    if not _forks:
+        _forks.append(True)
+        in_forked_child(_in_child)
     _live.append(recording)
 
 
-def unregister(recording: Recording) -> None:
-    """Nobody needs to look after it any more."""
+def unregister(recording: Closable) -> None:
+    """Nobody needs to close it any more."""
     if recording in _live:
         _live.remove(recording)
+    while _undo and not _live:
+        _undo.pop()()
 
 
 def how_it_ended(error: BaseException | None) -> tuple[Outcome, str]:
@@ -59,6 +62,6 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
-    for recording in _live:
-        recording.forget()
+    for recording in list(_live):
+        recording.disable()
     _live.clear()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gradtui.record.columns import Columns
-from gradtui.record.hooks import Hook, do_nothing
+from gradtui.record.patches import ForwardHooks
 from gradtui.record.slots import Slot, Slots, whole_layers
 from gradtui.runfile import Layer
 
@@ -53,17 +53,13 @@ class ForwardTrace:
         self.order: list[nn.Module] = []
         self.shapes: dict[int, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {}
         self._seen: set[int] = set()
-        self._hooks: list[tuple[Any, Hook]] = []
+        self._hooks = ForwardHooks()
         if any(is_compiled(module) for module in model.modules()):
             return  # forward hooks break compiled graphs, and do not fire once there is one
         for module in model.modules():
             if own_parameters(module):
-                for put_on, target in (
-                    (module.register_forward_pre_hook, self._enter),
-                    (module.register_forward_hook, self._leave),
-                ):
-                    hook = Hook(target)
-                    self._hooks.append((put_on(hook), hook))
+                self._hooks.before(module, self._enter)
+                self._hooks.after(module, self._leave)
 
     def specs(self) -> list[LayerSpec]:
         """The layers in order of execution; raises RuntimeError if the model is no more."""
@@ -83,12 +79,10 @@ class ForwardTrace:
 
         Hooks that have been compiled stay, and do nothing: without them the model would be compiled once more.
         """
-        for handle, hook in self._hooks:
-            if is_anything_compiled():
-                hook.target = do_nothing
-            else:
-                handle.remove()
-        self._hooks.clear()
+        if is_anything_compiled():
+            self._hooks.silence()
+        else:
+            self._hooks.remove()
         self.order.clear()
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from gradtui.record.backward import backwards
 from gradtui.record.optimizers import Optimizers
-from gradtui.record.row_queue import Outbox, Row
+from gradtui.record.row_queue import Row, RowQueue
 
 
 class Losses:
@@ -18,18 +18,18 @@ class Losses:
     first step it is the latter, from then on.
 
     Args:
-        out: where rows go.
+        queue: where rows go.
         optimizers: the loss of a model that is not the first one is a metric.
 
     Attributes:
         are_logged: the training logs its loss.
     """
 
-    def __init__(self, out: Outbox, optimizers: Optimizers) -> None:
+    def __init__(self, queue: RowQueue, optimizers: Optimizers) -> None:
         self.are_logged = False
         self._come_first = False
         self._waiting: float | torch.Tensor | None = None  # for the step that it is of
-        self._out, self._optimizers = out, optimizers
+        self._queue, self._optimizers = queue, optimizers
 
     @property
     def come_after_steps(self) -> bool:
@@ -41,12 +41,12 @@ class Losses:
         if not self.are_logged:
             self.are_logged, self._come_first = True, step == 0
         if self._come_first:
-            self._waiting = self._out.number("loss", value, step)
+            self._waiting = self._queue.number("loss", value, step)
         elif row is not None:
-            row.loss = self._out.number("loss", value, step)
+            row.loss = self._queue.number("loss", value, step)
             return True
         else:
-            self._out.send_loss(step, value)
+            self._queue.send_loss(step, value)
         return False
 
     def evaluated(self, row: Row | None) -> None:
@@ -71,20 +71,20 @@ class Losses:
         model = self._optimizers.model_of(optimizer)
         if model is not None and row.loss is not None:
             loss, row.loss = row.loss, None
-            self._out.scalar(row.step, f"loss {model}", loss)
+            self._queue.scalar(row.step, f"loss {model}", loss)
         return False
 
     def keep(self, step: int, optimizer: Any) -> None:
         """Send the loss of a step that was not measured, if it is known and was not sent."""
         if self._waiting is not None:
             loss, self._waiting = self._waiting, None
-            self._out.send_loss(step, loss, optimizer)
+            self._queue.send_loss(step, loss, optimizer)
             backwards.take()  # what a closure was called for after the first time
         elif not self.are_logged:
             found = backwards.take()
             # asked in this order: which model an optimizer has takes a look at all of its parameters
-            if found is not None and self._out.wants_loss(step) and self._optimizers.model_of(optimizer) is None:
-                self._out.send_loss(step, found, optimizer)
+            if found is not None and self._queue.wants_loss(step) and self._optimizers.model_of(optimizer) is None:
+                self._queue.send_loss(step, found, optimizer)
 
     def forget(self) -> None:
         """Drop what there is: it is of steps that have passed."""

@@ -1,4 +1,4 @@
-"""The optimizers of a recording, the layers of what they step, and what measures those."""
+"""The optimizers of a recording, the layers of what they step, and the probes that measure those."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 
 from gradtui.record.columns import Columns
 from gradtui.record.dtensor import is_sharded
-from gradtui.record.hooks import StepHooks
 from gradtui.record.layers import LayerSource, LayerTable
+from gradtui.record.patches import when_freed
 from gradtui.record.sharded import ShardedNorms, ShardedProbe
 from gradtui.record.step_sample import Clock, Probe
+from gradtui.record.step_source import StepSource
 
 
 class Watched:
-    """One optimizer: the hooks on its steps, and the probe of its parameters once they are known."""
+    """One optimizer, what tells of its steps, and the probe of its parameters once they are known."""
 
-    def __init__(self, optimizer: Any, hooks: StepHooks | None, whole: ShardedNorms | None) -> None:
+    def __init__(self, optimizer: Any, source: StepSource, whole: ShardedNorms | None) -> None:
         self.optimizer = weakref.ref(optimizer)
-        self.hooks, self.whole = hooks, whole
+        self.source, self.whole = source, whole
         self.probe: Probe | ShardedProbe | None = None
 
     def groups(self) -> list[dict[str, Any]]:
@@ -50,8 +51,9 @@ class Optimizers:
         self.table = LayerTable(columns)
         self.has_shards = False
         self._clock = clock
-        self._sources: list[LayerSource] = []
+        self._layer_sources: list[LayerSource] = []
         self._watched: dict[int, Watched] = {}  # by id of the optimizer
+        self._finalizers: list[weakref.finalize[..., Any]] = []
         self._keeps_layers = False
 
     def __getitem__(self, optimizer: Any) -> Watched:
@@ -62,20 +64,20 @@ class Optimizers:
         return watched is not None and watched.optimizer() is optimizer
 
     @property
-    def hooks(self) -> Iterator[StepHooks]:
-        """Those on their steps."""
-        return (watched.hooks for watched in list(self._watched.values()) if watched.hooks is not None)
+    def sources(self) -> Iterator[StepSource]:
+        """What tells of their steps."""
+        return (watched.source for watched in list(self._watched.values()))
 
     def add(
-        self, optimizer: Any, sources: Sequence[LayerSource], hooks: StepHooks | None, whole: ShardedNorms | None
+        self, optimizer: Any, layers: Sequence[LayerSource], source: StepSource, whole: ShardedNorms | None
     ) -> None:
-        """Measure one more; `sources` tell the layers that are new with it."""
-        self._sources += sources
+        """Measure one more, of whose steps `source` tells; `layers` tell the layers that are new with it."""
+        self._layer_sources += layers
         for watched in self._watched.values():
             watched.probe = None  # what it covers may change
-        self._watched[id(optimizer)] = Watched(optimizer, hooks, whole)
+        self._watched[id(optimizer)] = Watched(optimizer, source, whole)
         self.has_shards |= whole is not None
-        weakref.finalize(optimizer, self._forget, id(optimizer)).atexit = False
+        self._finalizers.append(when_freed(optimizer, self._on_freed, id(optimizer)))
 
     def groups(self) -> list[dict[str, Any]]:
         """All that is stepped, as parameter groups."""
@@ -84,14 +86,14 @@ class Optimizers:
     @property
     def has_new_layers(self) -> bool:
         """True if layers have come that are not in the table."""
-        return bool(self._sources)
+        return bool(self._layer_sources)
 
     def learn_layers(self) -> None:
         """Put the layers that have come in the table."""
-        for source in self._sources:
+        for source in self._layer_sources:
             self.table.add(source.specs())
             source.remove()
-        self._sources.clear()
+        self._layer_sources.clear()
 
     def make_probe(self, watched: Watched, *, inside_backward: bool) -> tuple[Probe | ShardedProbe, bool]:
         """What measures one, and whether that is all that it steps.
@@ -122,28 +124,27 @@ class Optimizers:
     def clear(self, *, keep_hooks: bool = False) -> None:
         """Measure none of them any more, but keep their layers: another one is to come for the same parameters."""
         self._keeps_layers = True
-        for hooks in () if keep_hooks else self.hooks:
-            hooks.remove()
+        for source in () if keep_hooks else self.sources:
+            source.remove()
         self._watched.clear()
 
     def release(self, *, inside_a_step: bool) -> None:
         """Let go of everything; hooks must not be removed from within a step."""
-        for hooks in self.hooks:
-            if inside_a_step:
-                hooks.silence()
-            else:
-                hooks.remove()
+        for source in self.sources:
+            source.remove(inside_a_step=inside_a_step)
+        for finalizer in self._finalizers:
+            finalizer.detach()
         for watched in self._watched.values():
             if watched.probe is not None:
                 watched.probe.release()
-        for source in self._sources:
-            source.remove()
-        self._sources.clear()
+        for layers in self._layer_sources:
+            layers.remove()
+        self._layer_sources.clear()
         if not inside_a_step:
             self._watched.clear()
         self.table.release()
 
-    def _forget(self, key: int) -> None:
+    def _on_freed(self, key: int) -> None:
         """An optimizer was freed: let go of the parameters that nobody else trains."""
         self._watched.pop(key, None)
         if self._keeps_layers:

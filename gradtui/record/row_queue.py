@@ -1,4 +1,4 @@
-"""Rows and metrics on their way to the run file, some of them copied from a device first."""
+"""Queues rows and metrics for the writer; values on a device arrive by asynchronous copy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Row:
     loss: float | torch.Tensor | None = None
 
 
-class Outbox:
+class RowQueue:
     """Sends rows and metrics to the writer; what is on a device is fetched without waiting.
 
     Args:

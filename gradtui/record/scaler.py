@@ -12,12 +12,15 @@ from typing import Any, Protocol
 from torch.amp import GradScaler
 
 from gradtui.record.backward import backwards
+from gradtui.record.patches import Replaced
 
 
 class Listener(Protocol):
     """A recorder, as a scaler's wrapper sees it."""
 
-    step: int
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
 
     def observes(self, optimizer: Any) -> bool:
         """True if it measures the steps of this optimizer."""
@@ -34,14 +37,15 @@ class Scalers:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
-        self._originals: dict[str, Any] = {}
+        self._replaced: list[Replaced] = []
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of each skipped step; wraps `GradScaler` for the first."""
-        if not self._originals:
-            self._originals = {"scale": GradScaler.scale, "step": GradScaler.step}
-            GradScaler.scale = self._wrap_scale(GradScaler.scale)  # type: ignore[method-assign]
-            GradScaler.step = self._wrap_step(GradScaler.step)  # type: ignore[method-assign]
+        if not self._replaced:
+            self._replaced = [
+                Replaced(GradScaler, "scale", self._wrap_scale),
+                Replaced(GradScaler, "step", self._wrap_step),
+            ]
         self._listeners.append(listener)
 
     def ignore(self, listener: Listener) -> None:
@@ -49,10 +53,7 @@ class Scalers:
         if listener in self._listeners:
             self._listeners.remove(listener)
         if not self._listeners:
-            for name, original in self._originals.items():
-                if getattr(getattr(GradScaler, name), "__wrapped__", None) is original:
-                    setattr(GradScaler, name, original)
-            self._originals = {}
+            self._replaced = [replaced for replaced in self._replaced if not replaced.undo()]
 
     def _wrap_scale(self, original: Any) -> Any:
         @functools.wraps(original)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.dtensor import is_sharded, local_shard
-from gradtui.record.hooks import StepHooks
+from gradtui.record.patches import StepHooks
 from gradtui.record.slots import Places, Slots
 from gradtui.record.step_sample import StepSample
 from gradtui.runfile.blocks import DoubleArray

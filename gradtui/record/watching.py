@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,7 +20,9 @@ from gradtui.record.budget import Sampling
 from gradtui.record.columns import Columns
 from gradtui.record.header import RunFacts, make_header, script_name
 from gradtui.record.layers import ForwardTrace, LayerSpec
+from gradtui.record.patches import when_freed
 from gradtui.record.recorder import Recorder
+from gradtui.record.recording import Recording
 from gradtui.record.row_maker import RowMaker
 from gradtui.runfile import RunWriter
 from gradtui.runfolder import new_run_path, runs_folder
@@ -64,7 +65,7 @@ def watch(
         ValueError: an option is out of range.
     """
     facts = RunFacts(total_steps=total_steps, total_epochs=total_epochs, takes_commands=takes_commands)
-    return start_recording(model, optimizer, record_options(options, changes), facts=facts)
+    return Recorder(start_recording(model, optimizer, record_options(options, changes), facts=facts))
 
 
 def start_recording(
@@ -74,20 +75,20 @@ def start_recording(
     *,
     path: Path | None = None,
     facts: RunFacts | None = None,
-) -> Recorder:
+) -> Recording:
     """As `watch`, with the run file itself and all facts of a run: for the trainings of the lab."""
-    recorder = new_recorder(options, path, facts)
+    recording = new_recording(options, path, facts)
     models = {"": model} if isinstance(model, nn.Module) else model
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     sources = [Filtered(ForwardTrace(one, root), options.layers) for root, one in models.items()]
     for i, one in enumerate(optimizers):
-        recorder.observe(one, *(sources if i == 0 else ()))
-    _close_with_the_last(recorder, optimizers)
-    return recorder
+        recording.observe(one, *(sources if i == 0 else ()))
+    _close_with_the_last(recording, optimizers)
+    return recording
 
 
-def new_recorder(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recorder:
-    """A recorder with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
+def new_recording(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recording:
+    """A recording with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
     columns = Columns(run_measures(options.measures))
     rows = RowMaker(_diagnosis(options))
     writer = None
@@ -99,7 +100,7 @@ def new_recorder(options: RecordOptions, path: Path | None = None, facts: RunFac
             writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, on_rows=rows.look)
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
-    return Recorder(writer, Sampling(options), rows, columns)
+    return Recording(writer, Sampling(options), rows, columns)
 
 
 def _diagnosis(options: RecordOptions) -> Watchdog | None:
@@ -155,13 +156,13 @@ def fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return (not wanted or any(map(fit, wanted))) and not any(map(fit, unwanted))
 
 
-def _close_with_the_last(recorder: Recorder, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def _close_with_the_last(recording: Recording, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     left = {id(optimizer) for optimizer in optimizers}
 
     def gone(key: int) -> None:
         left.discard(key)
         if not left:
-            recorder.close()
+            recording.close()
 
     for optimizer in optimizers:
-        weakref.finalize(optimizer, gone, id(optimizer)).atexit = False
+        recording.at_close(when_freed(optimizer, gone, id(optimizer)).detach)

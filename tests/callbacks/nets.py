@@ -55,4 +55,4 @@ def metrics_of(run: RunReader) -> dict[str, list[float]]:
 
 def ask_to_stop(recorder: Any) -> None:
     """As if a viewer had: without waiting for the heartbeat that brings it."""
-    recorder._writer.commands.append("stop")
+    recorder._recording._writer.commands.append("stop")

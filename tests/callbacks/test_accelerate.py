@@ -118,7 +118,7 @@ def test_a_loop_that_looks_can_be_stopped(runs_in_tmp):
     class Asked(GradtuiTracker):
         def log(self, values, step=None, **kwargs):
             super().log(values, step, **kwargs)
-            if self.recorder.step == 4:
+            if self.recorder._recording.step == 4:
                 ask_to_stop(self.recorder)
 
     tracker = Asked(every=1, takes_commands=["stop"])

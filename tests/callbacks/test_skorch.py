@@ -133,7 +133,7 @@ def test_a_with_block_notes_an_exception_at_once(runs_in_tmp):
 def test_a_viewer_can_stop_the_fit(runs_in_tmp):
     class Asks(skorch.callbacks.Callback):
         def on_batch_begin(self, net, batch=None, training=None, **_):
-            if training and callback.recorder.step == 4:
+            if training and callback.recorder._recording.step == 4:
                 ask_to_stop(callback.recorder)
 
     callback = GradtuiCallback(every=1)

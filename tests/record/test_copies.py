@@ -37,9 +37,9 @@ def test_copies_made_during_a_step_are_not_watched_and_load_without_gradtui(samp
     if sampled:
         model(torch.ones(2, 6)).sum().backward()
         optimizer.step()
-        assert recorder._sampler.armed
+        assert recorder._recording._measurement.sampler.armed
     assert model[0]._forward_hooks
-    steps, copies = recorder.step, []
+    steps, copies = recorder._recording.step, []
 
     def copy_it(*_):
         copies.extend([copy.deepcopy(model), pickle.loads(pickle.dumps(model))])
@@ -50,7 +50,7 @@ def test_copies_made_during_a_step_are_not_watched_and_load_without_gradtui(samp
         assert twin(torch.ones(2, 6)).shape == (2, 4)
         twin(torch.ones(2, 6)).sum().backward()
         torch.optim.SGD(twin.parameters(), lr=0.1).step()
-    assert recorder.step == steps and not recorder._sampler._found
+    assert recorder._recording.step == steps and not recorder._recording._measurement.sampler._found
     loaded = subprocess.run(
         [sys.executable, "-c", LOADS, str(tmp_path / "model.pt")], capture_output=True, text=True, timeout=100
     )

@@ -185,7 +185,7 @@ def test_the_host_never_waits_for_the_device_before_the_end(slow, tmp_path):
     assert slow.waits == 0
     slow.catch_up()
     train(model, optimizer, recorder, steps=1)
-    assert len(recorder._out.pending) == 1 and slow.waits == 0
+    assert len(recorder._recording._queue.pending) == 1 and slow.waits == 0
     recorder.close()
     assert len(gradtui.open_run(tmp_path / "r.gradtui").last(99)) == 11
 

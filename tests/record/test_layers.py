@@ -9,6 +9,7 @@ from torch import nn
 import gradtui
 from gradtui.options import RecordOptions
 from gradtui.record.header import RunFacts
+from gradtui.record.recorder import Recorder
 from gradtui.record.watching import start_recording
 from tests.record.watched_nets import perceptron, train, watch_into
 
@@ -103,7 +104,7 @@ def test_the_header_tells_what_was_run(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     facts = RunFacts(recipe={"a": 1}, total_steps=9, takes_commands=["stop"])
     options = RecordOptions(every=2, name="mine", folder=tmp_path)
-    with start_recording(model, optimizer, options, facts=facts) as recorder:
+    with Recorder(start_recording(model, optimizer, options, facts=facts)) as recorder:
         train(model, optimizer, recorder)
     header = gradtui.open_run(recorder.path).header
     assert recorder.path.parent == tmp_path and recorder.path.name.startswith("mine-")

@@ -40,14 +40,15 @@ class Scene:
         self.clock = SteppedClock()
         self.model = perceptron(3, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        sampling = Sampling(RecordOptions())
+        sampling = self.sampling = Sampling(RecordOptions())
         self.recorder: Recorder = recorder_with(self.model, self.optimizer, folder / "a.gradtui", sampling, self.clock)
+        self.recording = self.recorder._recording
         for _ in range(4):
             step_of(self.model, self.optimizer)
         for budget in (sampling.rows, sampling.updates, sampling.activations):
             budget.next_at = self.clock.now + 10
-        self.recorder._out.next_loss_at = self.clock.now + 5
-        self.recorder._quiet_until = self.clock.now
+        self.recording._queue.next_loss_at = self.clock.now + 5
+        self.recording._machine.quiet_until = self.clock.now
         for _ in range(2):
             step_of(self.model, self.optimizer)
 
@@ -67,12 +68,12 @@ def test_the_step_after_the_pause_is_measured_under_its_own_number(tmp_path: Pat
     assert hooks_before(scene.optimizer) == 0
     for _ in range(20):
         step_of(scene.model, scene.optimizer)
-    before = scene.recorder.step
+    before = scene.recording.step
     scene.clock.now += 11
     step_of(scene.model, scene.optimizer)  # sees that the pause is over
     assert hooks_before(scene.optimizer) == 1
     norms = {before + 2 + i: step_of(scene.model, scene.optimizer) for i in range(3)}
-    assert scene.recorder.step == before + 4
+    assert scene.recording.step == before + 4
     measured = scene.measured()
     later = {step: norm for step, norm in measured.items() if step > before}
     assert later, "something was due"
@@ -113,7 +114,7 @@ def test_a_loss_that_is_logged_now_and_then_does_not_end_the_pause(tmp_path: Pat
         scene.clock.now += 0.45
     scene.recorder.log(loss=0.25)
     assert hooks_before(scene.optimizer) == 0, "9 of 10 s are over"
-    step = scene.recorder.step
+    step = scene.recording.step
     scene.measured()
     assert scene.recorder.path is not None
     with open_run(scene.recorder.path) as run:
@@ -126,7 +127,7 @@ def test_a_loss_that_breaks_in_the_pause_is_placed(tmp_path: Path) -> None:
     for _ in range(3):
         step_of(scene.model, scene.optimizer)
     step_of(scene.model, scene.optimizer, scale=float("nan"))
-    broken = scene.recorder.step
+    broken = scene.recording.step
     scene.measured()
     assert scene.recorder.path is not None
     with open_run(scene.recorder.path) as run:
@@ -138,16 +139,16 @@ def test_a_second_optimizer_that_joins_in_the_pause_ends_it(tmp_path: Path) -> N
     scene = Scene(tmp_path)
     other = perceptron(3, 2, seed=1)
     optimizer = torch.optim.Adam(other.parameters())
-    scene.recorder.observe(optimizer, ForwardTrace(other, "other"))
+    scene.recording.observe(optimizer, ForwardTrace(other, "other"))
     assert hooks_before(scene.optimizer) == 1
     norm = 0.0
-    for budget in (scene.recorder._sampling.rows, scene.recorder._sampling.activations):
+    for budget in (scene.sampling.rows, scene.sampling.activations):
         budget.next_at = scene.clock.now
     for _ in range(3):
         step_of(scene.model, scene.optimizer)
         norm = step_of(other, optimizer)
         scene.clock.now += 11
-    step = scene.recorder.step
+    step = scene.recording.step
     assert step == 6 + 6
     assert norm > 0
     measured = scene.measured(layer=1)

@@ -155,7 +155,7 @@ def test_copies_of_what_is_watched_are_not_watched(tmp_path):
         copied.step()
         for twin in copies:
             train(twin, sgd(twin))
-        assert recorder.step == 3
+        assert recorder._recording.step == 3
     assert gradtui.open_run(recorder.path).span() == (1, 3)
 
 
@@ -223,7 +223,7 @@ def test_a_viewer_can_ask_the_training_to_stop(tmp_path):
         for _ in range(100):
             if recorder.stop_requested:
                 break
-            recorder._writer._closing.wait(0.05)
+            recorder._recording._writer._closing.wait(0.05)
         assert recorder.stop_requested
 
 

@@ -16,8 +16,9 @@ import torch
 import gradtui
 from gradtui.record import step_sample
 from gradtui.record.losses import Losses
-from gradtui.record.recorder import Recorder
-from gradtui.record.row_queue import Outbox
+from gradtui.record.measurement import Measurement
+from gradtui.record.row_queue import RowQueue
+from gradtui.record.step_machine import StepMachine
 from tests.record.watched_nets import perceptron, train, watch_into
 
 SCRIPT = """
@@ -62,10 +63,10 @@ def boom(*_, **__):
     [
         (step_sample.HostSample, "__init__"),
         (step_sample.HostSample, "after"),
-        (Outbox, "send"),
+        (RowQueue, "send"),
         (Losses, "log"),
-        (Recorder, "_set_up"),
-        (Recorder, "_measure"),
+        (Measurement, "_set_up"),
+        (StepMachine, "measure"),
     ],
 )
 @pytest.mark.parametrize("other_hook", [False, True])
@@ -144,7 +145,7 @@ def test_a_full_disk_is_told_and_training_goes_on(tmp_path):
             """
             begin = time.time()
             while time.time() - begin < 4: step(recorder)
-            recorder.close(); print("trained on", recorder.step)
+            recorder.close(); print("trained on", recorder._recording.step)
             """,
             small / "r.gradtui",
         )
@@ -161,7 +162,7 @@ def test_a_killed_training_leaves_all_but_the_last_second(tmp_path):
     process = start(
         """
         while True:
-            step(recorder); print(recorder.step, flush=True); time.sleep(0.01)
+            step(recorder); print(recorder._recording.step, flush=True); time.sleep(0.01)
         """,
         tmp_path / "r.gradtui",
     )

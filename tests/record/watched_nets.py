@@ -16,6 +16,7 @@ from gradtui.record.budget import Sampling
 from gradtui.record.header import RunFacts
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.recorder import Recorder
+from gradtui.record.recording import Recording
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.watching import start_recording
 from gradtui.runfile import Header, RunWriter
@@ -62,7 +63,7 @@ def watch_into(
 ) -> Recorder:
     """As `gradtui.watch`, into this very file."""
     facts = RunFacts(takes_commands=takes_commands)
-    return start_recording(model, optimizer, RecordOptions(**options), path=Path(path), facts=facts)
+    return Recorder(start_recording(model, optimizer, RecordOptions(**options), path=Path(path), facts=facts))
 
 
 def recorder_with(
@@ -70,6 +71,6 @@ def recorder_with(
 ) -> Recorder:
     rows = RowMaker()
     writer = RunWriter(path, Header(name="test"), list(MEASURES.values()), prepare=rows.prepare, on_rows=rows.look)
-    recorder = Recorder(writer, sampling, rows, clock=clock, **more)
-    recorder.observe(optimizer, ForwardTrace(model))
-    return recorder
+    recording = Recording(writer, sampling, rows, clock=clock, **more)
+    recording.observe(optimizer, ForwardTrace(model))
+    return Recorder(recording)

@@ -1,0 +1,230 @@
+"""What is done in each step of a training, and when: a machine of five states that the sources of steps drive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from torch import Tensor
+
+from gradtui.record.backward import backwards
+from gradtui.record.losses import Losses
+from gradtui.record.measurement import Measurement
+from gradtui.record.origin import GradientGuard
+from gradtui.record.row_maker import RowMaker
+from gradtui.record.row_queue import Row, RowQueue, learning_rate
+from gradtui.record.step_sample import JointSample
+from gradtui.record.steps_in_backward import StepsInBackward
+
+
+class State(Enum):
+    """Where a recording stands between two calls from the training."""
+
+    IDLE = "looks at each step whether it is due"
+    QUIET = "counts steps until a time comes"
+    MEASURING = "has taken the first half of a sample; the step is under way"
+    WAITING = "has a whole row, whose loss the training may still log"
+    CLOSED = "does nothing any more"
+
+
+IDLE, QUIET, MEASURING, WAITING, CLOSED = State
+
+
+class StepMachine:
+    """Counts steps, has those measured that are due, and sends their rows.
+
+    Args:
+        measurement: takes the samples.
+        queue: sends rows.
+        losses: finds the loss of each step.
+        rows: may have findings to tell.
+        clock: seconds.
+        on_error: told of what fails, and whether that was within a step; closes the machine.
+
+    Attributes:
+        state: where it stands.
+        step: steps taken so far.
+        quiet_until: when it looks at a step again, by the clock.
+        guard: looks at gradients that are changed before the step.
+        inside: collects the steps inside one backward.
+    """
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        queue: RowQueue,
+        losses: Losses,
+        rows: RowMaker,
+        clock: Callable[[], float],
+        on_error: Callable[[Exception, bool], None],
+    ) -> None:
+        self.state = IDLE
+        self.step = 0
+        self.quiet_until = 0.0
+        self.guard = GradientGuard(measurement.optimizers.table)
+        self.inside = StepsInBackward(self)
+        self._measurement, self._queue, self._losses, self._rows = measurement, queue, losses, rows
+        self._clock, self._on_error = clock, on_error
+        self._row: Row | None = None  # while MEASURING or WAITING
+        self._stepper: Any = None  # while MEASURING
+        backwards.follow(self)
+
+    # -- an optimizer's step ----------------------------------------------------------------------------------
+
+    def begin(self, stepper: Any) -> bool:
+        """A step begins; True if it is to be measured."""
+        if self.state is WAITING:
+            self.send_row()
+        elif self.state is MEASURING and self._stepper is stepper:
+            self.state, self._row = IDLE, None  # the step before raised something
+        if self.guard.alters is None:
+            self.guard.before_step()
+            if self.guard.alters is False:
+                backwards.unfollow(self)
+        if self._queue.pending:
+            self._queue.poll()
+        return self.state is not CLOSED and self._measurement.is_due(self.step + 1, stepper)
+
+    def measure(self, stepper: Any) -> None:
+        """The gradients of the step that has begun are there."""
+        if self.state is CLOSED:
+            return
+        # a step that never ended, or that takes another one inside it, leaves no row
+        self.state, self._row = IDLE, None
+        sample = self._measurement.read(self.step + 1, stepper)
+        if sample is not None:
+            self._row = Row(self.step + 1, 0.0, learning_rate(stepper), sample)
+            self._stepper = stepper
+            self.state = MEASURING
+
+    def evaluated(self) -> None:
+        """The step's closure was called for the first time, on which it had its loss."""
+        if self.state is not CLOSED:
+            self._losses.evaluated(self._row)
+
+    def finish(self, stepper: Any) -> None:
+        """The step has been taken."""
+        has_news = False
+        try:
+            if self.state is CLOSED:
+                return
+            self.step += 1
+            if self.state is MEASURING and self._stepper is stepper:
+                self._complete(stepper)
+                has_news = self._rows.watchdog is not None and bool(self._rows.watchdog.news)
+            elif self.state is IDLE:
+                self._losses.keep(self.step, stepper)
+            self._measurement.end(self.step)
+            if self.state is IDLE:
+                self._rest()
+        except Exception as error:
+            self.fail(error, inside_a_step=True)
+        if has_news and self._rows.watchdog is not None:
+            self._rows.watchdog.tell()  # what it raises ends the training
+
+    def count(self, _: Any) -> None:
+        """The step has been taken, and nothing else is to be done; the sources call this while it is quiet."""
+        # small nets take 300 µs a step and leave cold caches, where each object that is looked at costs 100 ns
+        self.step += 1
+        if self._clock() >= self.quiet_until:
+            self.wake()
+
+    def wake(self) -> None:
+        """Look at each step again, from the next one on."""
+        if self.state is not QUIET:
+            return
+        try:
+            self.state = IDLE
+            self._losses.forget()
+            for source in self._measurement.optimizers.sources:
+                source.wake()
+        except Exception as error:
+            self.fail(error)
+
+    @property
+    def wants_logged_loss(self) -> bool:
+        """False if a loss that is logged now would have no row: the usual case, while steps are only counted."""
+        return self.state is not QUIET or not self._losses.are_logged or self._clock() >= self._queue.next_loss_at
+
+    def log_loss(self, loss: Any) -> None:
+        """The training tells the loss of the step before or of the one to come."""
+        waiting = self._row if self.state is WAITING else None
+        if self._losses.log(loss, self.step, waiting):
+            self.send_row()
+
+    def send_row(self) -> None:
+        """Send the row that waits for its loss, if there is one."""
+        row, self._row = self._row, None
+        if self.state is WAITING:
+            self.state = IDLE
+            if row is not None:
+                self._queue.send(row)
+
+    def close(self) -> None:
+        """Do nothing from now on."""
+        self.state, self._row, self._stepper = CLOSED, None, None
+        self.inside.drop()
+        backwards.unfollow(self)
+
+    def fail(self, error: Exception, inside_a_step: bool = False) -> None:
+        """Recording ends here; the training goes on."""
+        self._on_error(error, inside_a_step)
+
+    def _complete(self, stepper: Any) -> None:
+        """The step that was measured has been taken: its row is whole but for a loss that may be logged later."""
+        row, self._stepper = self._row, None
+        assert row is not None and row.sample is not None
+        row.sample.after()
+        row.seconds = self._queue.seconds()
+        self.state = WAITING
+        if self._losses.complete(row, stepper):
+            self.send_row()
+
+    def _rest(self) -> None:
+        """Only count steps until one is due, if nothing else is to be done."""
+        if self.guard.alters is None or self._queue.pending or not self._measurement.can_rest:
+            return
+        self.quiet_until = self._measurement.next_at
+        if not self._losses.come_after_steps:
+            self.quiet_until = min(self.quiet_until, self._queue.next_loss_at)
+        if self._clock() < self.quiet_until:
+            self.state = QUIET
+            for source in self._measurement.optimizers.sources:
+                source.rest(self.count)
+
+    # -- a backward in which many optimizers step, or whose gradients are looked at ----------------------------
+
+    def begin_joint(self) -> JointSample | None:
+        """A step of many optimizers begins; None if it is not to be measured."""
+        self.send_row()
+        self.guard.alters = False  # nothing comes between a gradient and its step
+        backwards.unfollow(self)
+        return None if self.state is CLOSED else self._measurement.begin_joint(self.step + 1)
+
+    def join(self, joint: JointSample, optimizer: Any) -> None:
+        """The step of one of them begins."""
+        sample = self._measurement.read(self.step + 1, optimizer, joint.wants)
+        if sample is not None:
+            joint.samples.append(sample)
+
+    def finish_joint(self, joint: JointSample | None) -> None:
+        """All of them have been taken."""
+        try:
+            self.step += 1
+            if joint is not None and joint.samples:
+                self._row = Row(self.step, self._queue.seconds(), None, joint)
+                self.state = WAITING
+                self._losses.evaluated(self._row)
+        except Exception as error:
+            self.fail(error)
+
+    def backward_begins(self, loss: Tensor | None) -> None:
+        """Nothing to do."""
+
+    def backward_ended(self) -> None:
+        """Gradients are there, which something may change before the step."""
+        try:
+            self.guard.after_backward(self.step + 1)
+        except Exception as error:
+            self.fail(error)
