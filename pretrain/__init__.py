@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretrain.autoencoder import Autoencoder as Autoencoder
-    from pretrain.data import DataError as DataError
     from pretrain.data import digits as digits
     from pretrain.data import mnist as mnist
     from pretrain.dbn import DBN as DBN
     from pretrain.dbn import deep_belief_net as deep_belief_net
+    from pretrain.errors import DataError as DataError
     from pretrain.finetuning import finetune as finetune
     from pretrain.greedy import train_greedily as train_greedily
     from pretrain.layers import LAYERS as LAYERS
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "autoencoder": "Autoencoder",
-    "data": "DataError digits mnist",
+    "data": "digits mnist",
     "dbn": "DBN deep_belief_net",
+    "errors": "DataError",
     "finetuning": "finetune",
     "greedy": "train_greedily",
     "layers": "LAYERS LayerKind register_layer",

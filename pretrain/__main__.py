@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pretrain import what_is_missing
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.flags import add_flags, settings_of
 from pretrain.settings import FinetuneCommand, FitCommand
 

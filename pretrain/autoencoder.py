@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.choices import Activation, Cost, Kind, Noise, check_choice
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.sampling import bernoulli, normal_like, uniform_like

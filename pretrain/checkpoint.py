@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.parallel import current
 
 VERSION = 1

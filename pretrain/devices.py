@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 
 def device_of(name: str) -> torch.device:

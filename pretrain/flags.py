@@ -10,7 +10,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.settings import choices_of, flags_of, renamed
 
 if sys.version_info >= (3, 11):

@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 from torch.optim import SGD, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
-from pretrain.data import DataError
 from pretrain.epochs import BatchSampler
+from pretrain.errors import DataError
 from pretrain.layer_input import LayerInput
 from pretrain.layers import check_saveable, kind_of
 from pretrain.nets import output_layer

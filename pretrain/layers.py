@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pretrain.choices import Method, Precision, check_choice
 from pretrain.conditionals import Conditionals
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.parallel import BatchShard, batch, current, current_shard
 from pretrain.sampling import bernoulli, categorical, normal_like, uniform_like
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.choices import Loss, Precision, check_choice
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.rows import Data, Rows, bytes_of, check_rows, chunks, gathered, rows_of
 from pretrain.targets import Targets, check_labels, targets_of
 

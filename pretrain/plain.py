@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 
 def check_inputs(x: Tensor, inputs: int, who: str, bounded: str = "") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 REFRESH = 0.1  # seconds between two looks of the line that renews itself
 WIDTH = 28  # characters of the bar

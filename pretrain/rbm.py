@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.choices import Activation, HiddenUnits, VisibleUnits, check_choice
 from pretrain.conditionals import Conditionals
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.negative import CHAIN_NAMES, Chains, GradientEstimator, Particles, from_data, from_noise
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear

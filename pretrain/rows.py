@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 from torch.utils.data import Dataset as TorchDataset
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 CHUNK_BYTES = 1 << 24  # what is read at once when all rows are wanted: 16 MB
 MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before they are given back

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch.optim import Optimizer
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 Schedule = float | Callable[[int], float]
 """One number, or the number for each epoch, counted from 0."""

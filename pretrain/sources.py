@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pretrain.data import DataError, Dataset, digits, mnist
+from pretrain.data import Dataset, digits, mnist
+from pretrain.errors import DataError
 from pretrain.rows import Mapped, Rows, rows_of
 
 Array = npt.NDArray[Any]

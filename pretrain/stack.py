@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pretrain.checkpoint import load, save
-from pretrain.data import DataError
 from pretrain.dbn import DBN
+from pretrain.errors import DataError
 from pretrain.layers import layer_from, spec_of
 from pretrain.protocols import Layer
 from pretrain.rbm import RBM

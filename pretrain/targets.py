@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.rows import Data
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from gradtui.lab.layer_kinds import layer_kind
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -34,7 +36,6 @@ def pretrain_layers(
     """
     from gradtui.lab.pictures import Gallery
     from pretrain.greedy import train_greedily
-    from pretrain.layers import LAYERS
 
     linears = [module for name, module in model.named_children() if name.startswith("fc")][:-1]
     layers = []
@@ -58,7 +59,7 @@ def pretrain_layers(
             name = "label_cost" if progress.output is not None else "reconstruction_error"
             recording.log({"epoch": 0.0, name: progress.error})
 
-    supervised = LAYERS[recipe.pretrain].supervised
+    supervised = layer_kind(recipe.pretrain).supervised
     targets: Any = tensors.targets
     if supervised and targets.dim() > 1:
         targets = targets.argmax(dim=1)
@@ -80,13 +81,12 @@ def pretrain_layers(
 
 
 def _layer(recipe: Recipe, linear: Any, number: int, generator: torch.Generator) -> Any:
-    from pretrain.layers import LAYERS
     from pretrain.settings import LayerSettings
 
     settings = LayerSettings(activation=cast("Any", recipe.activation), level=NOISE)
     # a sigmoid gives probabilities, as the pixels are; other units give any numbers
     bounded = number == 0 or recipe.activation == "sigmoid"
-    kind = LAYERS[recipe.pretrain]
+    kind = layer_kind(recipe.pretrain)
     return kind.make(linear.in_features, linear.out_features, settings, bounded=bounded, generator=generator)
 
 

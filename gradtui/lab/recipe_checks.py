@@ -8,12 +8,12 @@ from typing import Any
 from gradtui.errors import UsageError
 from gradtui.lab.data_sets import DATA
 from gradtui.lab.field import Field, fields_of
+from gradtui.lab.layer_kinds import layer_kind
 from gradtui.lab.recipe_fields import MOST_UNITS, RecipeFields
 from gradtui.lab.size import parameters
 
 MOST_PARAMETERS = 200_000_000  # 0.8 GB of weights and as much of gradients: more than a lesson on a CPU needs
 _WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
-_ENCODERS = ("sigmoid", "tanh", "relu")
 
 
 def check(recipe: RecipeFields) -> None:
@@ -128,10 +128,9 @@ def _clashes_of_pretraining(r: RecipeFields) -> Iterator[str]:
         yield f"{named} needs images: take --data digits or mnist"
     if not r.hidden:
         yield f"{named} needs a hidden layer: give --hidden"
-    if r.pretrain == "rbm" and r.activation != "sigmoid":
-        yield f"{named} makes sigmoid units: take --activation sigmoid with it, not {r.activation}"
-    if r.activation not in _ENCODERS:
-        yield f"{named} takes --activation {', '.join(_ENCODERS)}, not {r.activation}"
+    activations = layer_kind(r.pretrain).activations
+    if r.activation not in activations:
+        yield f"{named} takes --activation {', '.join(activations)}, not {r.activation}"
     if r.input_scale != "unit":
         yield f"{named} reads pixels as probabilities: leave --input-scale at unit"
     if r.dtype != "float32":

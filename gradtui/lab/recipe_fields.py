@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gradtui.lab.data_sets import DATA
 from gradtui.lab.field import choice, number, remedies_of
+from gradtui.lab.layer_kinds import pretraining_kinds
 from gradtui.remedies import Remedy
 
 # the titles of the groups of flags
@@ -79,7 +80,7 @@ class RecipeFields:
     forget_bias: float | None = number(
         None, "net", "first bias of the forget gates of --net lstm", default_words="0", metavar="B", least=-100.0,
         most=100.0, offered=("", "1", "3", "5"), only_with=("net", ("lstm",)))
-    pretrain: str = choice("none", "net", remedies_of("pretrain", none=True))
+    pretrain: str = choice("none", "net", pretraining_kinds)
     pretrain_epochs: int = number(
         30, "net", "epochs of pretraining for each layer", least=1, most=10**6, offered=("5", "10", "30", "100"))
     dtype: str = choice(

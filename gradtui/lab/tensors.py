@@ -13,7 +13,8 @@ from torch.nn import functional
 from gradtui.errors import DataMissingError
 from gradtui.lab.background import data_folder
 from gradtui.lab.recipe import Recipe
-from pretrain.data import DataError, Dataset, Images, adding, digits, mnist
+from pretrain.data import Dataset, Images, adding, digits, mnist
+from pretrain.errors import DataError
 
 SEQUENCES = 1_000  # of the adding problem, for the validation and as many for the test
 _VALIDATION, _TEST = 1, 2  # parts of the adding problem beside the epochs: each has numbers of its own

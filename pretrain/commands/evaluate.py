@@ -12,7 +12,7 @@ import torch
 
 from pretrain.commands.reading import CPU, encoded, labels_on_top, scale_for, source_for
 from pretrain.commands.training import LAYERS_FILE, NET_FILE
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.likelihood import LogZ, annealed_log_z, default_betas, log_probability
 from pretrain.objective import evaluate as error_of
 from pretrain.progress import Progress

@@ -9,7 +9,7 @@ import numpy as np
 
 from pretrain.commands.reading import CPU, encoded, scale_for, source_for
 from pretrain.commands.training import LAYERS_FILE
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.progress import Progress
 from pretrain.rows import chunks
 from pretrain.stack import load_stack

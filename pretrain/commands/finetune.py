@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from pretrain.commands.training import LAYERS_FILE, NET_FILE, Place, done_before, load_source, prepared, telling
-from pretrain.data import DataError
 from pretrain.devices import device_of, generator_on
+from pretrain.errors import DataError
 from pretrain.finetuning import NetProgress
 from pretrain.finetuning import finetune as train
 from pretrain.nets import classifier, deep_autoencoder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.rbm import RBM
 from pretrain.sources import Source, source
 from pretrain.stack import Stack

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pretrain.commands.training import LAYERS_FILE
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.stack import load_stack
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pretrain.data import DataError
+from pretrain.errors import DataError
 from pretrain.parallel import Parallel
 from pretrain.progress import Metrics, Progress, Stop
 from pretrain.settings import DataSettings, decisive, renamed

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradtui.errors import UsageError
+from gradtui.lab.layer_kinds import pretraining_kinds
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.train import train
 from gradtui.remedies import REMEDIES, choices
@@ -48,7 +49,7 @@ FIELDS = {
     "max_norm": sometimes(st.floats(0, 3), 0.0),
     "weight_clip": sometimes(st.floats(0, 3), 0.0),
     "patience": sometimes(st.integers(1, 3), 0),
-    "pretrain": sometimes(st.sampled_from(list(choices("pretrain"))), "none"),
+    "pretrain": sometimes(st.sampled_from(list(pretraining_kinds())), "none"),
     "dtype": st.sampled_from(["float32", "float64"]),
 }
 

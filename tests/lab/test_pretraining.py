@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from gradtui.errors import UsageError
+from gradtui.lab.layer_kinds import pretraining_kinds
 from gradtui.lab.plan import Cell
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import result_of, speed_ratio
 from gradtui.lab.train import train
 from gradtui.runfile import is_measured, open_run
+from pretrain.layers import register_layer, unregister_layer
+from pretrain.rbm import RBM
 
 TEN = Recipe(
     hidden=(30,) * 10, init="xavier", batch_size=20, epochs=40, every=None, momentum=0.9, cost="softmax",
@@ -74,3 +80,24 @@ def test_a_pretraining_stops_when_it_is_told_to(runs_in_tmp: Path) -> None:
     calls = iter(range(100))
     result = train(SMALL.but(pretrain="rbm"), folder=runs_in_tmp, should_stop=lambda: next(calls) >= 5)
     assert (result.outcome, result.steps, result.detail) == ("stopped", 6, "asked to stop at step 6 of 16")
+
+
+def test_a_layer_that_somebody_registers_is_taken_by_its_name(runs_in_tmp: Path) -> None:
+    made: list[int] = []
+
+    @register_layer("counted", activations=("sigmoid",))
+    class Counted(RBM):
+        def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            made.append(len(x))
+            return super().fill_gradient(x, generator)
+
+    try:
+        assert "counted" in pretraining_kinds()
+        result = train(SMALL.but(pretrain="counted"), folder=runs_in_tmp)
+        with pytest.raises(UsageError, match="--pretrain counted takes --activation sigmoid, not relu"):
+            SMALL.but(pretrain="counted", activation="relu")
+    finally:
+        unregister_layer("counted")
+    assert result.outcome == "finished" and made == [20] * 12
+    with pytest.raises(UsageError, match="counted"):
+        SMALL.but(pretrain="counted")

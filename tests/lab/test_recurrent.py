@@ -10,7 +10,8 @@ from gradtui.lab.costs import COSTS, share_right
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.recurrent import Recurrent, build_recurrent
 from gradtui.lab.tensors import load, sequences_of_epoch
-from pretrain.data import DataError, adding
+from pretrain.data import adding
+from pretrain.errors import DataError
 
 Array = np.ndarray
 T, BATCH = 6, 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.autoencoder import ACTIVATIONS, Autoencoder, corrupt
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pretrain import checkpoint
 from pretrain.checkpoint import Keeper, load, pack, save, unpack
-from pretrain.data import DataError
+from pretrain.errors import DataError
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 trees = st.recursive(

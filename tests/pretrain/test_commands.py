@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.__main__ import main, make_parser
-from pretrain.data import DataError, digits
+from pretrain.data import digits
+from pretrain.errors import DataError
 from pretrain.flags import settings_of
 from pretrain.likelihood import exact_log_z, log_probability
 from pretrain.objective import evaluate

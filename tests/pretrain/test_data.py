@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pretrain.data import MNIST_FILES, DataError, digits, mnist, read_idx
+from pretrain.data import MNIST_FILES, digits, mnist, read_idx
+from pretrain.errors import DataError
 
 TYPES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 

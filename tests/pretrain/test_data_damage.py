@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretrain.data import DataError, digits, mnist, read_idx
+from pretrain.data import digits, mnist, read_idx
+from pretrain.errors import DataError
 
 VALUES = np.arange(200, dtype="u1").reshape(8, 25)
 WHOLE = b"\0\0\x08\x02" + struct.pack(">2I", 8, 25) + VALUES.tobytes()

@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
-from pretrain.data import DataError, digits
+from pretrain.data import digits
 from pretrain.dbn import DBN, deep_belief_net
+from pretrain.errors import DataError
 from pretrain.greedy import train_greedily
 from pretrain.likelihood import exact_log_z
 from pretrain.negative import GradientEstimator

@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 
 from pretrain.autoencoder import Autoencoder
 from pretrain.conjugate import ConjugateGradients
-from pretrain.data import DataError, digits
+from pretrain.data import digits
+from pretrain.errors import DataError
 from pretrain.finetuning import NetProgress, Result, finetune
 from pretrain.nets import classifier, deep_autoencoder
 from pretrain.objective import Objective, evaluate

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pretrain.autoencoder import Autoencoder
-from pretrain.data import DataError, digits
+from pretrain.data import digits
+from pretrain.errors import DataError
 from pretrain.greedy import GreedyResult, LayerProgress, train_greedily
 from pretrain.settings import GreedySettings
 from tests.pretrain.layers import Chained, KillAt, Killed, denoising, stack, weights

@@ -18,8 +18,8 @@ import pretrain
 from pretrain import layers as layers_module
 from pretrain.__main__ import main
 from pretrain.autoencoder import Autoencoder
-from pretrain.data import DataError
 from pretrain.dbn import deep_belief_net
+from pretrain.errors import DataError
 from pretrain.estimators import DeepAutoencoder, PretrainedClassifier
 from pretrain.greedy import train_greedily
 from pretrain.layers import LAYERS, LayerKind, kind_of, register_layer, unregister_layer

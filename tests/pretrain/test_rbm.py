@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.conditionals import Conditionals
-from pretrain.data import DataError, digits
+from pretrain.data import digits
+from pretrain.errors import DataError
 from pretrain.greedy import train_greedily
 from pretrain.negative import GradientEstimator, Particles
 from pretrain.nets import classifier
