@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from gradtui.diagnosis import diagnose_run
+from gradtui.options import RecordOptions
+from gradtui.recorded_command import prepare
 from gradtui.runfile import is_measured, open_run
+from tests import forked_python
 from tests.record.columns_of_ours import GRAD_NORM
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -37,7 +40,8 @@ class Script:
     needs: str | None = None
 
     def command(self) -> list[str]:
-        return [sys.executable, *self.launcher, str(SCRIPTS / self.path), *self.words]
+        """Its words after `python`."""
+        return [*self.launcher, str(SCRIPTS / self.path), *self.words]
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -75,14 +79,23 @@ ALL = [
 ]
 
 
-def run(script: Script, folder: Path, *recorded: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """What the script prints and the weights that it saves, run in an empty folder, under `gradtui run` or bare."""
+def run(script: Script, folder: Path, *, recorded: bool) -> tuple[str, dict[str, torch.Tensor]]:
+    """What the script prints and the weights that it saves, run in an empty folder: alone, or as `gradtui run` does.
+
+    What a launcher starts it starts itself; the others are forked where torch is loaded.
+    """
     folder.mkdir()
     weights = folder / "weights.pt"
     env = os.environ | {"SAVE_TO": str(weights), "OMP_NUM_THREADS": "1", "GRADTUI_DIR": str(folder / "runs")}
-    done = subprocess.run(
-        [*recorded, *script.command()], cwd=folder, env=env, capture_output=True, text=True, timeout=100
-    )
+    if script.launcher:
+        before = [sys.executable, "-m", "gradtui", "run", "--every", "1"] if recorded else []
+        words = [*before, sys.executable, *script.command()]
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
+    else:
+        if recorded:
+            options = RecordOptions(every=1, folder=folder / "runs")
+            env = prepare([sys.executable, *script.command()], options).environment | env
+        done = forked_python.run(script.command(), cwd=folder, env=env, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "unrecorded" not in done.stderr and "not recorded" not in done.stderr, done.stderr[-2000:]
     saved: dict[str, torch.Tensor] = torch.load(weights, weights_only=True)
@@ -96,12 +109,11 @@ def test_a_script_runs_recorded_as_it_does_alone_and_every_parameter_is_in_a_lay
 ) -> None:
     if script.needs:
         pytest.importorskip(script.needs)
-    gradtui_run = (sys.executable, "-m", "gradtui", "run", "--every", "1")
-    output, recorded = run(script, tmp_path / "recorded", *gradtui_run)
+    output, recorded = run(script, tmp_path / "recorded", recorded=True)
     assert re.search(script.says, output), output
     assert recorded
     if not script.findings:
-        output, alone = run(script, tmp_path / "alone")
+        output, alone = run(script, tmp_path / "alone", recorded=False)
         assert re.search(script.says, output), output
         torch.testing.assert_close(recorded, alone, rtol=0, atol=0, equal_nan=True)
 
