@@ -14,6 +14,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -75,8 +76,15 @@ def _server() -> str:
     # its standard input ends with this process, and with it the server
     server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-    atexit.register(lambda: (server.kill(), server.wait(), folder.cleanup()))
+    atexit.register(_end, server, folder)
     return address
+
+
+def _end(server: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(10)
+    folder.cleanup()
 
 
 def start(
@@ -130,15 +138,10 @@ def _serve(address: str) -> None:
     listener.listen(64)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
-    if os.fork() == 0:
-        return _forks(listener, torch)
-    os.read(0, 1)  # until the tests end
-    os.killpg(0, signal.SIGKILL)
-    return None
-
-
-def _forks(listener: socket.socket, torch: Any) -> None:
     while True:
+        ready, _, _ = select.select([0, listener], [], [])
+        if 0 in ready:  # the tests have ended
+            return
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
@@ -280,5 +283,4 @@ def _execute(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.setpgid(0, 0)
     _serve(sys.argv[1])
