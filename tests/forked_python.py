@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,26 @@ def run(
     if check and code:
         raise subprocess.CalledProcessError(code, list(arguments), *texts)
     return subprocess.CompletedProcess(list(arguments), code, *texts)
+
+
+def run_ranks(
+    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None,
+    count: int = 2, timeout: float = 100.0,
+) -> list[subprocess.CompletedProcess[str]]:  # fmt: skip
+    """As many processes of one distributed training as `torchrun --nproc-per-node COUNT` starts, and what they said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    together |= {"LOCAL_WORLD_SIZE": str(count)}
+
+    def run_one(rank: int) -> subprocess.CompletedProcess[str]:
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return run(arguments, env={**(env or os.environ), **together, **own}, cwd=cwd, timeout=timeout)
+
+    _server()  # before the threads ask for it
+    with ThreadPoolExecutor(count) as ranks:
+        return list(ranks.map(run_one, range(count)))
 
 
 # -- the process that forks ---------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import torch
 
 from pretrain.__main__ import main
 from pretrain.stack import load_net, load_stack
+from tests import forked_python
 
 OFTEN = ["--batch-size", "20", "--threads", "1", "--checkpoint-every", "0.0005"]
 LONG = [*OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "20", "--method", "pcd", "--chains", "10",
@@ -24,10 +25,14 @@ LONG = [*OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "20", "--me
 TUNE = [*OFTEN, "--epochs", "20", "--dropout", "0.2"]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pretrain", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+@contextmanager
+def started(*arguments: str) -> Iterator[forked_python.ForkedProcess]:
+    """`python -m pretrain`, in a process of its own; what it says on stderr goes to a file beside the metrics."""
+    said = Path(f"{arguments[1]}.stderr")
+    with said.open("w") as stderr:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with forked_python.start(["-m", "pretrain", *arguments], env=environment, stderr=stderr.fileno()) as process:
+            yield process
 
 
 def run(*arguments: str) -> None:
@@ -35,7 +40,7 @@ def run(*arguments: str) -> None:
     assert main(arguments) == 0
 
 
-def wait_for_lines(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_lines(folder: Path, count: int, process: forked_python.ForkedProcess) -> None:
     path, deadline = folder / "metrics.jsonl", time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if path.exists() and path.read_text().count("\n") >= count:
@@ -54,15 +59,14 @@ def test_killed_at_any_time_and_started_again_it_ends_with_the_same_weights(tmp_
     run("fit", str(whole), *LONG)
     chance, kills = random.Random(3), 0
     for at in (10, 30, 45):
-        process = start("fit", str(killed), *LONG)
-        wait_for_lines(killed, at, process)
-        time.sleep(chance.uniform(0, 0.03))
-        number = signal.SIGTERM if at == 30 else signal.SIGKILL
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        kills += process.returncode != 0
+        with started("fit", str(killed), *LONG) as process:
+            wait_for_lines(killed, at, process)
+            time.sleep(chance.uniform(0, 0.03))
+            process.send_signal(signal.SIGTERM if at == 30 else signal.SIGKILL)
+            kills += process.wait(timeout=60) != 0
+        said = Path(f"{killed}.stderr").read_text()
         if at == 30 and process.returncode:
-            assert process.returncode == 128 + signal.SIGTERM and "the same command goes on" in said
+            assert process.returncode == 128 + signal.SIGTERM and "run the same command again to continue" in said
     assert kills == 3
     run("fit", str(killed), *LONG)
     assert torch.equal(weights(killed), weights(whole))
@@ -78,11 +82,10 @@ def test_fine_tuning_that_is_killed_ends_with_the_same_net(tmp_path: Path) -> No
     run("fit", str(whole), *OFTEN, "--data", "digits", "--layers", "24,16", "--epochs", "1")
     shutil.copytree(whole, killed)
     run("finetune", str(whole), *TUNE)
-    process = start("finetune", str(killed), *TUNE)
-    wait_for_lines(killed, 2 + 10, process)
-    process.kill()
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    with started("finetune", str(killed), *TUNE) as process:
+        wait_for_lines(killed, 2 + 10, process)
+        process.kill()
+        assert process.wait(timeout=60) != 0
     run("finetune", str(killed), *TUNE)
     nets = [load_net(folder / "net.safetensors")[0] for folder in (whole, killed)]
     for one, other in zip(*(net.parameters() for net in nets), strict=True):
@@ -115,7 +118,6 @@ def test_two_processes_tune_as_one(tmp_path: Path) -> None:
 
 
 def torchrun(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pretrain"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=100)
-    assert done.returncode == 0, done.stderr
+    for done in forked_python.run_ranks(["-m", "pretrain", *arguments], env=environment):
+        assert done.returncode == 0, done.stderr
