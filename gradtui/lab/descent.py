@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradtui.lab.models import LowRank
 from gradtui.lab.recipe import Recipe
+from pretrain.regularisation import add_l1, limit_norms
 
 AGC_LEAST = 1e-3  # length of a unit's weights below which AGC takes this instead (Brock et al. 2021)
 STEP_AT, STEP_BY = (0.5, 0.75), 0.1  # where and by how much the schedule `step` lowers the rate (He et al. 2015)
@@ -109,14 +110,6 @@ def rate_factor(schedule: str, warmup: int, step: int, total: int) -> float:
 
 
 @torch.no_grad()
-def add_l1(weights: Sequence[Tensor], amount: float) -> None:
-    """Add the gradient of `amount`·|w|: `amount`·sign(w)."""
-    for weight in weights:
-        if weight.grad is not None:
-            weight.grad.add_(weight.sign(), alpha=amount)
-
-
-@torch.no_grad()
 def clip_by_unit(parameters: list[nn.Parameter], most: float) -> None:
     """AGC: scale the gradient of each unit down to `most` times the length of its weights.
 
@@ -150,7 +143,7 @@ def bound_incoming(layers: Sequence[nn.Module], most: float) -> None:
             lengths = (layer.wide_weight @ layer.narrow_weight).norm(dim=1, keepdim=True)
             layer.wide_weight.mul_((most / lengths.clamp(min=1e-30)).clamp(max=1.0))
         elif isinstance(layer, nn.Linear):
-            layer.weight.copy_(torch.renorm(layer.weight, 2, 0, most))
+            limit_norms([layer.weight], most)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from gradtui.record.recorder import Recorder
 from gradtui.record.recording import Recording
 from gradtui.record.watching import start_recording
 from gradtui.runfile import Outcome
+from pretrain.regularisation import EarlyStopping
 
 STEPS_AFTER_NAN = 50  # what a run shows of a training that has diverged
 PROGRESS_EVERY = 0.1  # s
@@ -138,7 +139,7 @@ class _Trainer:
         self._time_told = -math.inf
         self._losses: list[float] = []
         self._diverged = ""
-        self._best = _Best(recipe.patience)
+        self._stopping = EarlyStopping(recipe.patience)
 
     def run(
         self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]
@@ -166,13 +167,13 @@ class _Trainer:
                     self._tell(on_progress, epoch, total)
             if self._evaluation_due(epoch + 1):
                 self._evaluate(epoch + 1, images, targets)
-                if self._best.has_waited_enough:
-                    self._best.restore(self._model)
-                    return "finished", f"stopped early after epoch {epoch + 1:,}: {self._best.epoch:,} was the best"
+                if self._stopping.has_waited_enough:
+                    self._stopping.restore(self._model)
+                    return "finished", f"stopped early after epoch {epoch + 1:,}: {self._stopping.epoch:,} was the best"
             if on_progress is not None:
                 self._tell(on_progress, epoch + 1, total)
         if self._recipe.patience:
-            self._best.restore(self._model)
+            self._stopping.restore(self._model)
         return ("stopped", self._diverged) if self._diverged else ("finished", "")
 
     def _pretrain(self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]) -> bool:
@@ -255,7 +256,7 @@ class _Trainer:
             cost = float(self._cost(outputs, wanted))
             self._recording.log({"val_cost": cost})
             score = (self.accuracy, -cost)
-        self._best.see(epoch, self._model, score)
+        self._stopping.see(epoch, score, self._model)
 
     def _outputs(self, images: Tensor) -> Tensor:
         """What the net says, as it is used after training: without dropout, with BatchNorm's averages."""
@@ -298,37 +299,6 @@ class _Trainer:
     def _tell(self, on_progress: Callable[[Progress], None], epoch: int, total: int) -> None:
         self._told = time.monotonic()
         on_progress(Progress(self.step, total, epoch, self._recipe.epochs, self.loss, self.accuracy))
-
-
-class _Best:
-    """The epoch with the best validation so far, and its weights, for early stopping (Prechelt 1998)."""
-
-    def __init__(self, patience: int) -> None:
-        self.epoch = 0
-        self._patience = patience
-        self._score: tuple[float, float] | None = None
-        self._weights: dict[str, Tensor] = {}
-        self._waited = 0
-
-    @property
-    def has_waited_enough(self) -> bool:
-        """True when the validation has not improved for as long as the patience lasts."""
-        return 0 < self._patience <= self._waited
-
-    def see(self, epoch: int, model: nn.Module, score: tuple[float, float]) -> None:
-        """Take an evaluation; the larger score is the better."""
-        if not self._patience:
-            return
-        if self._score is None or score > self._score:
-            self._score, self.epoch, self._waited = score, epoch, 0
-            self._weights = {name: value.clone() for name, value in model.state_dict().items()}
-        else:
-            self._waited += 1
-
-    def restore(self, model: nn.Module) -> None:
-        """Put the best weights back."""
-        if self._weights:
-            model.load_state_dict(self._weights)
 
 
 def _is_finite(output: Tensor | tuple[Tensor, ...]) -> bool:
