@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gradtui.runfile import is_measured, open_run
+from tests import forked_python
 from tests.record.columns_of_ours import GRAD_NORM
 from tests.record.oracle import agrees
 
@@ -83,20 +84,22 @@ print("done")
 
 
 def launch(folder: Path, kind: str, ways: str, *before: str, steps: int = 3) -> str:
-    """Train in a folder, in one way after another, each of which leaves its weights there; what was said on stderr."""
+    """Train in a folder, in one way after another, each of which leaves its weights there; what was said on stderr.
+
+    With `before`, a command, torchrun is started by it; without, the processes are forked where torch is loaded.
+    """
     (folder / "train.py").write_text(SCRIPT)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
-    command = [*before, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "train.py", kind, ways, str(steps)],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0 and done.stdout.count("done") == 2, done.stderr[-3000:]
-    return done.stderr
+    words = ["train.py", kind, ways, str(steps)]
+    if before:
+        command = [*before, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        ranks = [subprocess.run([*command, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=100)]
+    else:
+        ranks = forked_python.run_ranks(words, cwd=folder, env=env)
+    said = "".join(rank.stderr for rank in ranks)
+    assert not any(rank.returncode for rank in ranks), said[-3000:]
+    assert sum(rank.stdout.count("done") for rank in ranks) == 2, said[-3000:]
+    return said
 
 
 def agree(folder: Path, *ways: str) -> bool:
