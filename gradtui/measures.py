@@ -120,9 +120,9 @@ def run_measures(own: Sequence[Measure] = ()) -> tuple[Measure, ...]:
     return tuple(found.values())
 
 
-def column_of(measures: Sequence[schema.Measure], name: str) -> int | None:
-    """The column of a measure among those of a run; None if the run does not have it."""
-    return next((column for column, measure in enumerate(measures) if measure.name == name), None)
+def column_of(measures: Sequence[schema.Measure], name: str) -> int:
+    """The column of a measure among those of a run; raises ValueError if the run does not have it."""
+    return [measure.name for measure in measures].index(name)
 
 
 def described(measure: schema.Measure) -> schema.Measure:

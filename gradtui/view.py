@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.format import called, factor, listed
+from gradtui.measures import LEARNING_SPEED
 from gradtui.runfile import (
     Aggregates,
     Event,
@@ -165,7 +166,7 @@ def describe_values(layers: Sequence[LayerFacts], values: Sequence[float | None]
         times = fast / slow
         if times < 3:
             lines.append(f"All layers within a factor of {times:.1f}.")
-        elif measure.name == "bias_grad_norm":
+        elif measure.name == LEARNING_SPEED:
             lines.append(f"{slowest} learns {factor(times)} slower than {fastest}.")
         else:
             lines.append(f"{measure.symbol}: {slowest} is {factor(times)} below {fastest}.")
