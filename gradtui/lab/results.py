@@ -15,7 +15,7 @@ from gradtui.errors import RunFileError
 from gradtui.format import multiple, plain
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
-from gradtui.measures import LEARNING_SPEED
+from gradtui.measures import LEARNING_SPEED, column_of
 from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
 
@@ -137,7 +137,7 @@ def _first_whole_step(reader: RunReader, first: int) -> int:
 
 def learning_speeds(reader: RunReader, rows: Rows) -> FloatArray:
     """The learning speeds [steps, layers] of recorded steps."""
-    return rows.measures[:, :, [measure.name for measure in reader.measures].index(LEARNING_SPEED)]
+    return rows.measures[:, :, column_of(reader.measures, LEARNING_SPEED)]
 
 
 def speed_ratio(speeds: FloatArray) -> float | None:
