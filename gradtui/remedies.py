@@ -175,7 +175,8 @@ _add("inputs-0-1", "normalisation", "inputs in [0, 1]",
 _add("inputs-symmetric", "normalisation", "inputs in [−1, 1]",
      "inputs near mean 0 let the weights of a unit move apart", "LeCun et al. 1998", input_scale="symmetric")
 _add("inputs-standardised", "normalisation", "each input with mean 0 and variance 1 over the training images",
-     "all inputs speak equally loud: the descent is not stretched", "LeCun et al. 1998", input_scale="standardised")
+     "all inputs have the same scale, so the loss is less stretched in some directions", "LeCun et al. 1998",
+     input_scale="standardised")
 _add("plain", "architecture", "one layer after the other", "the twin without shortcuts, to compare with",
      "Rumelhart et al. 1986", net="plain")
 _add("residual", "architecture", "two layers a block, whose input is added to their output",

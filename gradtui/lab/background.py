@@ -1,4 +1,4 @@
-"""Starts trainings as processes of their own, which outlive whoever started them. Standard library only."""
+"""Starts trainings as processes of their own, which go on after their parent has ended. Standard library only."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ def data_folder(recipe: Recipe) -> Path | None:
         return None
     try:
         return Path(folder).expanduser()
-    except RuntimeError as error:  # ~somebody, whom this machine does not know
+    except RuntimeError as error:  # ~name, where there is no such user
         raise DataMissingError(f"MNIST is not there: {folder} is in a home folder that cannot be found") from error
 
 
 def check_data(recipe: Recipe) -> None:
-    """Raise `DataMissingError` if the recipe's data are not there, before a process is started for nothing."""
+    """Raise `DataMissingError` if the recipe's data are not there; called before a process is started."""
     if recipe.data != "mnist":
         return
     where = data_folder(recipe)

@@ -138,8 +138,8 @@ _UNTUNED = {
     ),
     "activations": Experiment(
         "Activations",
-        "Eight hidden layers of 64, each activation with the weights that suit it. A slope that stays below 1 takes "
-        "the first layers out of the race; where it is 1 on half of the inputs, all bars are level.",
+        "Eight hidden layers of 64, each activation with the weights that suit it. A slope that stays below 1 leaves "
+        "the first layers hardly any gradient; where it is 1 on half of the inputs, all bars are level.",
         _with(_EIGHT, {
             "sigmoid": ("sigmoid", "xavier"), "tanh": ("tanh", "xavier"), "softplus": ("softplus", "he"),
             "relu": ("relu", "he"), "leaky-relu": ("leaky-relu", "he"), "prelu": ("prelu", "he"),
@@ -194,7 +194,7 @@ _UNTUNED = {
     "clipping": Experiment(
         "Clipping",
         "A ReLU RNN over 50 time steps whose gradient explodes, all with the same rate. Unclipped, one step throws its "
-        "weights into NaN. Clipping by norm or by value keeps it alive; AGC spares the output layer, and loses there.",
+        "weights into NaN. Clipping by norm or by value prevents it; AGC does not clip the output layer, and fails.",
         _with(_UNSTABLE, {
             "unclipped": (), "clip-norm": ("clip-norm",), "clip-value": ("clip-value",), "agc": ("agc",),
         }),
@@ -203,7 +203,8 @@ _UNTUNED = {
     "optimizers": Experiment(
         "Optimizers",
         "Four sigmoid layers of 30, each optimizer with its own best rate. Plain SGD needs a rate of 3 to leave the "
-        "plateau where the first layers hardly move; whoever divides a gradient by its recent size moves all alike.",
+        "plateau where the first layers hardly move; optimizers that normalise by recent gradient size "
+        "move all layers equally.",
         _with(_SET.but(hidden=(30,) * 4, init="xavier", momentum=0.0), {
             "sgd": ("sgd",), "momentum": ("momentum",), "nesterov": ("nesterov",), "adagrad": ("adagrad",),
             "adadelta": ("adadelta",), "rmsprop": ("rmsprop",), "adam": ("adam",), "adamw": ("adamw",),
@@ -243,8 +244,8 @@ _UNTUNED = {
     ),
     "remedies": Experiment(
         "Remedies, one of each family",
-        "Ten sigmoid layers of 30, which stay at chance, and one change at a time. Some cure the vanishing gradient, "
-        "some cannot: the table says which.",
+        "Ten sigmoid layers of 30, which stay at chance, and one change at a time. Some fix the vanishing gradient, "
+        "some do not: the table says which.",
         _with(_TEN, {
             "nothing": (), "relu + he": ("relu", "he"), "tanh": ("tanh",), "lsuv": ("lsuv",),
             "batch-norm": ("batch-norm",), "residual": ("residual",), "clip-norm": ("clip-norm",),

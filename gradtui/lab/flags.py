@@ -50,7 +50,7 @@ def changed_by_flags(base: Recipe, given: Mapping[str, Any]) -> Recipe:
         changes["hidden"] = parse_hidden(changes["hidden"])
     if "budget" in changes and "every" not in changes:
         changes["every"] = None
-    changes = _and_what_follows(base, changes)
+    changes = _with_implied_changes(base, changes)
     if base.name and set(changes) & {"data", "activation", "hidden", "net"} and "name" not in changes:
         changes["name"] = None
         experiment = given.get("experiment")
@@ -62,8 +62,8 @@ def changed_by_flags(base: Recipe, given: Mapping[str, Any]) -> Recipe:
     return recipe.with_remedies(*names) if names else recipe
 
 
-def _and_what_follows(base: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
-    """What goes without saying: a recurrent net has tanh, the adding problem a squared cost, Nesterov momentum."""
+def _with_implied_changes(base: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes and those they imply: a recurrent net has tanh, the adding problem a squared cost."""
     follows: dict[str, Any] = {}
     data, net = changes.get("data", base.data), changes.get("net", base.net)
     if data == "mnist" and base.data == "digits":

@@ -193,7 +193,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def running(folder: Path) -> int | None:
-    """The process that runs a comparison on this machine; None if nobody does."""
+    """The id of the process on this computer that runs a comparison; None if there is none."""
     try:
         with (folder / LOCK).open("r+") as lock:
             try:

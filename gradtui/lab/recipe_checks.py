@@ -24,7 +24,7 @@ def check(recipe: RecipeFields) -> None:
     for name, field in fields.items():
         field.check(getattr(recipe, name))
     for name, field in fields.items():
-        _check_company(recipe, field, getattr(recipe, name))
+        _check_only_with(recipe, field, getattr(recipe, name))
     problem = next(_clashes(recipe), None)
     if problem is not None:
         raise UsageError(problem)
@@ -53,7 +53,7 @@ def left_over(recipe: RecipeFields, changes: Mapping[str, Any]) -> dict[str, Any
     return after
 
 
-def _check_company(recipe: RecipeFields, field: Field, value: Any) -> None:
+def _check_only_with(recipe: RecipeFields, field: Field, value: Any) -> None:
     """Raise `UsageError` where a field is given that needs another value of another field."""
     if field.only_with is None or value == field.default:
         return

@@ -71,7 +71,7 @@ START = 2.5  # loading torch
 
 
 def seconds_per_step(recipe: RecipeFields) -> float:
-    """About how long a step takes, within a factor of two or so on common machines."""
+    """About how long a step takes, within a factor of two or so on common computers."""
     batch = min(recipe.batch_size or recipe.images, recipe.images)
     products = 3 * batch * parameters(recipe) / _MULTIPLICATIONS
     layers = len(recipe.hidden) + 1

@@ -121,7 +121,7 @@ def _train(number: int, cell: Cell, carry: bool, parent: int) -> Ended:
     from gradtui.lab.train import train
 
     def orphaned() -> bool:
-        """Whether the process that started this was killed: nobody would wait for the rest."""
+        """Whether the process that started this was killed: nothing waits for the rest."""
         return parent not in (os.getpid(), os.getppid())
 
     try:

@@ -41,13 +41,13 @@ class RecipeForm(Screen["Recipe | None"]):
 
     Args:
         recipe: what to start from.
-        again: whether it is a training that is had again with something changed, to be compared with it.
+        again: whether a training is repeated with something changed, to be compared with it.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         HELP,
         Binding("t", "train", "train", tooltip="start the training"),
-        Binding("backspace", "undo", "as it was", tooltip="take the change of this row back"),
+        Binding("backspace", "undo", "as it was", tooltip="undo the change of this row"),
         Binding("escape", "leave", "back", tooltip="leave without training"),
     ]
 
@@ -81,7 +81,7 @@ class RecipeForm(Screen["Recipe | None"]):
         listed.add_options([Option(self._row(field), id=field.name) for field in self._fields])
         listed.highlighted = next(i for i, field in enumerate(self._fields) if field.name == "activation")
         listed.focus()
-        self._tell()
+        self._refresh_all()
 
     @property
     def _rows(self) -> OptionList:
@@ -101,11 +101,11 @@ class RecipeForm(Screen["Recipe | None"]):
         name = fit(field.words, NAME_WIDTH)
         return Content(f"{mark} {fit(group, 9)}{name}  ‹ {text or '—'} ›")
 
-    def _tell(self) -> None:
+    def _refresh_all(self) -> None:
         """Bring every row, the meaning and the cost up to date."""
         for field in self._fields:
             self._rows.replace_option_prompt(field.name, self._row(field))
-        self._tell_meaning()
+        self._show_meaning()
         from gradtui.lab.size import seconds
 
         recipe = self._recipe
@@ -115,19 +115,19 @@ class RecipeForm(Screen["Recipe | None"]):
         line.set_class(bool(self._problem), "-failed")
         line.update(self._problem or f"{cost}\n{recipe.summary}")
 
-    def _tell_meaning(self) -> None:
+    def _show_meaning(self) -> None:
         self.query_one("#meaning-text", Static).update(self._chosen.meaning(getattr(self._recipe, self._chosen.name)))
 
     def on_option_list_option_highlighted(self) -> None:
         """Say what the row under the cursor means."""
-        self._tell_meaning()
+        self._show_meaning()
 
     def on_option_list_option_selected(self) -> None:
         """Type a value."""
         self.action_edit()
 
     def action_change(self, by: int) -> None:
-        """Go to a neighbouring value; those that do not fit the rest are passed over."""
+        """Go to a neighbouring value; those that do not fit the rest are skipped."""
         field = self._chosen
         text = text_of(self._recipe, field)
         problem = ""
@@ -141,7 +141,7 @@ class RecipeForm(Screen["Recipe | None"]):
                 problem = problem or str(error)
         else:
             self._problem = problem
-        self._tell()
+        self._refresh_all()
 
     def action_edit(self) -> None:
         """Open the line in which a value is typed."""
@@ -159,27 +159,27 @@ class RecipeForm(Screen["Recipe | None"]):
             self._problem = ""
         except UsageError as error:
             self._problem = str(error)
-            self._tell()
+            self._refresh_all()
             return
         self._close_input()
-        self._tell()
+        self._refresh_all()
 
     def action_undo(self) -> None:
-        """Take the change of the row under the cursor back."""
+        """Undo the change of the row under the cursor."""
         field = self._chosen
         try:
             self._recipe = changed(self._recipe, field, text_of(self._start, field))
             self._problem = ""
         except UsageError as error:
             self._problem = str(error)
-        self._tell()
+        self._refresh_all()
 
     def action_leave(self) -> None:
         """Leave the line, or the form."""
         if self.focused is self.query_one("#value"):
             self._problem = ""
             self._close_input()
-            self._tell()
+            self._refresh_all()
         else:
             self.dismiss(None)
 
@@ -192,7 +192,7 @@ class RecipeForm(Screen["Recipe | None"]):
         ]
         if self._again and not changes:
             self._problem = "Nothing is changed yet: ← and → change the row under the cursor."
-            self._tell()
+            self._refresh_all()
             return
         name = ", ".join(changes)[:60] if self._again else None
         self.dismiss(self._recipe.but(name=name))
