@@ -227,4 +227,9 @@ def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:
     request = RunRequest.given()
     if request is not None:
         AutoRecorder(request).begin()
-        after_import("torch._dynamo", backwards.hide)
+        after_import("torch._dynamo", _hide)
+
+
+def _hide() -> None:
+    backwards.hide()
+    grad_calls.hide()

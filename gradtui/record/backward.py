@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradtui.record.dtensor import is_sharded
-from gradtui.record.patches import Replaced, skip_when_compiling
+from gradtui.record.patches import Replaced, never_compiled, skip_when_compiling
 
 
 class Listener(Protocol):
@@ -135,8 +135,7 @@ class Backwards:
             self._is_hidden = True
             skip_when_compiling(self._replaced.ours)
         if "_begin" not in vars(self):
-            hide: Callable[..., Any] = torch.compiler.disable
-            self._begin, self._end = hide(self._begin), hide(self._end)  # type: ignore[method-assign]
+            self._begin, self._end = never_compiled(self._begin), never_compiled(self._end)  # type: ignore[method-assign]
 
     def _wrap(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)

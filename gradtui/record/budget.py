@@ -46,6 +46,8 @@ class Sampling:
 
     def update_due(self, step: int, now: float) -> bool:
         """True if a measured step should have the costly measures too."""
+        if step == self._last_update:
+            return True  # asked again for a step whose gradients were taken twice
         if self.update_every is not None:
             taken = step - self._last_update >= self.update_every
         elif self.every is None:

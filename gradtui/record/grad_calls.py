@@ -1,13 +1,14 @@
 """Sees the calls by which a training without an optimizer takes gradients: `torch.autograd.grad` and `torch.func`.
 
 Only what may be a step of a training is told: the gradient of one number, from outside any other transform, and without
-a graph of the derivative, which penalties and the inner loops of meta-learning ask for. Both functions are wrapped from
-the first follower to the end of the last.
+a graph of the derivative, which penalties and the inner loops of meta-learning ask for. What is wrapped, from the first
+follower to the end of the last, is what these functions call: the compiler knows `torch.autograd.grad` itself by name.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch._functorch import eager_transforms
 from torch.compiler import is_compiling
 
-from gradtui.record.patches import Replaced
+from gradtui.record.patches import Replaced, never_compiled, skip_when_compiling
 
 Inputs = dict[str, Tensor]  # by the names that the training has for them, or by number
 
@@ -38,14 +39,21 @@ class GradCalls:
         self._followers: list[GradFollower] = []
         self._replaced: list[Replaced] = []
         self._inside = False
+        self._hidden = False
 
     def follow(self, follower: GradFollower) -> None:
         """Tell `follower` of each call from now on; wraps the functions for the first."""
         if not self._replaced:
             self._replaced = [
-                Replaced(torch.autograd, "grad", self._wrap_grad),
-                Replaced(eager_transforms, "grad_and_value_impl", self._wrap_functional),
+                Replaced(owner, name, wrap)
+                for owner, name, wrap in (
+                    (torch.autograd, "_engine_run_backward", self._wrap_engine),
+                    (eager_transforms, "grad_and_value_impl", self._wrap_functional),
+                )
+                if hasattr(owner, name)  # they are private, so that another PyTorch may lack them
             ]
+            if "torch._dynamo" in sys.modules:
+                self.hide()
         if follower not in self._followers:
             self._followers.append(follower)
 
@@ -55,28 +63,52 @@ class GradCalls:
             self._followers.remove(follower)
         if not self._followers:
             self._replaced = [replaced for replaced in self._replaced if not replaced.undo()]
+            self._hidden = False
+            for name in ("_find", "_begin", "_end"):
+                vars(self).pop(name, None)
 
-    def _wrap_grad(self, original: Any) -> Any:
+    def hide(self) -> None:
+        """Keep what we do out of the code that compiled functions call eagerly. Loads the compiler."""
+        if self._replaced and not self._hidden:
+            for replaced in self._replaced:
+                if replaced.ours.__name__ == "_engine_run_backward":  # the compiler looks into the other one by itself
+                    skip_when_compiling(replaced.ours)
+            for name in ("_find", "_begin", "_end"):
+                setattr(self, name, never_compiled(getattr(self, name)))
+            self._hidden = True
+
+    def _find(self, outputs: Any, inputs: Any) -> tuple[Inputs, Tensor] | None:
+        """The inputs and the loss of what may be a step."""
+        found, loss = _leaves(inputs), _scalar(outputs)
+        return None if found is None or loss is None or _is_transformed() else (found, loss)
+
+    def _begin(self, inputs: Inputs, loss: Tensor | None) -> None:
+        for follower in tuple(self._followers):
+            follower.grad_begins(inputs, loss)
+
+    def _end(self, inputs: Inputs, grads: Sequence[Tensor | None], loss: Tensor) -> None:
+        for follower in tuple(self._followers):
+            follower.grad_ended(inputs, grads, loss)
+
+    def _wrap_engine(self, original: Any) -> Any:
         @functools.wraps(original)
-        def grad(outputs: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
-            if is_compiling() or self._inside or not self._followers or not _is_first_order(arguments, named):
-                return original(outputs, inputs, *arguments, **named)
-            found, loss = _leaves(inputs), _scalar(outputs)
-            if found is None or loss is None or _is_transformed():
-                return original(outputs, inputs, *arguments, **named)
+        def _engine_run_backward(outputs: Any, *args: Any, accumulate_grad: bool, **kwargs: Any) -> Any:
+            found = None
+            if not (accumulate_grad or is_compiling() or self._inside or len(args) < 4):
+                _, _, create_graph, inputs = args[:4]
+                found = None if create_graph else self._find(outputs, inputs)
+            if found is None:
+                return original(outputs, *args, accumulate_grad=accumulate_grad, **kwargs)
             self._inside = True
             try:
-                for follower in tuple(self._followers):
-                    follower.grad_begins(found, loss)
-                result = original(outputs, inputs, *arguments, **named)
-                grads = list(result.values()) if isinstance(result, dict) else list(result)
-                for follower in tuple(self._followers):
-                    follower.grad_ended(found, grads, loss)
+                self._begin(*found)
+                grads = original(outputs, *args, accumulate_grad=accumulate_grad, **kwargs)
+                self._end(found[0], grads, found[1])
             finally:
                 self._inside = False
-            return result
+            return grads
 
-        return grad
+        return _engine_run_backward
 
     def _wrap_functional(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -88,25 +120,17 @@ class GradCalls:
                 return original(func, argnums, has_aux, args, kwargs)
             self._inside = True
             try:
-                for follower in tuple(self._followers):
-                    follower.grad_begins(found, None)
+                self._begin(found, None)
                 result = original(func, argnums, has_aux, args, kwargs)
                 grads = _leaves(result[0])
                 loss = result[1][0] if has_aux else result[1]
                 if grads is not None:
-                    for follower in tuple(self._followers):
-                        follower.grad_ended(found, list(grads.values()), loss)
+                    self._end(found, list(grads.values()), loss)
             finally:
                 self._inside = False
             return result
 
         return grad_and_value_impl
-
-
-def _is_first_order(arguments: Sequence[Any], named: Mapping[str, Any]) -> bool:
-    """True if neither gradients of the outputs are given nor a graph of the derivative is asked for."""
-    given = dict(zip(("grad_outputs", "retain_graph", "create_graph"), arguments, strict=False)) | dict(named)
-    return given.get("grad_outputs") is None and not given.get("create_graph")
 
 
 def _is_transformed() -> bool:

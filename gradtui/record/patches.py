@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -51,18 +52,19 @@ PATCHES = (
         "under `gradtui run`; and our function, passing calls on, if somebody else has wrapped it since",
     ),
     Patch(
-        "torch.autograd.grad, torch._functorch.eager_transforms.grad_and_value_impl",
+        "torch.autograd._engine_run_backward (what `torch.autograd.grad` calls), "
+        "torch._functorch.eager_transforms.grad_and_value_impl",
         "record/grad_calls.py",
         "trainings without an optimizer that call `torch.autograd.grad` or `torch.func`; under `gradtui run` only",
         "`Replaced.undo` at the first step of an optimizer, after many calls without an update, or with the recording",
         "our function, passing calls on, if somebody else has wrapped it since",
     ),
     Patch(
-        "torch._dynamo.decorators.skip on our `backward`, torch.compiler.disable on what it calls",
-        "record/backward.py",
+        "torch._dynamo.decorators.skip on our own wrappers, torch.compiler.disable on what they call",
+        "record/backward.py, record/grad_calls.py",
         "a compiled training step, which calls `backward` eagerly, is captured as without gradtui",
-        "what `disable` made is dropped with the wrapper of `backward`",
-        "the compiler's mark on the code of our own function",
+        "what `disable` made is dropped with the wrapper",
+        "the compiler's mark on the code of our own functions",
     ),
     Patch(
         "torch.amp.GradScaler.scale, .step",
@@ -255,6 +257,12 @@ def skip_when_compiling(function: Callable[..., Any]) -> None:
 
     # `torch.compiler.disable(recursive=False)` does this by one more function around each call, 2 µs
     skip(function)
+
+
+def never_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, as compiled code calls it eagerly, with all that it calls."""
+    disable: Callable[..., Callable[..., Any]] = torch.compiler.disable
+    return disable(function)
 
 
 def on_every_optimizer(hook: Callable[..., Any]) -> Any:

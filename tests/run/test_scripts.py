@@ -61,6 +61,8 @@ ALL = [
     Script("hf_trainer.py", r"eval_loss = [01]\.", needs="transformers"),
     Script("raw_tensors.py", r"training accuracy: (0\.9|1\.0)"),
     Script("manual_no_grad.py", r"train accuracy (0\.9|1\.0)"),
+    Script("autograd_grad.py", r"accuracy (0\.9|1\.0)"),
+    Script("functional.py", r"final loss 0\.[0-3]"),
     Script("sick/vanishing.py", r"Epoch 4: loss=2\.3\d+ acc=0\.1", findings=("vanishing", "plateau")),
     Script("sick/nan.py", r"loss was first nan at step 30\n", findings=("nan",)),
     Script(

@@ -1,0 +1,288 @@
+"""Trainings that take gradients by `torch.autograd.grad` or `torch.func` and update by themselves: recorded or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from gradtui.options import RecordOptions
+from gradtui.record.autoattach import AutoRecorder
+from gradtui.record.backward import backwards
+from gradtui.record.grad_steps import REPLACED_BEFORE
+from gradtui.record.patches import on_every_optimizer
+from gradtui.run_request import RunRequest
+from gradtui.runfile import RunReader, is_measured, open_run
+from tests.record.columns_of_ours import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
+from tests.record.watched_nets import perceptron
+
+STEPS, RATE = 12, 0.1
+Told = list[tuple[float, list[list[float]]]]  # loss; of each layer gradient norm, parameter norm, update ratio
+
+
+def patched() -> list[object]:
+    """What is wrapped while a training is looked for."""
+    return [torch.autograd._engine_run_backward, torch._functorch.eager_transforms.grad_and_value_impl]
+
+
+def recorded(train: Callable[[], object], folder: Path) -> RunReader | None:
+    """The run of what `gradtui run` finds in a training; None if it finds nothing."""
+    originals = patched()
+    options = RecordOptions(every=1, update_every=1, folder=folder)
+    auto = AutoRecorder(RunRequest(folder / "auto.gradtui", options))
+    auto._look_for_updates()
+    handle = on_every_optimizer(auto.before_any_step)
+    try:
+        train()
+    finally:
+        handle.remove()
+        auto._stop_looking()
+        backwards.unfollow(auto)
+        if auto._recording is not None:
+            auto._recording.close()
+    assert patched() == originals
+    return open_run(folder / "auto.gradtui") if (folder / "auto.gradtui").exists() else None
+
+
+def norm(tensors: list[Tensor]) -> float:
+    return float(torch.cat([tensor.detach().double().flatten() for tensor in tensors]).norm())
+
+
+def tell(told: Told, loss: Tensor, before: list[Tensor], grads: list[Tensor], after: list[Tensor]) -> None:
+    """Note what is to be recorded of a step of a net of layers with a weight and a bias each."""
+    rows = []
+    for i in range(0, len(before), 2):
+        old, new = before[i : i + 2], after[i : i + 2]
+        moved = [(b.double() - a.double()) for a, b in zip(old, new, strict=True)]
+        rows.append([norm(grads[i : i + 2]), norm(old), norm(moved) / norm(old)])
+    told.append((loss.item(), rows))
+
+
+def batches() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(8, 6, generator=generator) for _ in range(STEPS)]
+
+
+def agree(reader: RunReader | None, told: Told, first: int, last: int = STEPS) -> None:
+    assert reader is not None
+    assert not [event.text for event in reader.events() if event.kind == "recorder"]
+    rows = reader.last(99)
+    assert rows.step[is_measured(rows.measures[:, 0, GRAD_NORM])].tolist() == list(range(first, last + 1))
+    for step, loss, row in zip(rows.step.tolist(), rows.loss, rows.measures, strict=True):
+        if first <= step <= last:
+            expected, layers = told[step - 1]
+            assert loss == pytest.approx(expected, rel=1e-6)
+            np.testing.assert_allclose(row[:, [GRAD_NORM, PARAM_NORM, UPDATE_RATIO]], layers, rtol=2e-4)
+
+
+def in_place(told: Told) -> list[Tensor]:
+    """`torch.autograd.grad`, and parameters of a model that are changed where they are."""
+    model = perceptron(6, 5, 4)
+    parameters = list(model.parameters())
+    for x in batches():
+        loss = model(x).square().mean()
+        grads = torch.autograd.grad(loss, parameters)
+        before = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter -= RATE * grad
+        tell(told, loss, before, list(grads), parameters)
+        assert all(p.grad is None for p in parameters)
+    return parameters
+
+
+def replaced(told: Told) -> list[Tensor]:
+    """The same, of tensors in whose place new ones are put."""
+    weights = [p.detach().clone().requires_grad_() for p in perceptron(6, 5, 4).parameters()]
+    for x in batches():
+        hidden = torch.sigmoid(x @ weights[0].T + weights[1])
+        loss = (hidden @ weights[2].T + weights[3]).square().mean()
+        grads = torch.autograd.grad(loss, weights)
+        before = weights
+        weights = [(w - RATE * g).detach().requires_grad_() for w, g in zip(weights, grads, strict=True)]
+        tell(told, loss, before, list(grads), weights)
+    return weights
+
+
+def functional(told: Told, *, changes: bool = False) -> list[Tensor]:
+    """`torch.func.grad_and_value` of `functional_call`."""
+    model = perceptron(6, 5, 4)
+    params = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def loss_of(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, params, (x,)).square().mean()
+
+    for x in batches():
+        grads, loss = torch.func.grad_and_value(loss_of)(params, x)
+        before = [p.clone() for p in params.values()]
+        if changes:
+            for name in params:
+                params[name].sub_(RATE * grads[name])
+        else:
+            params = {name: p - RATE * grads[name] for name, p in params.items()}
+        tell(told, loss, before, list(grads.values()), list(params.values()))
+    return list(params.values())
+
+
+@pytest.mark.parametrize(
+    ("train", "first", "last", "layers"),
+    [
+        (in_place, 2, STEPS, ["0", "2"]),
+        (replaced, REPLACED_BEFORE + 1, STEPS - 1, ["weights[0]", "weights[1]", "weights[2]", "weights[3]"]),
+        (functional, REPLACED_BEFORE + 1, STEPS - 1, ["0", "2"]),
+        (lambda told: functional(told, changes=True), 2, STEPS - 1, ["0", "2"]),
+    ],
+    ids=["in place", "replaced", "functional", "functional in place"],
+)
+def test_the_training_is_recorded_and_goes_as_without(
+    train: Callable[[Told], list[Tensor]], first: int, last: int, layers: list[str], tmp_path: Path
+) -> None:
+    plain, told, weights = train([]), Told(), list[Tensor]()
+    reader = recorded(lambda: weights.extend(train(told)), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(plain, weights, strict=True))
+    assert reader is not None and [layer.name for layer in reader.layers()] == layers
+    if len(layers) > 2:  # a layer for each tensor
+        told = [(loss, []) for loss, _ in told]
+        rows = reader.last(99)
+        assert rows.step.tolist() == [*range(first, last + 1), STEPS]
+        np.testing.assert_allclose(rows.loss[:-1], [told[step - 1][0] for step in range(first, last + 1)], rtol=1e-6)
+        assert (rows.measures[:-1, :, UPDATE_RATIO] > 0).all()
+        return
+    agree(reader, told, first, last)
+    assert [layer.kind for layer in reader.layers()] == ["Linear", "Linear"]
+    assert reader.last(1).step.tolist() == [STEPS]
+
+
+def test_gradients_that_are_taken_twice_for_one_update_are_one_step(tmp_path: Path) -> None:
+    def train() -> None:
+        model = perceptron(6, 5, 4)
+        parameters = list(model.parameters())
+        for x in batches():
+            for retain in (True, False):  # for instance to know its norm first
+                loss = model(x).square().mean()
+                grads = torch.autograd.grad(loss, parameters, retain_graph=retain)
+            with torch.no_grad():
+                for parameter, grad in zip(parameters, grads, strict=True):
+                    parameter -= RATE * grad
+
+    reader = recorded(train, tmp_path)
+    assert reader is not None and reader.last(99).step.tolist() == list(range(2, STEPS + 1))
+    assert (reader.last(99).measures[:, :, UPDATE_RATIO] > 0).all()
+
+
+def with_penalty() -> None:
+    """A gradient penalty, and an optimizer."""
+    model = perceptron(6, 5, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x in batches():
+        x.requires_grad_()
+        (grad,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        optimizer.zero_grad()
+        (model(x).square().mean() + (grad.norm() - 1) ** 2).backward()
+        optimizer.step()
+
+
+def inner_loop() -> None:
+    """Inner steps of meta-learning, before its optimizer has stepped."""
+    model = perceptron(6, 5, 4)
+    for create_graph in (True, False):
+        for x in batches():
+            fast = dict(model.named_parameters())
+            for _ in range(3):
+                loss = torch.func.functional_call(model, fast, (x,)).square().mean()
+                grads = torch.autograd.grad(loss, list(fast.values()), create_graph=create_graph)
+                fast = {name: p - 0.1 * g for (name, p), g in zip(fast.items(), grads, strict=True)}
+
+
+def attack() -> None:
+    """Adversarial examples."""
+    model = perceptron(6, 5, 1)
+    for x in batches():
+        bad = x.clone()
+        for _ in range(10):
+            bad = bad.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(model(bad).square().mean(), bad)
+            bad = bad + 0.1 * grad.sign()
+        delta = torch.zeros_like(x, requires_grad=True)
+        for _ in range(10):
+            (grad,) = torch.autograd.grad(model(x + delta).square().mean(), [delta])
+            delta.data = delta.data + 0.1 * grad.sign()
+
+
+def per_sample() -> None:
+    """Gradients of each sample, curvature: nothing is trained."""
+    model = perceptron(6, 5, 1)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss_of(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, params, (x,)).square().mean()
+
+    for x in batches():
+        torch.func.vmap(torch.func.grad(loss_of), (None, 0))(params, x)
+        torch.func.grad(lambda x: torch.func.grad(lambda x: model(x).square().sum())(x).sum())(x)
+        torch.func.grad(loss_of)(params, x)
+        torch.autograd.grad(model(x).square().mean(), list(model.parameters()))
+
+
+@pytest.mark.parametrize("train", [inner_loop, attack, per_sample])
+def test_what_is_no_training_is_not_recorded(train: Callable[[], None], tmp_path: Path) -> None:
+    assert recorded(train, tmp_path) is None
+
+
+def test_a_penalty_beside_an_optimizer_is_no_step(tmp_path: Path) -> None:
+    reader = recorded(with_penalty, tmp_path)
+    assert reader is not None and reader.last(99).step.tolist() == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("fails", ["begin", "measure", "finish"])
+def test_a_failure_is_told_once_and_training_goes_on(fails: str, monkeypatch, tmp_path: Path, capfd) -> None:
+    from gradtui.record.step_machine import StepMachine
+
+    def boom(*_: object) -> None:
+        raise RuntimeError("out of order")
+
+    plain, weights = in_place([]), list[Tensor]()
+    monkeypatch.setattr(StepMachine, fails, boom)
+    recorded(lambda: weights.extend(in_place([])), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(plain, weights, strict=True))
+    assert capfd.readouterr().err.count("training goes on") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", ["autograd", "func"])
+def test_compiled_gradients_are_compiled_as_without(what: str, tmp_path: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    model = nn.Linear(6, 4)
+    params = {name: p.detach().clone().requires_grad_(what == "autograd") for name, p in model.named_parameters()}
+
+    def loss_of(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return mse_loss(torch.func.functional_call(model, params, (x,)), torch.zeros(8, 4))
+
+    def gradients(params: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+        if what == "func":
+            return list(torch.func.grad(loss_of)(params, x).values())
+        return list(torch.autograd.grad(loss_of(params, x), list(params.values())))
+
+    found = []
+
+    def train() -> None:
+        torch._dynamo.reset()
+        counters.clear()
+        compiled = torch.compile(gradients, backend="eager")
+        results = [compiled(params, x) for x in batches()[:3]]
+        stats = counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+        found.append((results, stats))
+
+    train()
+    assert recorded(train, tmp_path) is None
+    torch._dynamo.reset()
+    counters.clear()
+    (plain, expected), (seen, stats) = found
+    assert stats == expected
+    assert all(torch.equal(a, b) for one, two in zip(plain, seen, strict=True) for a, b in zip(one, two, strict=True))
