@@ -6,7 +6,7 @@ an entry point, e.g. `[project.entry-points."gradtui.findings"]`, whose module i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TypeVar
 
@@ -67,3 +67,41 @@ class Registry(Mapping[str, T]):
             except Exception as error:
                 # somebody else's package must not end a report or a training
                 say_once(f"the {self.what} {point.name!r} of {point.value} is left out ({one_line(error)})")
+
+
+class LazyRegistry(Registry[T]):
+    """As `Registry`, but each entry is loaded when it is first asked for, and what that raises is the caller's.
+
+    Args:
+        what: one entry in words.
+        group: the group of entry points that packages use; each is an entry.
+        ours: what loads those of gradtui, by name.
+    """
+
+    def __init__(self, what: str, group: str, ours: Mapping[str, Callable[[], T]]) -> None:
+        super().__init__(what, group)
+        self._loaders = dict(ours)
+
+    def __getitem__(self, name: str) -> T:
+        self._load()
+        if name not in self._entries:
+            self._entries[name] = self._loaders[name]()
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._loaders or name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(list(dict.fromkeys([*self._loaders, *self._entries])))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _load(self) -> None:
+        if not self._is_loaded:
+            self._is_loaded = True
+            from importlib.metadata import entry_points
+
+            self._loaders = {**{point.name: point.load for point in entry_points(group=self.group)}, **self._loaders}

@@ -1,26 +1,40 @@
 """Callbacks that record a framework's training: one module a framework, loaded when it is first named.
 
-| module         | what it holds                                              | installed by            |
-| -------------- | ---------------------------------------------------------- | ----------------------- |
-| `lightning`    | `GradtuiCallback`, for `lightning` and `pytorch_lightning` | `gradtui[lightning]`    |
-| `transformers` | `GradtuiCallback`, for `transformers.Trainer`              | `gradtui[transformers]` |
-| `accelerate`   | `GradtuiTracker`, for `Accelerator(log_with=…)`            | `gradtui[accelerate]`   |
-| `skorch`       | `GradtuiCallback`, for the nets of skorch                  | `gradtui[skorch]`       |
-
-All take `every`, `budget`, `update_every`, `name` and `folder` as `gradtui.watch` does. Importing this module imports
-neither torch nor a framework.
+`gradtui.callbacks.NAME` is the module of this package for the framework NAME, which the extra `gradtui[NAME]` installs,
+or what a package of yours registers under that name: as an entry point of the group `gradtui.callbacks`, or by
+`CALLBACKS.register`. All take `RecordOptions`, or its fields as keywords, as `gradtui.watch` does. Importing this
+module imports neither torch nor a framework.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-__all__ = ["accelerate", "lightning", "skorch", "transformers"]
+from gradtui.registry import LazyRegistry
+
+__all__ = ["CALLBACKS"]
+
+SHARED = ("base", "recording")  # the modules that are no framework's
+CALLBACKS: LazyRegistry[Any] = LazyRegistry(
+    "callback",
+    "gradtui.callbacks",
+    {
+        module.name: partial(import_module, f"{__name__}.{module.name}")
+        for module in iter_modules(__path__)
+        if module.name not in SHARED
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
     """Load a framework's module when it is first used."""
-    if name not in __all__:
-        raise AttributeError(f"module 'gradtui.callbacks' has no attribute {name!r}")
-    return import_module(f"gradtui.callbacks.{name}")
+    if name.startswith("_") or name not in CALLBACKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; there are {', '.join(CALLBACKS)}")
+    return CALLBACKS[name]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *CALLBACKS])

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gradtui.callbacks.recording import EndsWithBlock, FitRecording
-from gradtui.errors import ExtraMissingError
+from gradtui.callbacks.base import EndsWithBlock, framework_class
 from gradtui.options import RecordKeywords, RecordOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-try:
-    from accelerate.tracking import GeneralTracker
-except ImportError as cause:
-    raise ExtraMissingError("Accelerate", "accelerate", cause) from cause
+GeneralTracker: Any = framework_class("GeneralTracker", "accelerate", "accelerate.tracking")
 
 
 class GradtuiTracker(EndsWithBlock, GeneralTracker):
@@ -28,12 +25,8 @@ class GradtuiTracker(EndsWithBlock, GeneralTracker):
     `epoch` is the run's own loss and epoch, anything else a metric.
 
     Args:
-        options: how to record, and where, as for `gradtui.watch`.
+        options, **changes: as all callbacks have them (`RecordsFits`).
         takes_commands: `["stop"]` if the loop looks at `stop_requested`.
-        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
-
-    Raises:
-        ValueError: an option is out of range.
     """
 
     name = "gradtui"
@@ -47,17 +40,14 @@ class GradtuiTracker(EndsWithBlock, GeneralTracker):
         takes_commands: Sequence[str] = (),
         **changes: Unpack[RecordKeywords],
     ) -> None:
-        super().__init__()
+        super().__init__(options, **changes)
         self._takes_commands = list(takes_commands)
-        self._recording = FitRecording(options, **changes)
         self._config: dict[str, Any] = {}
 
     @property
     def tracker(self) -> Any:
-        """The recorder of the training that runs; None outside of one, and in all processes but the first."""
-        return self._recording.recorder
-
-    recorder = tracker
+        """What Accelerate hands out: the recorder."""
+        return self.recorder
 
     @property
     def stop_requested(self) -> bool:
@@ -75,9 +65,7 @@ class GradtuiTracker(EndsWithBlock, GeneralTracker):
 
         A run that is still open ends. Can be used as a context manager, which notes how the training ended.
         """
-        from accelerate import PartialState
-
-        if PartialState().is_main_process:
+        if import_module("accelerate").PartialState().is_main_process:
             self._recording.begin(
                 model,
                 optimizers,

@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
-from gradtui.callbacks.recording import FitRecording
-from gradtui.errors import ExtraMissingError
-from gradtui.options import RecordKeywords, RecordOptions
+from gradtui.callbacks.base import RecordsFits, framework_class
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+Callback: Any = framework_class("Callback", "lightning", "lightning.pytorch", "pytorch_lightning")
 
 
-def _base() -> Any:
-    """The `Callback` of the Lightning in use: there are two packages with the same code, each seconds to import."""
-    from importlib import import_module
-
-    homes = ("lightning.pytorch", "pytorch_lightning")
-    causes = []
-    for home in sorted(homes, key=lambda home: home not in sys.modules):
-        try:
-            return import_module(home).Callback
-        except ImportError as error:
-            causes.append(error)
-    raise ExtraMissingError("Lightning", "lightning", causes[0]) from causes[0]
-
-
-class GradtuiCallback(_base()):  # type: ignore[misc]
+class GradtuiCallback(RecordsFits, Callback):
     """Records each fit of a `Trainer` as a run: losses, epochs, and the metrics that the module logs for an epoch.
 
-    The loss is the one that `training_step` returns. A viewer's wish to stop sets `trainer.should_stop`; it is offered
-    in one process only, for the others would go on. The same class serves `lightning` and `pytorch_lightning`.
-
-    Args:
-        options: how to record, and where, as for `gradtui.watch`.
-        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
-
-    Raises:
-        ValueError: an option is out of range.
+    The loss is the one that `training_step` returns. A stop request from the viewer sets `trainer.should_stop`; it is
+    offered in one process only, for the others would go on. The same class serves `lightning` and `pytorch_lightning`.
     """
 
-    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
-        super().__init__()
-        self._recording = FitRecording(options, **changes)
-        self._seen: dict[str, Any] = {}
+    _seen: Mapping[str, Any] = MappingProxyType({})  # the metrics that were logged
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_seen": {}}
-
-    @property
-    def recorder(self) -> Any:
-        """The recorder of the fit that runs; None outside of one, and in all processes but the first."""
-        return self._recording.recorder
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a run: the sanity check is over and a checkpoint, if any, is loaded."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -175,26 +174,6 @@ class FitRecording:
         if not self._told:
             self._told = True
             say_on_stderr(f"not all of this training is recorded: {one_line(error)}")
-
-
-Self = TypeVar("Self", bound="EndsWithBlock")
-
-
-class EndsWithBlock:
-    """For frameworks that tell no callback of an exception: `with` around the fit notes how it ended, at once.
-
-    Without it, the run ends when the process does, the next fit begins, or the optimizer is freed.
-    """
-
-    _recording: FitRecording
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._recording.end_by(error)
 
 
 def plain_optimizer(optimizer: Any) -> Any:

@@ -5,31 +5,24 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from gradtui.callbacks.recording import EndsWithBlock, FitRecording
-from gradtui.errors import ExtraMissingError
+from gradtui.callbacks.base import EndsWithBlock, framework_class
+from gradtui.callbacks.recording import FitRecording
 from gradtui.options import RecordKeywords, RecordOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-try:
-    from skorch.callbacks import Callback
-except ImportError as cause:
-    raise ExtraMissingError("skorch", "skorch", cause) from cause
+Callback: Any = framework_class("Callback", "skorch", "skorch.callbacks")
 
 
 class GradtuiCallback(EndsWithBlock, Callback):
     """Records each fit of a net as a run: losses, epochs, and the scores of the net's history, under their names.
 
-    A viewer's wish to stop raises `KeyboardInterrupt` at the end of a batch, after which skorch ends the fit in order.
+    A stop request from the viewer raises `KeyboardInterrupt` at the end of a batch, on which skorch ends the fit.
     skorch tells no callback of other exceptions: `with GradtuiCallback() as callback:` around `fit` notes them at once;
     without that, the run ends when the process does, the next fit begins, or the net is freed. Clones, as of a grid
     search, record runs of their own.
-
-    Args:
-        options: how to record, and where, as for `gradtui.watch`.
-        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`. Each field is a
-            parameter of the callback, for `set_params`.
+    Each field of `RecordOptions` is a parameter, for `set_params`.
     """
 
     def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
@@ -53,11 +46,6 @@ class GradtuiCallback(EndsWithBlock, Callback):
         if not hasattr(self, "recording_"):
             self.initialize()
         return self.recording_
-
-    @property
-    def recorder(self) -> Any:
-        """The recorder of the fit that runs; None outside of one."""
-        return self._recording.recorder
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:  # noqa: N803
         """Begin a run."""

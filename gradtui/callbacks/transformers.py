@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradtui.callbacks.recording import EndsWithBlock, FitRecording
-from gradtui.errors import ExtraMissingError
-from gradtui.options import RecordKeywords, RecordOptions
+from gradtui.callbacks.base import EndsWithBlock, framework_class
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-try:
-    from transformers import TrainerCallback
-except ImportError as cause:
-    raise ExtraMissingError("transformers", "transformers", cause) from cause
-
+TrainerCallback: Any = framework_class("TrainerCallback", "transformers", "transformers")
 HAS_ANYWAY = ("epoch", "learning_rate", "loss")  # what a row holds, or is logged apart
 
 
 class GradtuiCallback(EndsWithBlock, TrainerCallback):
     """Records each `train()` of a `Trainer` as a run: epochs, and what the Trainer logs, under its names.
 
-    The loss comes as often as the Trainer logs it (`logging_steps`), for it hands no other to a callback. A viewer's
-    wish to stop sets `control.should_training_stop`; it is offered in one process only, for the others would go on.
-    The Trainer tells no callback of an exception: `with GradtuiCallback() as callback:` around `train()` notes it at
-    once; without that, the run ends when the process does, or the next training begins.
-
-    Args:
-        options: how to record, and where, as for `gradtui.watch`.
-        **changes: fields of `gradtui.RecordOptions` that differ from `options`, e.g. `every=1`.
-
-    Raises:
-        ValueError: an option is out of range.
+    The loss comes as often as the Trainer logs it (`logging_steps`), for it hands no other to a callback. A stop
+    request from the viewer sets `control.should_training_stop`; it is offered in one process only, for the others would
+    go on. The Trainer tells no callback of an exception: `with GradtuiCallback() as callback:` around `train()` notes
+    it at once; without that, the run ends when the process does, or the next training begins.
     """
-
-    def __init__(self, options: RecordOptions | None = None, **changes: Unpack[RecordKeywords]) -> None:
-        self._recording = FitRecording(options, **changes)
-
-    @property
-    def recorder(self) -> Any:
-        """The recorder of the training that runs; None outside of one, and in all processes but the first."""
-        return self._recording.recorder
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin a run."""

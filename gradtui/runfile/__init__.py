@@ -17,57 +17,43 @@ it is first used, so that a list of runs loads no numpy, a viewer no writer, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gradtui.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from gradtui.runfile.blocks import NOT_MEASURED, Aggregates, NeuronGrads, Rows, Scalars, ThroughTime, is_measured
-    from gradtui.runfile.liveness import Status
-    from gradtui.runfile.reader import RunReader, open_run
-    from gradtui.runfile.retention import Limits
-    from gradtui.runfile.schema import SCHEMA_VERSION, Event, Finding, Header, Layer, Measure, Outcome
-    from gradtui.runfile.summary import RunMetadata, request
-    from gradtui.runfile.writer import RunWriter
+    from gradtui.runfile.blocks import NOT_MEASURED as NOT_MEASURED
+    from gradtui.runfile.blocks import Aggregates as Aggregates
+    from gradtui.runfile.blocks import NeuronGrads as NeuronGrads
+    from gradtui.runfile.blocks import Rows as Rows
+    from gradtui.runfile.blocks import Scalars as Scalars
+    from gradtui.runfile.blocks import ThroughTime as ThroughTime
+    from gradtui.runfile.blocks import is_measured as is_measured
+    from gradtui.runfile.liveness import Status as Status
+    from gradtui.runfile.reader import RunReader as RunReader
+    from gradtui.runfile.reader import open_run as open_run
+    from gradtui.runfile.retention import Limits as Limits
+    from gradtui.runfile.schema import SCHEMA_VERSION as SCHEMA_VERSION
+    from gradtui.runfile.schema import Event as Event
+    from gradtui.runfile.schema import Finding as Finding
+    from gradtui.runfile.schema import Header as Header
+    from gradtui.runfile.schema import Layer as Layer
+    from gradtui.runfile.schema import Measure as Measure
+    from gradtui.runfile.schema import Outcome as Outcome
+    from gradtui.runfile.schema import Pictures as Pictures
+    from gradtui.runfile.summary import RunMetadata as RunMetadata
+    from gradtui.runfile.summary import request as request
+    from gradtui.runfile.writer import RunWriter as RunWriter
 
-_HOME = {
-    "blocks": ("NOT_MEASURED", "Aggregates", "NeuronGrads", "Rows", "Scalars", "ThroughTime", "is_measured"),
-    "summary": ("RunMetadata", "request"),
-    "liveness": ("Status",),
-    "reader": ("RunReader", "open_run"),
-    "schema": ("SCHEMA_VERSION", "Event", "Finding", "Header", "Layer", "Measure", "Outcome", "Pictures"),
-    "retention": ("Limits",),
-    "writer": ("RunWriter",),
-}
-__all__ = [
-    "NOT_MEASURED",
-    "SCHEMA_VERSION",
-    "Aggregates",
-    "Event",
-    "Finding",
-    "Header",
-    "Layer",
-    "Limits",
-    "Measure",
-    "NeuronGrads",
-    "Outcome",
-    "Pictures",
-    "Rows",
-    "RunMetadata",
-    "RunReader",
-    "RunWriter",
-    "Scalars",
-    "Status",
-    "ThroughTime",
-    "is_measured",
-    "open_run",
-    "request",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a name from its module."""
-    from importlib import import_module
-
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(f"gradtui.runfile.{module}"), name)
-    raise AttributeError(f"module 'gradtui.runfile' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "gradtui.runfile.blocks": "NOT_MEASURED Aggregates NeuronGrads Rows Scalars ThroughTime is_measured",
+        "gradtui.runfile.liveness": "Status",
+        "gradtui.runfile.reader": "RunReader open_run",
+        "gradtui.runfile.retention": "Limits",
+        "gradtui.runfile.schema": "SCHEMA_VERSION Event Finding Header Layer Measure Outcome Pictures",
+        "gradtui.runfile.summary": "RunMetadata request",
+        "gradtui.runfile.writer": "RunWriter",
+    },
+)

@@ -204,7 +204,7 @@ def test_options_out_of_range_are_refused_at_once(kit, wrong):
 
 
 def test_the_callback_is_of_the_lightning_in_use(kit, monkeypatch):
-    from gradtui.callbacks.lightning import _base
+    from gradtui.callbacks.base import framework_class
 
     class Callback:
         pass
@@ -214,7 +214,7 @@ def test_the_callback_is_of_the_lightning_in_use(kit, monkeypatch):
     module.Callback = Callback
     monkeypatch.setitem(sys.modules, "pytorch_lightning", module)
     monkeypatch.delitem(sys.modules, "lightning.pytorch")
-    assert _base() is Callback
+    assert framework_class("Callback", "lightning", "lightning.pytorch", "pytorch_lightning") is Callback
 
 
 @pytest.mark.slow
