@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code. An error that the user can mend is one line on stderr."""
+    """Run the command; returns the exit code. An error that the user can fix is one line on stderr."""
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         # `gradtui` alone needs no parser: it starts as fast as it can

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 class GradtuiError(Exception):
-    """Something the user can mend; the message is one line that says what, where and what to do."""
+    """Something the user can fix; the message is one line that says what, where and what to do."""
 
     exit_code = 1
 

@@ -17,7 +17,7 @@ from gradtui.registry import LazyRegistry
 
 __all__ = ["CALLBACKS"]
 
-SHARED = ("base", "recording")  # the modules that are no framework's
+SHARED = ("base", "fit_recording")  # the modules that are no framework's
 CALLBACKS: LazyRegistry[Any] = LazyRegistry(
     "callback",
     "gradtui.callbacks",

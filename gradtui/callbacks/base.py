@@ -7,7 +7,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gradtui.callbacks.recording import FitRecording
+from gradtui.callbacks.fit_recording import FitRecording
 from gradtui.errors import ExtraMissingError
 from gradtui.options import RecordKeywords, RecordOptions
 

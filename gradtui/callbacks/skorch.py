@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from gradtui.callbacks.base import EndsWithBlock, framework_class
-from gradtui.callbacks.recording import FitRecording
+from gradtui.callbacks.fit_recording import FitRecording
 from gradtui.options import RecordKeywords, RecordOptions
 
 if TYPE_CHECKING:

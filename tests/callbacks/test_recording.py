@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gradtui import open_run
-from gradtui.callbacks.recording import FitRecording, plain_model, plain_optimizer
+from gradtui.callbacks.fit_recording import FitRecording, plain_model, plain_optimizer
 from tests.callbacks.nets import ending, images_and_labels, only_run, runs_of, small_net
 
 
@@ -38,7 +38,7 @@ def test_a_recording_whose_optimizer_is_freed_is_stopped_and_not_finished():
 def test_a_process_that_ends_in_mid_fit_says_so(last, expected, runs_in_tmp):
     script = f"""
 import torch
-from gradtui.callbacks.recording import FitRecording
+from gradtui.callbacks.fit_recording import FitRecording
 model = torch.nn.Linear(2, 1)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 FitRecording().begin(model, [optimizer])
