@@ -41,6 +41,10 @@ class Registry(Mapping[str, T]):
         """Take an entry out again; there need not be one."""
         self._entries.pop(name, None)
 
+    def registered(self) -> list[T]:
+        """The entries so far, without a look at ours or those of packages: for what registers itself."""
+        return list(self._entries.values())
+
     def __getitem__(self, name: str) -> T:
         self._load()
         return self._entries[name]

@@ -1,129 +1,204 @@
-"""What a diagnosis can say: the kinds of findings, and the numbers that decide. Standard library only."""
+"""The kinds of findings, each with its rule, and the thresholds that decide. No numpy.
+
+A finding is added in one place, ours and yours alike: a rule with the decorator `finding`, in your own code or in a
+module that an entry point of the group `gradtui.findings` names.
+
+    @gradtui.finding("noisy", meaning="the loss jumps", remedies=("lower-rate",), thresholds={"noise": 0.5})
+    def noisy(series, limits):
+        if series.loss.std() > limits.noise:
+            yield series.finding("noisy", [], 1, "the loss jumps", {"std": series.loss.std()})
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
+from gradtui.errors import UsageError
+from gradtui.format import hint, plain
+from gradtui.registry import Registry
 from gradtui.runfile.schema import Finding
 
-__all__ = ["KINDS", "Finding", "Kind", "Thresholds"]
+LAST = 1000.0  # the order of a kind that names none
+
+Rule = Callable[..., Iterable[Finding]]  # (Series, Thresholds) -> findings
+R = TypeVar("R", bound=Rule)
+
+
+class Threshold(NamedTuple):
+    """A number that decides what is a finding: its default, and what it is of."""
+
+    default: float
+    meaning: str = ""
+
+
+SHARED: Mapping[str, Threshold] = {
+    "least_rows": Threshold(2, "recorded steps below which only NaN is reported"),
+    "least_steps": Threshold(25, "steps below which only NaN and explosions are reported"),
+    "patience": Threshold(100, "steps before a loss, or the parameters, are said not to change"),
+    "slope": Threshold(3.0, "the fall of the recent losses, in standard errors, that counts as still falling"),
+    "begin": Threshold(0.05, "share of the run, its beginning, that later values are compared with"),
+    "recent": Threshold(0.25, "share of the run, its end, that counts as now"),
+    "exceptions": Threshold(0.1, "share of the steps that may differ from what is said to hold"),
+    "progress": Threshold(0.1, "share of its first value by which a loss has to have fallen to count as learning"),
+    "learnt": Threshold(0.6, "the same, from which on a net whose loss falls no more has learnt what it can"),
+}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of finding: what it is called, what it means, and which remedies fit (`gradtui remedies` has them)."""
+    """One kind of finding.
+
+    Attributes:
+        name: e.g. "vanishing".
+        meaning: what it means, in a few words.
+        rule: looks for it: (series, thresholds) -> findings.
+        remedies: names in `gradtui.remedies.REMEDIES`, for findings that name none of their own.
+        thresholds: those that the rule adds to the shared ones.
+        note: True for what may well be meant.
+        order: findings are listed by it, causes before what they lead to.
+        early: True to be looked for from the first row on, not only after `least_steps`.
+        hides: kinds that are left out where this one is found.
+        ends: False for what cannot become right again.
+    """
 
     name: str
     meaning: str
-    remedies: tuple[str, ...]
+    rule: Rule
+    remedies: tuple[str, ...] = ()
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    note: bool = False
+    order: float = LAST
+    early: bool = False
+    hides: tuple[str, ...] = ()
+    ends: bool = True
 
 
-_TABLE = (
-    Kind(
-        "nan",
-        "a NaN or an infinity appeared",
-        ("a smaller learning rate", "clipping", "an ε in logarithms, roots and divisions", "a look at the data"),
-    ),
-    Kind(
-        "exploding",
-        "gradients grow from layer to layer, or from step to step, until nothing is learnt",
-        ("clipping", "a smaller learning rate", "He or Xavier initialisation", "BatchNorm", "LSTM for sequences"),
-    ),
-    Kind(
-        "vanishing",
-        "the gradient shrinks on its way back, so that the first layers hardly learn",
-        ("ReLU with He initialisation", "BatchNorm", "residual shortcuts", "pretraining", "LSTM for sequences"),
-    ),
-    Kind(
-        "dead",
-        "most units of a layer are zero on the whole batch, and get no gradient",
-        ("a smaller learning rate", "leaky ReLU or ELU", "He initialisation", "BatchNorm"),
-    ),
-    Kind(
-        "saturated",
-        "most outputs lie where the activation function is flat",
-        ("smaller initial weights", "BatchNorm", "ReLU", "inputs of unit variance", "cross-entropy as the loss"),
-    ),
-    Kind(
-        "update-too-large",
-        "steps are so large, beside the parameters, that they undo each other",
-        ("a smaller learning rate", "a warm-up of the rate", "clipping"),
-    ),
-    Kind(
-        "update-too-small",
-        "steps are so small, beside the parameters, that nothing changes",
-        ("a larger learning rate",),
-    ),
-    Kind(
-        "plateau",
-        "the loss stands still, near where it began",
-        ("another learning rate", "another initialisation", "a look at the labels", "momentum or Adam"),
-    ),
-    Kind(
-        "not-updating",
-        "a layer does not move while others do",
-        ("the optimizer's parameters", "requires_grad", "detach and no_grad in the forward pass"),
-    ),
-)
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
+FINDINGS: Registry[Kind] = Registry("finding", "gradtui.findings", "gradtui.diagnosis.rules")
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The numbers that decide: ratios, but for the first five.
+def finding(
+    kind: str,
+    *,
+    meaning: str,
+    remedies: Iterable[str] = (),
+    thresholds: Mapping[str, float | tuple[float, str]] | None = None,
+    note: bool = False,
+    order: float = LAST,
+    **how: Any,
+) -> Callable[[R], R]:
+    """Register a rule for a kind of finding.
 
-    Attributes:
-        least_rows: recorded steps below which only NaN is spoken of.
-        least_steps: steps below which only NaN and explosions are.
-        patience: steps before it is said that a loss or the parameters stand still.
-        plateau_rows: recorded steps before it is said of a loss.
-        slope: the fall within the recent part, in standard errors, that counts as still falling.
-        begin: share of the run, its beginning, that later values are compared with.
-        recent: share of the run, its end, that is looked at.
-        exceptions: share of the steps that may differ from what is said to hold.
-        progress: share of its first value by which a loss has to have fallen to count as learning.
-        learnt: the same, above which a net that no longer learns has learnt what there is, and is not stuck.
-        vanishing: a layer's gradient per parameter over that of the fastest later layer.
-        vanishing_update: its update ratio over the median of the layers, where the loss falls nevertheless.
-        exploding_layers: a layer's gradient per parameter over that of the slowest later one.
-        exploding_growth: the gradient of the net over its own past.
-        exploding_loss: the loss over its first value.
-        dead: share of a layer's units that are zero on whole batches.
-        dead_above_others: the same over the median of the other layers' share.
-        saturated: share of a layer's outputs.
-        too_large: the net's median update ratio, at first or now.
-        too_large_growth: the norm of the parameters over what it was at first.
-        too_small: the share by which the parameters can have changed in all steps so far: the median of the layers.
-        too_small_fastest: the same of the layer that moves most; where one moves by more, the others have a reason of
-            their own not to.
-        plateau: share of its first value within which a loss counts as having stood still.
-        plateau_lower: the same, below its first value, that such a loss has never been.
-        negligible: a layer's gradient over its parameters, where rounding undoes the steps that it makes.
+    Args:
+        kind: what it is called, e.g. "vanishing"; a rule yields findings of this kind alone.
+        meaning: what it means, in a few words.
+        remedies: names in `gradtui.remedies.REMEDIES` that may help.
+        thresholds: name -> default, or (default, what it is of). All thresholds share one space of names.
+        note: True for what may well be meant, such as a frozen layer.
+        order: findings are listed by it, causes before what they lead to; ours have 10 to 100, others come last.
+        how: `early`, `hides` and `ends` as `Kind` has them.
+
+    Raises:
+        UsageError: the kind, or one of the thresholds, is there already.
+    """
+    own = {name: _threshold(value) for name, value in (thresholds or {}).items()}
+
+    def register(rule: R) -> R:
+        for one in FINDINGS.registered():
+            if (
+                one.name == kind
+                and one.rule.__qualname__ == rule.__qualname__
+                and one.rule.__module__ == rule.__module__
+            ):
+                FINDINGS.unregister(kind)  # a notebook's cell that runs again, or a module that is reloaded
+        taken = {name for one in FINDINGS.registered() for name in one.thresholds} | set(SHARED)
+        for name in taken & set(own):
+            raise UsageError(f"there is a threshold {name!r} already: give that of {kind!r} another name")
+        FINDINGS.register(kind, Kind(kind, meaning, rule, tuple(remedies), own, note, order, **how))
+        return rule
+
+    return register
+
+
+def _threshold(value: float | tuple[float, str]) -> Threshold:
+    return Threshold(*value) if isinstance(value, tuple) else Threshold(float(value))
+
+
+def thresholds_table() -> dict[str, Threshold]:
+    """All thresholds by name: the shared ones, then those of each kind of finding."""
+    return {**SHARED, **{name: one for kind in FINDINGS.values() for name, one in kind.thresholds.items()}}
+
+
+class Thresholds(Mapping[str, float]):
+    """The numbers that decide what is a finding: the defaults, and those that are given, e.g. `Thresholds(dead=0.9)`.
+
+    A frozen mapping, whose numbers are attributes too. `thresholds_table` says what each is of; most are ratios.
+
+    Raises:
+        UsageError: there is no such threshold, or a value is no number.
     """
 
-    least_rows: int = 2
-    least_steps: int = 25
-    patience: int = 100
-    plateau_rows: int = 10
-    slope: float = 3.0
-    begin: float = 0.05
-    recent: float = 0.25
-    exceptions: float = 0.1
-    progress: float = 0.1
-    learnt: float = 0.6
-    vanishing: float = 5e-3
-    vanishing_update: float = 0.02
-    exploding_layers: float = 100.0
-    exploding_growth: float = 100.0
-    exploding_loss: float = 10.0
-    dead: float = 0.7
-    dead_above_others: float = 2.0
-    saturated: float = 0.6
-    too_large: float = 0.1
-    too_large_growth: float = 12.0
-    too_small: float = 0.01
-    too_small_fastest: float = 0.1
-    plateau: float = 0.03
-    plateau_lower: float = 0.1
-    negligible: float = 1e-6
+    __slots__ = ("_numbers",)
+    _numbers: dict[str, float]
+
+    def __init__(self, **changes: float) -> None:
+        table = thresholds_table()
+        for name, value in changes.items():
+            if name not in table:
+                raise UsageError(f"there is no threshold {name!r}: {hint(name, table)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+                raise UsageError(f"the threshold {name} is {value!r}: give a number")
+        numbers = {name: float(changes.get(name, one.default)) for name, one in table.items()}
+        object.__setattr__(self, "_numbers", numbers)
+
+    def __getattr__(self, name: str) -> float:
+        if not name.startswith("_"):
+            if name in self._numbers:
+                return self._numbers[name]
+            table = thresholds_table()  # a finding may have been registered since
+            if name in table:
+                return table[name].default
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("thresholds are frozen: make others, e.g. Thresholds(dead=0.9)")
+
+    def __getitem__(self, name: str) -> float:
+        return self._numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._numbers.items()))
+
+    def __reduce__(self) -> Any:
+        return Thresholds.from_json, (self._numbers,)
+
+    def __repr__(self) -> str:
+        table = thresholds_table()
+        others = {name: value for name, value in self.items() if name not in table or value != table[name].default}
+        return f"Thresholds({', '.join(f'{name}={value:g}' for name, value in others.items())})"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it: all of them by name."""
+        facts: dict[str, Any] = plain(self)
+        return facts
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Thresholds:
+        """What `to_json` gave; names that are unknown here, and what is no number, are left out."""
+        table, known = thresholds_table(), {}
+        for name, value in facts.items():
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if name in table and not math.isnan(number):
+                known[name] = number
+        return cls(**known)

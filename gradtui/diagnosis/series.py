@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.diagnosis.kinds import KINDS, Finding, Thresholds
+from gradtui.diagnosis.kinds import Finding, Thresholds
+from gradtui.runfile import RunReader
 from gradtui.runfile.blocks import Aggregates, DoubleArray, FloatArray, is_measured
 from gradtui.runfile.schema import Layer, Origin
 
@@ -18,19 +19,25 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a diagnosis looks at: the layers, the names of the measures, and the run in stretches, oldest first."""
+    """What a diagnosis looks at: the layers, the names of the measures, and the run in buckets, oldest first."""
 
     layers: Sequence[Layer]
     measures: Sequence[str]
     parts: Aggregates
     origins: Sequence[Origin] = ()
 
+    @classmethod
+    def of(cls, reader: RunReader) -> Evidence:
+        """That of a run file."""
+        return cls(reader.layers(), [one.name for one in reader.measures], reader.overview(), reader.origins())
+
 
 class Series:
-    """The measures as arrays [stretches, layers], NaN where there is no finite value, and what the loss does.
+    """The measures as arrays [buckets, layers], NaN where there is no finite value, and what the loss does.
 
     Attributes:
-        broken: where a gradient is NaN or infinite [stretches, layers].
+        broken: where a gradient is NaN or infinite [buckets, layers].
+        broken_parameters: the same of the norm of the parameters.
         takes_turns: its layers are trained in turns, as of a GAN: what is one's loss is another's gain.
         learns: the loss has fallen, or says nothing as none is known or its layers take turns.
         falls: it still falls.
@@ -50,6 +57,7 @@ class Series:
         self.names = [layer.name for layer in layers]
         self._columns = {name: i for i, name in enumerate(evidence.measures[: parts.mean.shape[2]])}
         self.broken = ~np.isfinite(self._largest("grad_norm")) & self.measured("grad_norm")
+        self.broken_parameters = ~np.isfinite(self._largest("param_norm")) & self.measured("param_norm")
         self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
         self._limits = limits
         known = self.loss[np.isfinite(self.loss)]
@@ -74,7 +82,7 @@ class Series:
         return len(self.steps)
 
     def of(self, measure: str) -> DoubleArray:
-        """A measure [stretches, layers], NaN where a gradient of the step is broken; all NaN if the run has it not."""
+        """A measure [buckets, layers], NaN where a gradient of the step is broken; all NaN if the run has it not."""
         column = self._columns.get(measure)
         shape = (len(self.steps), len(self.names))
         if column is None:
@@ -83,14 +91,14 @@ class Series:
         return np.where(np.isfinite(values) & ~self.broken.any(axis=1, keepdims=True), values, np.nan)
 
     def _largest(self, measure: str) -> DoubleArray:
-        """The largest value of a measure in each stretch [stretches, layers], be it NaN or ∞."""
+        """The largest value of a measure in each bucket [buckets, layers], be it NaN or ∞."""
         column = self._columns.get(measure)
         if column is None:
             return np.full((len(self.steps), len(self.names)), np.nan)
         return self.evidence.parts.maximum[:, : len(self.names), column].astype(np.float64)
 
     def typical_update(self) -> DoubleArray:
-        """The median update ratio of the layers [stretches]; NaN where none was measured."""
+        """The median update ratio of the layers [buckets]; NaN where none was measured."""
         typical = np.full(len(self.steps), np.nan)
         known = np.isfinite(self.update).any(axis=1)
         if known.any():
@@ -108,7 +116,7 @@ class Series:
         return float(np.median(growths)) if growths else math.nan
 
     def measured(self, measure: str) -> Mask:
-        """Whether a measure was taken at all, be it NaN [stretches, layers]."""
+        """Whether a measure was taken at all, be it NaN [buckets, layers]."""
         column = self._columns.get(measure)
         if column is None:
             return np.zeros((len(self.steps), len(self.names)), np.bool_)
@@ -122,7 +130,7 @@ class Series:
         return bool((shares < 1 - self._limits.exceptions).all())
 
     def recent(self, values: DoubleArray) -> DoubleArray:
-        """The median over the recent part of those stretches that have the value, [layers]."""
+        """The median over the recent part of those buckets that have the value, [layers]."""
         found = np.full(values.shape[1], np.nan)
         for layer in range(values.shape[1]):
             known = values[:, layer][np.isfinite(values[:, layer])]
@@ -131,7 +139,7 @@ class Series:
         return found
 
     def at_first(self, values: DoubleArray) -> DoubleArray:
-        """The median over the beginning of those stretches that have the value, [layers]."""
+        """The median over the beginning of those buckets that have the value, [layers]."""
         found = np.full(values.shape[1], np.nan)
         for layer in range(values.shape[1]):
             known = values[:, layer][np.isfinite(values[:, layer])]
@@ -140,7 +148,7 @@ class Series:
         return found
 
     def since(self, holds: Mask, known: Mask) -> int:
-        """The first step of the stretch from which a condition [stretches] has held, where known, nearly always."""
+        """The first step of the bucket from which a condition [buckets] has held, where known, nearly always."""
         rows = np.flatnonzero(known)
         if not holds[rows].any():
             return int(self.first_steps[-1])
@@ -157,9 +165,9 @@ class Series:
         self, kind: str, layers: Sequence[int], since: int, evidence: str, numbers: Mapping[str, float], *,
         remedies: Sequence[str] = (), note: bool = False,
     ) -> Finding:  # fmt: skip
-        """A finding about layers by index."""
+        """A finding about layers by index; without `remedies`, those of its kind are meant."""
         names = tuple(self.names[layer] for layer in layers)
-        return Finding(kind, names, since, evidence, numbers, tuple(remedies) or KINDS[kind].remedies, note)
+        return Finding(kind, names, since, evidence, numbers, tuple(remedies), note)
 
 
 def _falls(losses: DoubleArray, errors: float) -> bool:

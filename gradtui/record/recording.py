@@ -204,9 +204,7 @@ class Recording:
             except Exception as error:
                 self._say(f"the run was not closed ({one_line(error)})")
         self._disabled = True
-        if self._rows.watchdog is not None:
-            self._rows.watchdog.look()
-            self._rows.watchdog.tell()
+        self._rows.diagnosis.tell()
 
     def disable(self) -> None:
         """Record nothing any more, without a word, in a forked child of the training; the parent goes on."""

@@ -1,37 +1,39 @@
-"""What the writer's thread does for a recorder."""
+"""What the writer's thread does for a recorder: rows of samples, and the findings in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gradtui.diagnosis.live import Change, LiveDiagnosis
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.fold import fold_samples
 from gradtui.record.layers import LayerTable
-from gradtui.record.notices import Notice, Notices
 from gradtui.runfile.blocks import FloatArray
-
-if TYPE_CHECKING:
-    from gradtui.record.watchdog import Watchdog
 
 
 class RowMaker:
-    """Folds samples into rows, and looks at the rows for trouble."""
+    """Folds samples into rows, and has them diagnosed. Nothing that fails here ends the writer's thread.
 
-    def __init__(self, watchdog: Watchdog | None = None) -> None:
-        self.watchdog = watchdog
-        self.notices = Notices()
+    Attributes:
+        diagnosis: of the run, for as long as it is recorded.
+        names: of the layers.
+        blank: a row without any measure, float32 [layers, measures].
+        prepared: how many rows there were so far.
+    """
+
+    def __init__(self, diagnosis: LiveDiagnosis) -> None:
+        self.diagnosis = diagnosis
+        self.names: list[str] = []
         self.blank: FloatArray = np.empty(0, np.float32)
         self.prepared = 0
-        self._told = False
+        self._told = self._has_failed = False
 
     def know(self, table: LayerTable) -> None:
         """Learn the layers, once they are known."""
-        self.notices.names = [layer.name for layer in table.layers]
-        if self.watchdog is not None:
-            self.watchdog.layers = list(table.layers)
+        self.names = [layer.name for layer in table.layers]
+        self.diagnosis.know(table.layers)
         self.blank = table.empty_grid()
 
     def prepare(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -40,23 +42,19 @@ class RowMaker:
         try:
             blobs = fold_samples([row[5] for row in rows], self.blank)
         except Exception as error:
-            # nothing that fails here may end the writer's thread
             if not self._told:
                 self._told = True
                 say_on_stderr(f"some steps are recorded without measures ({one_line(error)})")
             blobs = [None] * len(rows)
-        whole = [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
-        if self.watchdog is not None:
-            try:
-                self.watchdog.take(whole)
-            except Exception as error:
-                say_on_stderr(f"the run is not diagnosed any more ({one_line(error)})")
-                self.watchdog = None
-        return whole
+        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
 
-    def look(self, steps: Sequence[int], block: FloatArray) -> list[Notice]:
-        """The events of a batch of rows; `RunWriter` asks for it."""
+    def diagnose(self, rows: list[tuple[Any, ...]], last: bool) -> list[Change]:
+        """What has changed of the findings; `RunWriter` asks for it. Those that are stored stand if this fails."""
+        if self._has_failed:
+            return []
         try:
-            return self.notices(steps, block)
-        except Exception:
-            return []  # the rows themselves say it too
+            return self.diagnosis.take(rows, last)
+        except Exception as error:
+            self._has_failed = True
+            say_on_stderr(f"the run is not diagnosed any more ({one_line(error)})")
+            return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from gradtui.record.budget import Sampling
 from gradtui.record.copy_stream import CopyStream, PendingCopy, copy_stream_for
 from gradtui.record.fold import fold_samples
 from gradtui.record.host_norms import FOLDED_LATER
-from gradtui.record.notices import skipped_step
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.step_sample import StepSample
 from gradtui.runfile import RunWriter
@@ -178,12 +177,17 @@ class RowQueue:
             self._writer.neurons(row.step, sample.neurons)
         if sample.skipped and not sample.is_on_host and self._skips < MOST_SKIPS_TOLD:
             self._skips += 1
-            names = self._rows.notices.names
+            names = self._rows.names
             self._writer.event("skipped", skipped_step([names[layer] for layer in sample.overflowed]), row.step)
         if self._sampling.every is None:
             self._sampling.rows.spent(sample.cost * DISTURBANCE + ROW_COST, self._clock())
         elif sample.update_cost:
             self._sampling.updates.spent(sample.update_cost * DISTURBANCE, self._clock())
+
+
+def skipped_step(layers: Sequence[str]) -> str:
+    """What the run says of a step that a loss scaler skipped."""
+    return f"the loss scaler skipped the step: the gradient overflowed in {', '.join(layers) or 'unknown layers'}"
 
 
 def learning_rate(optimizer: Any) -> float | None:

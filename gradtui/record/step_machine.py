@@ -112,7 +112,7 @@ class StepMachine:
             self.step += 1
             if self.state is MEASURING and self._stepper is stepper:
                 self._complete(stepper)
-                has_news = self._rows.watchdog is not None and bool(self._rows.watchdog.news)
+                has_news = bool(self._rows.diagnosis.news)
             elif self.state is IDLE:
                 self._losses.keep(self.step, stepper)
             self._measurement.end(self.step)
@@ -120,8 +120,8 @@ class StepMachine:
                 self._rest()
         except Exception as error:
             self.fail(error, inside_a_step=True)
-        if has_news and self._rows.watchdog is not None:
-            self._rows.watchdog.tell()  # what it raises ends the training
+        if has_news:
+            self._rows.diagnosis.tell()  # what it raises ends the training
 
     def count(self, _: Any) -> None:
         """The step has been taken, and nothing else is to be done; the sources call this while it is quiet."""

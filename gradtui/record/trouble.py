@@ -9,10 +9,9 @@ from torch import Tensor
 from gradtui.errors import one_line
 from gradtui.record.backward import backwards
 from gradtui.record.measurement import Measurement
-from gradtui.record.notices import skipped_step
 from gradtui.record.origin import broken_layers, find_origin
 from gradtui.record.row_maker import RowMaker
-from gradtui.record.row_queue import MOST_SKIPS_TOLD
+from gradtui.record.row_queue import MOST_SKIPS_TOLD, skipped_step
 from gradtui.record.scaler import scalers
 from gradtui.record.step_machine import StepMachine
 from gradtui.runfile import RunWriter
@@ -23,7 +22,7 @@ class Trouble:
 
     Args:
         writer: writes the run file.
-        rows: may have somebody who diagnoses the run.
+        rows: has the run diagnosed.
         measurement: knows the layers and optimizers.
         machine: counts the steps.
     """
@@ -53,8 +52,7 @@ class Trouble:
             table, guard = self._measurement.optimizers.table, self._machine.guard
             origin = find_origin(loss, table, guard, self.step)
             self._writer.origin(origin)
-            if self._rows.watchdog is not None:
-                self._rows.watchdog.origins.append(origin)
+            self._rows.diagnosis.broke(origin)
         except Exception as error:
             text = f"the loss is NaN or infinite; where that began is not known ({one_line(error)})"
             self._writer.event("note", text, self.step)

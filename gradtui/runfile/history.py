@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
-from gradtui.runfile.blocks import Aggregates, Rows
+from gradtui.runfile.blocks import NOT_MEASURED, Aggregates, Rows
 
 BUCKETS = 512  # stretches of history that are kept: more than a screen has columns; must be even
 
@@ -24,6 +26,10 @@ class History:
         measured = np.empty((0, layers, measures), np.float32)
         self._parts = Aggregates(*(count,) * 3, *(number,) * 5, *(measured,) * 3)
         self._rest = self._parts
+
+    def widen(self, layers: int) -> None:
+        """Make room for layers that have joined; what is there has no values of them."""
+        self._parts, self._rest = _widened(self._parts, layers), _widened(self._rest, layers)
 
     def add_rows(self, rows: Rows) -> None:
         """Take newer recorded steps."""
@@ -48,6 +54,17 @@ class History:
     def envelope(self) -> Aggregates:
         """All buckets, and what does not fill one yet."""
         return Aggregates.join([self._parts, self._rest.merged(max(1, len(self._rest)))])
+
+
+def _widened(parts: Aggregates, layers: int) -> Aggregates:
+    more = layers - parts.mean.shape[1]
+    if more <= 0:
+        return parts
+    blocks = {
+        name: np.pad(getattr(parts, name), ((0, 0), (0, more), (0, 0)), constant_values=NOT_MEASURED)
+        for name in ("minimum", "maximum", "mean")
+    }
+    return replace(parts, **blocks)
 
 
 def _full(rows: npt.NDArray[np.int64], stride: int) -> list[int]:

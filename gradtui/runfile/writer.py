@@ -5,37 +5,24 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 
 from __future__ import annotations
 
-import errno
 import json
-import math
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from gradtui.errors import say_on_stderr
-from gradtui.runfile.blocks import FloatArray, block_of
+from gradtui.format import plain
+from gradtui.runfile.blocks import FloatArray
+from gradtui.runfile.creation import connect, create_run
 from gradtui.runfile.retention import SAMPLED, Limits, ThinTables
-from gradtui.runfile.schema import (
-    APPLICATION_ID,
-    SCHEMA,
-    SCHEMA_VERSION,
-    Finding,
-    Header,
-    Layer,
-    Measure,
-    Origin,
-    Outcome,
-    Pictures,
-)
+from gradtui.runfile.schema import Finding, Header, Layer, Measure, Origin, Outcome, Pictures
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
@@ -46,10 +33,10 @@ LEAST_QUEUE = 64  # steps that may wait however large they are
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
 
+StepRow = tuple[Any, ...]  # step, epoch, seconds, loss, learning rate, measures
+
 DEFAULT_LIMITS = Limits()
 REMOVED = "{} was removed or replaced; recording stops"
-
-NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "lustre", "fuse.sshfs", "beegfs", "gpfs", "ceph")
 
 
 class RunWriter:
@@ -57,17 +44,17 @@ class RunWriter:
 
     The file is made when the writer is made (errors of that raise `OSError` or `sqlite3.Error`); everything after
     that is queued and written four times a second by a daemon thread. When the disk cannot keep up, or is full, new
-    rows are dropped and counted: `dropped`. `on_rows` is called on the writer's thread with each batch of steps,
-    (steps, [rows, layers, measures]), before it is written.
+    rows are dropped and counted: `dropped`.
 
     Args:
         path: the file to make; it must not exist.
         header: what is run.
         measures: the columns of each step's BLOB.
         say: where trouble is told, one line at a time.
-        on_rows: looks at each batch; what it returns is added as events (step, kind, text).
         prepare: makes rows (step, epoch, seconds, loss, learning rate, measures) ready to be written, a batch at a
             time, on the writer's thread; the measures may be anything before.
+        diagnose: takes those rows, and whether they are the last, on the writer's thread; what it returns are changed
+            findings, as `finding` takes them.
         limits: how much is kept.
     """
 
@@ -79,8 +66,8 @@ class RunWriter:
         *,
         clock: Callable[[], float] = time.time,
         say: Callable[[str], None] = say_on_stderr,
-        on_rows: Callable[[Sequence[int], FloatArray], list[tuple[int, str, str]]] | None = None,
-        prepare: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]] | None = None,
+        prepare: Callable[[list[StepRow]], list[StepRow]] = lambda rows: rows,
+        diagnose: Callable[[list[StepRow], bool], list[tuple[int, Finding | None]]] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.path = path
@@ -88,8 +75,7 @@ class RunWriter:
         self.commands: deque[str] = deque()
         self._clock = clock
         self._say = say
-        self._on_rows = on_rows
-        self._prepare = prepare
+        self._prepare, self._diagnose = prepare, diagnose
         self._started = clock()
         self._measures = len(measures)
         self._queue: deque[tuple[str, tuple[Any, ...], int]] = deque()  # table, row, bytes
@@ -107,7 +93,7 @@ class RunWriter:
         self._ending: tuple[float, str, str] | None = None
         self._closing = threading.Event()
         self._pid = os.getpid()
-        self._inode = self._create(header, measures)
+        self._inode = create_run(path, header, measures, self._started)
         self._thread = threading.Thread(target=self._write_until_closed, name="gradtui-writer", daemon=True)
         self._thread.start()
 
@@ -172,12 +158,7 @@ class RunWriter:
 
     def finding(self, number: int, finding: Finding | None) -> None:
         """Queue what the diagnosis says: a new finding, one that has changed, or None for one to be taken back."""
-        row: tuple[Any, ...] = (number,)
-        if finding is not None:
-            numbers = {name: value if math.isfinite(value) else str(value) for name, value in finding.numbers.items()}
-            lists = [json.dumps(value) for value in (finding.layers, numbers, finding.remedies)]
-            row += (finding.kind, lists[0], finding.begin, finding.end, finding.evidence, *lists[1:], finding.note)
-        self._put("findings", row)
+        self._put("findings", _finding_row(number, finding))
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
@@ -189,11 +170,6 @@ class RunWriter:
         if self._thread.is_alive():
             self._say(f"gave up waiting for {self.path}: its last rows may be missing")
 
-    def abandon(self) -> None:
-        """Stop without an ending, as a killed process does."""
-        self._closing.set()
-        self._thread.join(CLOSE_TIMEOUT)
-
     def _put(self, table: str, row: tuple[Any, ...], size: int = ROW_OVERHEAD) -> None:
         waiting = self._queued - self._done
         if self._broken or (waiting >= QUEUE_BYTES and waiting >= LEAST_QUEUE * self._row_bytes):
@@ -202,51 +178,11 @@ class RunWriter:
             self._queued += size
             self._queue.append((table, row, size))
 
-    # -- the file ---------------------------------------------------------------------------------------------
-
-    def _create(self, header: Header, measures: Sequence[Measure]) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            raise FileExistsError(errno.EEXIST, "a run is there already", str(self.path))
-        # made beside its place and moved there whole, so that no reader meets half a file
-        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self._fill(unfinished, header, measures)
-            unfinished.rename(self.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return self.path.stat().st_ino
-
-    def _fill(self, path: Path, header: Header, measures: Sequence[Measure]) -> None:
-        connection = _connect(path, "rwc")
-        try:
-            journal = choose_journal(connection, path)
-            connection.executescript(
-                f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};"
-                f" BEGIN; {SCHEMA} COMMIT;"
-            )
-            facts = {**asdict(header), "schema_version": SCHEMA_VERSION, "journal": journal}
-            with connection:
-                connection.executemany(
-                    "INSERT INTO header VALUES (?, ?)",
-                    [(key, json.dumps(value)) for key, value in facts.items()],
-                )
-                connection.executemany(
-                    "INSERT INTO measures VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(i, m.name, m.symbol, m.unit, m.definition, m.title, m.source) for i, m in enumerate(measures)],
-                )
-                connection.execute("INSERT INTO heartbeat VALUES (1, ?, 0, 0, NULL)", (self._started,))
-                if journal != "wal":
-                    text = "a rollback journal is used, for the file system takes no write-ahead log: viewers may wait"
-                    self._tables.write_events(connection, [(0.0, None, "note", text)])
-        finally:
-            connection.close()
-
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _write_until_closed(self) -> None:
         try:
-            connection = _connect(self.path)
+            connection = connect(self.path)
         except sqlite3.Error as error:
             self._give_up(REMOVED.format(self.path) if self._file_is_gone() else f"cannot write {self.path} ({error})")
             return
@@ -254,8 +190,7 @@ class RunWriter:
         try:
             while not self._broken:
                 closing = self._closing.wait(0.0 if written and self._queue else FLUSH_EVERY)
-                self._drain()
-                last = closing and not self._queue
+                last = self._drain(closing)
                 heartbeat = last or time.monotonic() >= next_heartbeat
                 if heartbeat:
                     next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
@@ -310,17 +245,23 @@ class RunWriter:
             self._layers = None
         return True
 
-    def _drain(self) -> None:
-        """Move as much of the queue to the backlog as is written at a time."""
-        fresh = []
+    def _drain(self, closing: bool) -> bool:
+        """Move as much of the queue to the backlog as is written at a time; True if that is the last there will be."""
+        steps: list[StepRow] = []
         while self._queue and self._backlog_bytes < BATCH_BYTES:
             table, row, size = self._queue.popleft()
-            fresh.append((table, row))
+            if table == "steps":
+                steps.append(row)
+            else:
+                self._backlog.append((table, row))
             self._backlog_bytes += size
-        if self._prepare is not None:
-            steps = self._prepare([row for table, row in fresh if table == "steps"])
-            fresh = [entry for entry in fresh if entry[0] != "steps"] + [("steps", row) for row in steps]
-        self._backlog += fresh
+        last = closing and not self._queue
+        # a row that came from a device may be later than one that did not
+        steps = sorted(self._prepare(steps), key=lambda row: int(row[0]))
+        self._backlog += [("steps", row) for row in steps]
+        if self._diagnose is not None:
+            self._backlog += [("findings", _finding_row(*change)) for change in self._diagnose(steps, last)]
+        return last
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
         tables = ("steps", "scalars", "origins", "findings", "events", *SAMPLED)
@@ -329,9 +270,7 @@ class RunWriter:
             by_table[table].append(row)
         steps, events, now = by_table["steps"], by_table["events"], self._clock() - self._started
         if steps:
-            # a row that came from a device may be later than one that did not
             steps.sort(key=lambda row: int(row[0]))
-            events += self._look_at(steps)
             self._last_step = max(self._last_step, steps[-1][0])
             self._tables.write_steps(connection, steps, self._layer_count)
         trouble = self._tables.write_scalars(connection, by_table["scalars"])
@@ -342,22 +281,6 @@ class RunWriter:
         connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
         _write_findings(connection, by_table["findings"])
         self._tables.write_events(connection, events)
-
-    def _look_at(self, steps: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        if self._on_rows is None:
-            return []
-        whole = [row for row in steps if row[5] is not None]
-        # layers added since make later rows longer: look at rows of one length at a time
-        found: list[tuple[Any, ...]] = []
-        for size in sorted({len(row[5]) for row in whole}):
-            alike = [row for row in whole if len(row[5]) == size]
-            found += [
-                (self._clock() - self._started, step, kind, text)
-                for step, kind, text in self._on_rows(
-                    [row[0] for row in alike], block_of([row[5] for row in alike], self._measures)
-                )
-            ]
-        return found
 
     def _beat(self, connection: sqlite3.Connection) -> None:
         connection.execute(
@@ -396,38 +319,13 @@ class RunWriter:
             self._say(text)
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    address = f"file:{quote(str(path))}?mode={mode}"  # "rw" makes no new file where the old one was deleted
-    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
-    # FULL syncs each commit, so that a power cut loses no more than the rows since the last one
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-def choose_journal(connection: sqlite3.Connection, path: Path) -> str:
-    """Set the journal: a write-ahead log, or a rollback journal where shared memory fails (NFS and its like)."""
-    if filesystem_of(path).startswith(NETWORK_FILESYSTEMS):
-        return str(connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0])
-    try:
-        return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-    except sqlite3.OperationalError:
-        return str(connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0])
-
-
-def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The type of the file system that holds `path`, e.g. "ext4"; "" where the system does not tell."""
-    try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return ""
-    real = path.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        _, mount_point, filesystem, *_ = line.split(" ")
-        point = Path(mount_point.encode().decode("unicode_escape"))
-        if real.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), filesystem
-    return kind
+def _finding_row(number: int, finding: Finding | None) -> tuple[Any, ...]:
+    """A row of the table of findings; the number alone for one that is taken back."""
+    if finding is None:
+        return (number,)
+    layers, numbers, remedies = (json.dumps(plain(v)) for v in (finding.layers, finding.numbers, finding.remedies))
+    begin, end = finding.begin, finding.end
+    return number, finding.kind, layers, begin, end, finding.evidence, numbers, remedies, finding.note
 
 
 def _write_findings(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -255,7 +255,7 @@ def test_readers_that_follow_meet_every_step_while_old_ones_go(
 ) -> None:
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
     if journal == "truncate":
-        monkeypatch.setattr(writer_module, "filesystem_of", lambda _: "nfs4")
+        monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
     limits = Limits(newest_rows=2048, stretch_rows=32, stretches=8)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, limits=limits)
     writer.set_layers(layers(4))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import RunFileBusyError
-from gradtui.runfile import RunWriter, open_run, summary
+from gradtui.runfile import RunWriter, creation, open_run, summary
 from gradtui.runfile import writer as writer_module
 from gradtui.tui.run_view import Waiting
 from gradtui.view import Snapshot
@@ -30,7 +30,7 @@ def wait_until(condition, seconds: float = 10.0) -> None:
 @pytest.fixture
 def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunWriter, list[str]]]:
     """A writer that believes to be on NFS, and what it said."""
-    monkeypatch.setattr(writer_module, "filesystem_of", lambda _: "nfs4")
+    monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
     said: list[str] = []
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)

@@ -16,7 +16,7 @@ import pytest
 from gradtui.runfile import RunWriter, open_run
 from gradtui.runfile import writer as writer_module
 from gradtui.runfile.liveness import SILENT_AFTER, judge, machine_identity, process_start
-from gradtui.runfile.writer import choose_journal, filesystem_of
+from gradtui.runfile.creation import choose_journal, filesystem_of
 from tests.synthetic import MEASURES, header, layers, make_run, write_steps
 
 WRITE_FOREVER = """
@@ -81,14 +81,14 @@ def test_a_deleted_file_is_said_once_and_writing_goes_nowhere(tmp_path: Path) ->
 
 def test_a_full_disk_is_said_once_and_what_was_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    connect = writer_module._connect
+    connect = writer_module.connect
 
     def small(path: Path, mode: str = "rw") -> sqlite3.Connection:
         connection = connect(path, mode)
         connection.execute("PRAGMA max_page_count = 60")
         return connection
 
-    monkeypatch.setattr(writer_module, "_connect", small)
+    monkeypatch.setattr(writer_module, "connect", small)
     monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
     writer.set_layers(layers(4))
@@ -142,14 +142,14 @@ def test_a_small_tmpfs_that_fills_and_is_freed_again(tmp_path: Path, monkeypatch
 
 def test_a_locked_file_is_waited_for_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
-    connect = writer_module._connect
+    connect = writer_module.connect
 
     def impatient(path: Path, mode: str = "rw") -> sqlite3.Connection:
         connection = connect(path, mode)
         connection.execute("PRAGMA busy_timeout = 50")
         return connection
 
-    monkeypatch.setattr(writer_module, "_connect", impatient)
+    monkeypatch.setattr(writer_module, "connect", impatient)
     said: list[str] = []
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
     writer.set_layers(layers(4))
@@ -229,7 +229,7 @@ def test_a_network_file_system_gets_a_rollback_journal(tmp_path: Path, monkeypat
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
     assert filesystem_of(tmp_path / "a", mounts) == "nfs4"
     assert filesystem_of(Path("/"), mounts) == "ext4"
-    monkeypatch.setattr(writer_module, "filesystem_of", lambda _: "nfs4")
+    monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
     writer = make_run(tmp_path / "a.gradtui", close=False)
     assert not Path(f"{writer.path}-wal").exists()
     with open_run(writer.path) as reader:

@@ -1,0 +1,55 @@
+"""NaN and infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradtui.diagnosis.kinds import Finding, Thresholds, finding
+from gradtui.diagnosis.series import Series
+from gradtui.runfile.schema import Origin
+
+
+@finding(
+    "nan",
+    meaning="a NaN or an infinity appeared",
+    remedies=("lower-rate", "clip-norm", "epsilon", "check-data"),
+    order=10,
+    early=True,
+    ends=False,
+)
+def nan(series: Series, limits: Thresholds) -> Iterator[Finding]:
+    """The first NaN or ∞: as the recorder saw it begin, or as the rows show it where they know it earlier."""
+    broken = series.broken
+    origin = series.evidence.origins[0] if series.evidence.origins else None
+    if origin is not None:
+        # a gradient that was broken in every recorded step up to there is older than the loss that shows it
+        before = np.flatnonzero(series.steps < origin.step)
+        whole = before[~broken[before].any(axis=1) & series.measured("grad_norm")[before].any(axis=1)]
+        earlier = before[before > (whole[-1] if len(whole) else -1)]
+        rows = earlier[broken[earlier].any(axis=1)]
+        if not len(rows):
+            yield _as_seen(series, origin)
+            return
+    else:
+        shown = broken | series.broken_parameters
+        rows = np.flatnonzero(shown.any(axis=1) | np.isinf(series.evidence.parts.loss_maximum))
+        if not len(rows):
+            return
+    first = int(rows[0])
+    # backpropagation runs from the output to the input: the last layer met it first
+    layers = np.flatnonzero(broken[first] | series.broken_parameters[first])[-1:].tolist()
+    what = "the loss"
+    if layers:
+        what = "a gradient" if broken[first].any() else "the norm of the parameters"
+        layers = np.flatnonzero(broken[first])[-1:].tolist() or layers
+    step = int(series.first_steps[first])
+    yield series.finding("nan", layers, step, f"{what} is NaN or infinite", {"step": float(step)})
+
+
+def _as_seen(series: Series, origin: Origin) -> Finding:
+    """The finding of what the recorder saw begin."""
+    layers = [] if origin.layer is None or origin.layer >= len(series.names) else [origin.layer]
+    text = f"first in the {origin.phase} pass of step {origin.step:,}: {origin.what}"
+    return series.finding("nan", layers, origin.step, text, {"step": float(origin.step)})
