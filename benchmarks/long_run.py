@@ -76,6 +76,7 @@ def rows_of(layers: int) -> tuple[list[np.ndarray], Any]:
 
 def simulate(path: Path, steps: int, layers: int) -> Result:
     """Rows as a recorder makes them."""
+    from gradtui.diagnosis import LiveDiagnosis, Thresholds
     from gradtui.record.row_maker import RowMaker
     from gradtui.runfile import Header, Layer, Measure, RunWriter
     from gradtui.runfile import writer as writer_module
@@ -83,16 +84,17 @@ def simulate(path: Path, steps: int, layers: int) -> Result:
     writer_module.FLUSH_EVERY = 0.02  # the simulated time flies
     made, blank = rows_of(layers)
     now = [0.0]
-    rows = RowMaker()
-    rows.blank = blank
-    rows.notices.names = [f"fc{i}" for i in range(layers)]
     measures = [Measure(f"m{i}", "m", "1", "made up") for i in range(MEASURES)]
+    shapes = {"weight": (NEURONS, NEURONS), "bias": (NEURONS,)}
+    made_up = [Layer(f"fc{i}", "Linear", shapes, NEURONS * (NEURONS + 1)) for i in range(layers)]
+    rows = RowMaker(LiveDiagnosis([measure.name for measure in measures], Thresholds(), 0.001))
+    rows.blank = blank
+    rows.diagnosis.know(made_up)
     peak, started = Peak(path), time.monotonic()
     writer = RunWriter(
-        path, Header(name="long"), measures, clock=lambda: now[0], prepare=rows.prepare, on_rows=rows.look
+        path, Header(name="long"), measures, clock=lambda: now[0], prepare=rows.prepare, diagnose=rows.diagnose
     )
-    shapes = {"weight": (NEURONS, NEURONS), "bias": (NEURONS,)}
-    writer.set_layers([Layer(f"fc{i}", "Linear", shapes, NEURONS * (NEURONS + 1)) for i in range(layers)])
+    writer.set_layers(made_up)
     grads = {i: np.ones(NEURONS, np.float32) for i in range(layers)}
     for step in range(1, steps + 1):
         now[0] = step / STEPS_PER_SECOND

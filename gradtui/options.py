@@ -7,9 +7,8 @@ flag of `gradtui run`. All of them but `on_finding` are stored in the run.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -31,7 +30,7 @@ class RecordKeywords(TypedDict, total=False):
     layers: str | Sequence[str]
     name: str | None
     folder: str | Path | None
-    thresholds: Mapping[str, float] | Thresholds
+    thresholds: Mapping[str, float]
     on_finding: Callable[[Finding], None] | None
     measures: Sequence[Measure]
 
@@ -83,7 +82,7 @@ class RecordOptions:
     )
     name: str | None = field(default=None, metadata=_flag("name of the run (default: name of the script)", "NAME"))
     folder: str | Path | None = None
-    thresholds: Mapping[str, float] | Thresholds = field(
+    thresholds: Mapping[str, float] = field(
         default_factory=dict,
         metadata=_flag(
             "change a threshold of the diagnosis, e.g. dead=0.9; may be repeated", "NAME=NUMBER", action="append"
@@ -114,16 +113,7 @@ class RecordOptions:
         """All thresholds that hold; loads the diagnosis. Raises `ValueError` if one that is changed does not exist."""
         from gradtui.diagnosis import Thresholds
 
-        kinds: dict[str, Any] = {one.name: type(one.default) for one in fields(Thresholds)}
-        numbers: dict[str, Any] = {}
-        for name, number in _changed(self.thresholds).items():
-            if name not in kinds:
-                raise ValueError(f"threshold is {name!r}, an unknown one: the names are {', '.join(kinds)}")
-            is_whole = kinds[name] is int and float(number).is_integer()
-            if math.isnan(number) or not (is_whole or kinds[name] is float):
-                raise ValueError(f"threshold is {name}={number}: give a {'whole ' * (kinds[name] is int)}number")
-            numbers[name] = kinds[name](number)
-        return Thresholds(**numbers)
+        return Thresholds(**self.thresholds)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it, for a child process and for the run: without callables, measures by name."""
@@ -177,6 +167,8 @@ def options_from_flags(given: argparse.Namespace, folder: Path) -> RecordOptions
             found[one.name] = _thresholds(value) if one.name == "thresholds" else value
     try:
         return RecordOptions(**found, folder=folder)
+    except UsageError as error:
+        raise UsageError(f"--threshold: {error}") from error
     except ValueError as error:
         name, _, rest = str(error).partition(" is ")  # as all messages of `RecordOptions` begin
         raise UsageError(f"--{name.replace('_', '-')} {rest.removesuffix(', or None')}") from error
@@ -187,13 +179,10 @@ def flag_of(one: Field[Any]) -> str:
     return {"thresholds": "--threshold"}.get(one.name, f"--{one.name.replace('_', '-')}")
 
 
-def _changed(thresholds: Mapping[str, float] | Thresholds) -> dict[str, float]:
-    if is_dataclass(thresholds):
-        values = {one.name: (getattr(thresholds, one.name), one.default) for one in fields(thresholds)}
-        return {name: value for name, (value, default) in values.items() if value != default}
-    assert isinstance(thresholds, Mapping)
+def _changed(thresholds: Mapping[str, float]) -> dict[str, float]:
+    numbers = getattr(thresholds, "changed", thresholds)  # those of `Thresholds`
     # JSON has ∞ as a string
-    return {name: number if isinstance(number, int) else float(number) for name, number in thresholds.items()}
+    return {name: number if isinstance(number, int) else float(number) for name, number in numbers.items()}
 
 
 def _thresholds(words: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`gradtui report`: one run in words, its layers and what ails them, as text or JSON."""
+"""`gradtui report`: one run as text or JSON: its findings, and the newest measures of its layers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gradtui.diagnosis import Evidence, Finding, diagnose
+from gradtui.diagnosis import FINDINGS, findings_of
 from gradtui.format import plain
-from gradtui.runfile import RunReader, is_measured, open_run
+from gradtui.remedies import REMEDIES
+from gradtui.runfile import Finding, RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
 
-ACTIVATIONS = ("activation_mean", "activation_std", "saturated", "dead")
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
 
 
@@ -29,13 +29,14 @@ def report(path: Path, *, as_json: bool, terminal: bool) -> str:
 def _facts(reader: RunReader) -> dict[str, Any]:
     layers, span, status = reader.layers(), reader.span(), reader.status()
     names = [measure.name for measure in reader.measures]
-    findings = diagnose(Evidence(layers, names, reader.overview(), reader.origins()))
+    findings = findings_of(reader)
     values, sampled = np.empty((0, len(names)), np.float32), None
     if span and layers:
         rows = reader.at(span[1], LOOK_BACK)
         values = newest_known(rows.measures)
-        with_activations = is_measured(rows.measures[:, :, [name in ACTIVATIONS for name in names]]).any(axis=(1, 2))
-        sampled = int(rows.step[with_activations.argmax()]) if with_activations.any() else None
+        outputs = [measure.source == "outputs" for measure in reader.measures]
+        with_outputs = is_measured(rows.measures[:, :, outputs]).any(axis=(1, 2))
+        sampled = int(rows.step[with_outputs.argmax()]) if with_outputs.any() else None
     loss = reader.newest_loss()
     return {
         "run": reader.run_id,
@@ -50,7 +51,10 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "activations_step": sampled,
         "metrics": {name: float(series.value[-1]) for name, series in reader.scalars()[0].items()},
         "sampling": reader.header.sampling,
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [_finding(finding) for finding in findings if not finding.cleared],
+        "cleared": [_finding(finding) for finding in findings if finding.cleared],
+        "thresholds": reader.header.thresholds,
+        "measures": [vars(measure) for measure in reader.measures],
         "layers": [
             {
                 "name": layer.name,
@@ -65,6 +69,13 @@ def _facts(reader: RunReader) -> dict[str, Any]:
     }
 
 
+def _finding(finding: Finding) -> dict[str, Any]:
+    """A finding, what its kind means, and what each of its remedies is."""
+    kind = FINDINGS.get(finding.kind)
+    helps = {name: REMEDIES[name].what if name in REMEDIES else "" for name in finding.remedies}
+    return {**finding.to_json(), "meaning": kind.meaning if kind else "", "help": helps, "text": str(finding)}
+
+
 def _text(found: dict[str, Any], terminal: bool) -> str:
     state = found["state"] + (f" ({found['detail']})" if found["detail"] else "")
     loss = "unknown" if found["loss"] is None else f"{found['loss']:.4g}"
@@ -74,28 +85,31 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
     if found["metrics"]:
         lines[-1:] = [f"metrics: {', '.join(f'{n} {value:.4g}' for n, value in found['metrics'].items())}", ""]
     if not found["findings"]:
-        lines.append("No findings: nothing that the diagnosis knows ails this net.")
+        lines.append("No problems found.")
     for finding in found["findings"]:
-        lines.append(str(Finding(**{key: _tupled(value) for key, value in finding.items()})))
-        lines.append(f"   try: {', '.join(finding['remedies'])}")
+        lines.append(finding["text"])
+        lines += [f"   try {name}: {what}" if what else f"   try {name}" for name, what in finding["help"].items()]
+    lines += [f"cleared: {finding['text']}" for finding in found["cleared"]]
+    outputs = [measure["symbol"] for measure in found["measures"] if measure["source"] == "outputs"]
     if found["activations_step"] is not None:
-        lines += ["", f"saturated and dead: as of step {found['activations_step']:,}, when outputs were last sampled"]
-    columns = ("layer", "shape", "‖∂C/∂b‖", "‖∂C/∂θ‖", "‖Δθ‖/‖θ‖", "saturated", "dead")
-    keys = ("bias_grad_norm", "grad_norm", "update_ratio", "saturated", "dead")
-    table = [columns] + [
-        (layer["name"], layer["shape"], *(_number(layer.get(key)) for key in keys)) for layer in found["layers"]
+        *others, last = outputs
+        named = f"{', '.join(others)} and {last}" if others else last
+        lines += ["", f"{named}: as of step {found['activations_step']:,}, when outputs were last sampled"]
+    return "\n".join([*lines, "", *_table(found, terminal)])
+
+
+def _table(found: dict[str, Any], terminal: bool) -> list[str]:
+    """A line for each layer, and a column for each measure that was taken."""
+    measures = [
+        one for one in found["measures"] if any(layer.get(one["name"]) is not None for layer in found["layers"])
     ]
-    lines.append("")
+    rows = [("layer", "shape", *(measure["symbol"] for measure in measures))]
+    for layer in found["layers"]:
+        rows.append((layer["name"], layer["shape"], *(_number(layer.get(one["name"])) for one in measures)))
     if not terminal:
-        return "\n".join([*lines, *("\t".join(row) for row in table)])
-    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-    return "\n".join(
-        [*lines, *("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)]
-    )
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+        return ["\t".join(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _number(value: float | None) -> str:

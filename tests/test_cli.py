@@ -99,7 +99,7 @@ def test_runs_are_tab_separated_in_a_pipe_and_json_for_scripts(runs_in_tmp: Path
 
 
 def test_the_report_says_of_which_step_its_numbers_are(runs_in_tmp: Path) -> None:
-    measures = [Measure(name, name, "1", "") for name in ("bias_grad_norm", "dead")]
+    measures = [Measure("bias_grad_norm", "‖∂C/∂b‖", "1", ""), Measure("dead", "dead", "1", "", source="outputs")]
     writer = RunWriter(runs_in_tmp / "a.gradtui", header("a"), measures)
     writer.set_layers(layers(2))
     for step in range(1, 11):
@@ -109,7 +109,9 @@ def test_the_report_says_of_which_step_its_numbers_are(runs_in_tmp: Path) -> Non
         writer.scalar(step, None, "loss G", 2.5 / step)
     writer.close()
     said = gradtui("report", "a").stdout
-    assert "10 steps, loss 0.5 in step 7;" in said and "as of step 4" in said and "\nmetrics: loss G 0.25\n" in said
+    assert (
+        "10 steps, loss 0.5 in step 7;" in said and "dead: as of step 4" in said and "\nmetrics: loss G 0.25\n" in said
+    )
     facts = json.loads(gradtui("report", "a", "--json").stdout)
     assert (facts["loss_step"], facts["activations_step"], facts["layers"][0]["dead"]) == (7, 4, 0.5)
 

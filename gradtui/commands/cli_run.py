@@ -92,28 +92,42 @@ def _check_folder(folder: Path) -> None:
 def _kinds(text: str | None) -> frozenset[str]:
     if text is None:
         return frozenset()
-    from gradtui.diagnosis import KINDS
+    from gradtui.diagnosis import FINDINGS
+    from gradtui.runfile.schema import OLD_KINDS
 
-    named = [word.strip() for word in text.split(",") if word.strip()]
-    unknown = [word for word in named if word not in KINDS and word != "any"]
+    named = [OLD_KINDS.get(word.strip(), word.strip()) for word in text.split(",") if word.strip()]
+    unknown = [word for word in named if word not in FINDINGS and word != "any"]
     if unknown or not named:
-        raise UsageError(f"--fail-on {text}: the findings are {', '.join(KINDS)}; or any")
-    return frozenset([*KINDS, "any"] if "any" in named else named)
+        raise UsageError(f"--fail-on {text}: the findings are {', '.join(FINDINGS)}; or any")
+    return frozenset(named)
 
 
 def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
+<<<<<<< HEAD:gradtui/commands/cli_run.py
     """Check the runs that were recorded; the exit code."""
     from gradtui.diagnosis import diagnose_run
+=======
+    """Look at the runs that were recorded; the exit code."""
+    from gradtui.diagnosis import diagnose
+>>>>>>> f042547 (Store findings while a run is recorded; report, viewer and --fail-on read them):gradtui/run_command.py
 
     if not any(_has_layers(path) for path in runs):
         say_on_stderr("--fail-on: no run was recorded")
         return NOTHING_RECORDED
     code = 0
     for path in runs:
+<<<<<<< HEAD:gradtui/commands/cli_run.py
         for finding in diagnose_run(path):
             if finding.kind in kinds and not (finding.note and "any" in kinds):  # a note: it may be meant
                 code = FOUND
                 say_on_stderr(f"{path.stem}: {finding}")
+=======
+        for finding in diagnose(path):
+            is_named = finding.kind in kinds or ("any" in kinds and not finding.note)  # a note may well be meant
+            if is_named and not finding.cleared:
+                code = ILL
+                _say(f"{path.stem}: {finding}")
+>>>>>>> f042547 (Store findings while a run is recorded; report, viewer and --fail-on read them):gradtui/run_command.py
     return code
 
 

@@ -21,6 +21,18 @@ from gradtui.format import hint, plain
 from gradtui.registry import Registry
 from gradtui.runfile.schema import Finding
 
+__all__ = [
+    "FINDINGS",
+    "SHARED",
+    "Finding",
+    "Kind",
+    "Threshold",
+    "ThresholdError",
+    "Thresholds",
+    "finding",
+    "thresholds_table",
+]
+
 LAST = 1000.0  # the order of a kind that names none
 
 Rule = Callable[..., Iterable[Finding]]  # (Series, Thresholds) -> findings
@@ -122,6 +134,10 @@ def finding(
     return register
 
 
+def _place_of(rule: Rule) -> tuple[object, object]:
+    return getattr(rule, "__module__", None), getattr(rule, "__qualname__", rule)
+
+
 def _threshold(value: float | tuple[float, str]) -> Threshold:
     return Threshold(*value) if isinstance(value, tuple) else Threshold(float(value))
 
@@ -131,13 +147,17 @@ def thresholds_table() -> dict[str, Threshold]:
     return {**SHARED, **{name: one for kind in FINDINGS.values() for name, one in kind.thresholds.items()}}
 
 
+class ThresholdError(UsageError, ValueError):
+    """There is no such threshold, or its value is no number."""
+
+
 class Thresholds(Mapping[str, float]):
     """The numbers that decide what is a finding: the defaults, and those that are given, e.g. `Thresholds(dead=0.9)`.
 
     A frozen mapping, whose numbers are attributes too. `thresholds_table` says what each is of; most are ratios.
 
     Raises:
-        UsageError: there is no such threshold, or a value is no number.
+        ThresholdError: there is no such threshold, or a value is no number.
     """
 
     __slots__ = ("_numbers",)
@@ -147,9 +167,9 @@ class Thresholds(Mapping[str, float]):
         table = thresholds_table()
         for name, value in changes.items():
             if name not in table:
-                raise UsageError(f"there is no threshold {name!r}: {hint(name, table)}")
+                raise ThresholdError(f"there is no threshold {name!r}: {hint(name, table)}")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-                raise UsageError(f"the threshold {name} is {value!r}: give a number")
+                raise ThresholdError(f"the threshold {name} is {value!r}: give a number")
         numbers = {name: float(changes.get(name, one.default)) for name, one in table.items()}
         object.__setattr__(self, "_numbers", numbers)
 
@@ -181,9 +201,13 @@ class Thresholds(Mapping[str, float]):
         return Thresholds.from_json, (self._numbers,)
 
     def __repr__(self) -> str:
+        return f"Thresholds({', '.join(f'{name}={value:g}' for name, value in self.changed.items())})"
+
+    @property
+    def changed(self) -> dict[str, float]:
+        """Those that are not the defaults."""
         table = thresholds_table()
-        others = {name: value for name, value in self.items() if name not in table or value != table[name].default}
-        return f"Thresholds({', '.join(f'{name}={value:g}' for name, value in others.items())})"
+        return {name: value for name, value in self.items() if name not in table or value != table[name].default}
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it: all of them by name."""

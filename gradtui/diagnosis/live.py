@@ -41,6 +41,7 @@ class LiveDiagnosis:
 
     Attributes:
         news: findings that have begun and wait to be told.
+        thresholds: the numbers that decide.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class LiveDiagnosis:
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self.news: deque[Finding] = deque()
-        self._measures, self._thresholds, self._share, self._on_finding = list(measures), thresholds, share, on_finding
+        self.thresholds = thresholds
+        self._measures, self._share, self._on_finding = list(measures), share, on_finding
         self._clock, self._cpu = clock, cpu
         self._layers: Sequence[Layer] = ()
         self._origins: list[Origin] = []
@@ -112,18 +114,20 @@ class LiveDiagnosis:
         self._history.widen(layers)
         if not rows:
             return
-        numbers = [np.array([math.nan if row[i] is None else float(row[i]) for row in rows]) for i in (1, 2, 3, 4)]
+        epoch, seconds, loss, rate = (
+            np.array([math.nan if row[i] is None else float(row[i]) for row in rows]) for i in (1, 2, 3, 4)
+        )
         steps = np.array([row[0] for row in rows], np.int64)
         blobs = pad_layers([row[5] for row in rows], layers, measures)
         known = np.array([row[3] is not None for row in rows], np.bool_)
-        self._history.add_rows(Rows(steps, *numbers, blobs, known))
+        self._history.add_rows(Rows(steps, epoch, seconds, loss, rate, blobs, known))
         self._last_step = max(self._last_step, int(steps[-1]))
 
     def _look(self, layers: Sequence[Layer], origins: int) -> list[Change]:
         assert self._history is not None
         self._is_stale, self._origins_seen = False, origins
         evidence = Evidence(layers, self._measures, self._history.envelope(), self._origins[:origins])
-        changes, begun = self._tracker.update(find(evidence, self._thresholds), self._last_step)
+        changes, begun = self._tracker.update(find(evidence, self.thresholds), self._last_step)
         if self._on_finding is not None:
             self.news += begun
         return changes

@@ -7,6 +7,7 @@ import math
 from gradtui.options import RecordOptions
 
 ACTIVATIONS_SHARE = 0.25  # of the budget that sampled activations may cost
+DIAGNOSIS_SHARE = 0.1  # of it that the diagnosis may cost
 NEURONS_EVERY = 0.25  # s between samples of the neurons
 
 
@@ -34,8 +35,9 @@ class Sampling:
         self.every = options.every
         self.update_every = options.update_every
         budget = options.budget
-        self.rows = Budget(budget * (1.0 - ACTIVATIONS_SHARE) if options.every is None else budget)
-        self.updates = Budget(budget)
+        shared = ACTIVATIONS_SHARE + DIAGNOSIS_SHARE
+        self.rows = Budget(budget * (1.0 - shared) if options.every is None else budget)
+        self.updates = Budget(budget * (1.0 - DIAGNOSIS_SHARE))
         self.activations = Budget(budget * ACTIVATIONS_SHARE)
         self.neurons_at = -math.inf
         self._last_update = -math.inf

@@ -8,13 +8,12 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradtui.format import plain
 from gradtui.options import RecordOptions
 from gradtui.runfile import Header
 from gradtui.runfile.liveness import machine_identity, process_start
@@ -71,5 +70,5 @@ def make_header(name: str, options: RecordOptions, facts: RunFacts) -> Header:
         takes_commands=list(facts.takes_commands),
         log=facts.log_file,
         options=options.to_json(),
-        thresholds=plain(asdict(options.limits())),
+        thresholds=options.limits().to_json(),
     )

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gradtui.diagnosis import LiveDiagnosis
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import listed
 from gradtui.measures import run_measures
 from gradtui.options import RecordKeywords, RecordOptions, record_options
-from gradtui.record.budget import Sampling
+from gradtui.record.budget import DIAGNOSIS_SHARE, Sampling
 from gradtui.record.columns import Columns
 from gradtui.record.header import RunFacts, make_header, script_name
 from gradtui.record.layers import ForwardTrace, LayerSpec
@@ -29,8 +30,6 @@ from gradtui.runfolder import new_run_path, runs_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from gradtui.record.watchdog import Watchdog
 
 Models = nn.Module | Mapping[str, nn.Module]
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
@@ -90,25 +89,22 @@ def start_recording(
 def new_recording(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recording:
     """A recording with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
     columns = Columns(run_measures(options.measures))
-    rows = RowMaker(_diagnosis(options))
+    rows = RowMaker(_diagnosis(options, columns))
     writer = None
     try:
         if is_first_rank():
             name = options.name or script_name(sys.argv)
             header = make_header(name, options, facts or RunFacts())
             where = path or new_run_path(name, runs_folder(options.folder))
-            writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, on_rows=rows.look)
+            writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, diagnose=rows.diagnose)
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
     return Recording(writer, Sampling(options), rows, columns)
 
 
-def _diagnosis(options: RecordOptions) -> Watchdog | None:
-    if options.on_finding is None:
-        return None
-    from gradtui.record.watchdog import Watchdog
-
-    return Watchdog(options.on_finding, options.limits())
+def _diagnosis(options: RecordOptions, columns: Columns) -> LiveDiagnosis:
+    names = [measure.name for measure in columns.measures]
+    return LiveDiagnosis(names, options.limits(), options.budget * DIAGNOSIS_SHARE, options.on_finding)
 
 
 def is_first_rank() -> bool:

@@ -23,7 +23,7 @@ from gradtui.runfile.blocks import (
     ThroughTime,
     pad_layers,
 )
-from gradtui.runfile.schema import Event, Finding, Layer, Measure, Origin, Pictures
+from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures
 from gradtui.runfile.summary import RunMetadata
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
@@ -47,7 +47,7 @@ class RunReader(RunMetadata):
             with self._reading():
                 more = ", title, source" if self.version >= 3 else ""
                 found = self._all(f"SELECT name, symbol, unit, definition{more} FROM measures ORDER BY position")
-                self.measures = [Measure(*row) for row in found]
+                self.measures = [_measure(row) for row in found]
         except RunFileError:
             self.close()
             raise
@@ -244,6 +244,12 @@ class RunReader(RunMetadata):
         return pad_layers(blobs, len(layers), len(self.measures))
 
 
+def _measure(row: tuple[Any, ...]) -> Measure:
+    if len(row) == 4 and row[0] in OLD_OUTPUTS:
+        return Measure(*row, source="outputs")
+    return Measure(*row)
+
+
 def _layer(row: tuple[Any, ...]) -> Layer:
     name, kind, shapes, parameters, *in_and_out = row
     seen = [None if text is None else tuple(json.loads(text)) for text in in_and_out]
@@ -254,10 +260,9 @@ def _layer(row: tuple[Any, ...]) -> Layer:
 def _finding(row: tuple[Any, ...]) -> Finding:
     kind, layers, begin, evidence, numbers, remedies, note, end = row
     known = {name: float(value) for name, value in json.loads(numbers).items()}
-    return Finding(
-        str(kind), tuple(json.loads(layers)), int(begin), str(evidence), known, tuple(json.loads(remedies)), bool(note),
-        None if end is None else int(end),
-    )  # fmt: skip
+    named, helps = tuple(json.loads(layers)), tuple(json.loads(remedies))
+    kind, until = OLD_KINDS.get(kind, str(kind)), None if end is None else int(end)
+    return Finding(kind, named, int(begin), str(evidence), known, helps, bool(note), until)
 
 
 def _floats(values: list[Any]) -> DoubleArray:

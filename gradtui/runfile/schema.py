@@ -16,6 +16,11 @@ APPLICATION_ID = 0x67726164  # "grad", so that `file` and other tools can tell a
 # 1: no row is thinned, every bucket of the envelope holds as many rows; 2: no findings, no titles of measures
 SCHEMA_VERSION = 3
 
+# kind of finding as it was called once -> what it is called now
+OLD_KINDS = {"still": "not-updating", "too-large": "update-too-large", "too-small": "update-too-small"}
+# what files of schema 1 and 2 do not say: the measures that are taken from outputs
+OLD_OUTPUTS = ("activation_mean", "activation_std", "saturated", "dead")
+
 Outcome = Literal["finished", "stopped", "failed"]
 
 SCHEMA = """

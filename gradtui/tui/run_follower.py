@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -29,7 +29,6 @@ BEHIND = 20_000  # recorded steps; a follower further behind starts again from a
 LOOK_BACK = 512  # rows in which a sampled measure (the update ratio) is sought before a step
 VALUES_BACK = 1 << 22  # values in those rows at most: of a very deep net they are fewer
 NEWEST_ROWS = 64  # read at a time where no history is kept
-DIAGNOSIS_REST = 30  # times what a diagnosis took before the next one: 3 % of a core at most
 ENDED = ("finished", "stopped", "failed")  # a run that died may only have been suspended
 
 
@@ -86,7 +85,7 @@ class RunFollower:
         self._pace: deque[tuple[float, int]] = deque()
         self._status_at = 0.0
         self._has_more_layers = self._over = False
-        self._diagnosed_at, self._next_diagnosis = -1, 0.0
+        self._has_findings = False
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -250,28 +249,20 @@ class RunFollower:
         return bool(series)
 
     def _read_findings(self, reader: RunReader) -> bool:
-        """Those that are stored; of a file without any they are computed, now and then."""
+        """Those that are stored; of an older file, which stores none, they are computed once."""
+        if reader.version < 3 and self._has_findings:
+            return False
+        from gradtui.diagnosis import findings_of
+
         before = self.findings, self.findings_problem
+        self._has_findings = True
         try:
-            found, self.findings_problem = reader.findings() or self._diagnosed(reader), ""
-            self.findings = tuple(sorted(map(_as_text, found), key=lambda finding: finding.cleared))
+            self.findings, self.findings_problem = tuple(map(_as_text, findings_of(reader))), ""
         except RunFileBusyError:
             raise
         except Exception as error:  # one that a user has registered, or odd values in the file
             self.findings_problem = f"the findings of this run cannot be read ({type(error).__name__}: {error})"
         return before != (self.findings, self.findings_problem)
-
-    def _diagnosed(self, reader: RunReader) -> Sequence[Finding]:
-        now = time.monotonic()
-        if self.history is None or self._diagnosed_at == self.last or now < self._next_diagnosis:
-            return self.findings
-        from gradtui.diagnosis import Evidence, diagnose
-
-        names = [measure.name for measure in self.measures]
-        found = diagnose(Evidence(reader.layers(), names, self.history.envelope(), reader.origins()))
-        self._diagnosed_at = self.last
-        self._next_diagnosis = now + max(1.0, DIAGNOSIS_REST * (time.monotonic() - now))
-        return found
 
     @property
     def look_back(self) -> int:

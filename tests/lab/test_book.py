@@ -205,8 +205,8 @@ def test_where_rounding_saturates_the_chain_the_run_says_so(depth: int, runs_in_
     assert result.path is not None
     with open_run(result.path) as reader:
         assert (reader.newer(0).measures[:, 0, 0] == 0).all()
-        events = [event for event in reader.events() if event.kind == "zero"]
-        assert len(events) == 1 and "exactly 0" in events[0].text and "fc1" in events[0].text
+        found = [finding for finding in reader.findings() or [] if finding.kind == "zero-gradient"]
+        assert len(found) == 1 and "exactly 0" in found[0].evidence and "fc1" in found[0].layers
 
 
 def test_the_default_net_on_digits_learns_a_hundred_times_slower_in_front(runs_in_tmp: Path) -> None:

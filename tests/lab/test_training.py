@@ -95,7 +95,7 @@ def test_divergence_is_a_result(runs_in_tmp: Path) -> None:
         assert (reader.status().state, reader.status().detail) == ("stopped", result.detail)
         rows = reader.newer(0)
         assert rows.loss_known.all() and not np.isfinite(rows.loss).all()
-        assert any(event.kind == "nonfinite" for event in reader.events())
+        assert any(finding.kind == "nan" for finding in reader.findings() or [])
 
 
 def test_a_viewer_stops_a_launched_training_which_outlives_who_started_it(runs_in_tmp: Path) -> None:

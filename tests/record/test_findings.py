@@ -39,8 +39,6 @@ def test_a_healthy_training_has_none(tmp_path):
 
 
 def test_a_callback_may_end_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("gradtui.record.watchdog.LEAST_REST", 0.0)
-    monkeypatch.setattr("gradtui.record.watchdog.REST", 0)
     monkeypatch.setattr("gradtui.runfile.writer.FLUSH_EVERY", 0.001)
 
     class IllError(Exception):

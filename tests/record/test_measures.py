@@ -99,22 +99,22 @@ def test_tiny_and_huge_gradients_have_their_norm(size, tmp_path):
     assert row[BIAS_GRAD_NORM] == pytest.approx(true * 10, rel=tolerance)
     assert row[WEIGHT_GRAD_NORM] == pytest.approx(true * 80, rel=tolerance)
     assert row[GRAD_NORM] == pytest.approx(true * 6500**0.5, rel=tolerance)
-    assert not [event for event in reader.events() if event.kind in ("zero", "nonfinite")]
+    assert not reader.findings()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nonfinite_gradients_are_values_and_an_event(value, tmp_path):
+def test_nonfinite_gradients_are_values_and_a_finding(value, tmp_path):
     reader = record_with_gradients(value, tmp_path)
     row = reader.last(1).measures[0, 0]
     np.testing.assert_equal(row[:3], [abs(value)] * 3)
     assert is_measured(row[:3]).all()
-    assert [event.kind for event in reader.events()] == ["nonfinite"]
+    assert [finding.kind for finding in reader.findings()] == ["nan"]
 
 
-def test_exactly_zero_gradients_are_zero_and_an_event(tmp_path):
+def test_exactly_zero_gradients_are_zero_and_a_note(tmp_path):
     reader = record_with_gradients(0.0, tmp_path)
     assert (reader.last(1).measures[0, 0, :3] == 0).all()
-    assert [event.kind for event in reader.events()] == ["zero"]
+    assert [(finding.kind, finding.note) for finding in reader.findings()] == [("zero-gradient", True)]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradtui.diagnosis import LiveDiagnosis, Thresholds
 from gradtui.measures import MEASURES
 from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
@@ -69,8 +70,8 @@ def watch_into(
 def recorder_with(
     model: nn.Module, optimizer: Any, path: Path, sampling: Sampling, clock: Callable[[], float], **more: Any
 ) -> Recorder:
-    rows = RowMaker()
-    writer = RunWriter(path, Header(name="test"), list(MEASURES.values()), prepare=rows.prepare, on_rows=rows.look)
+    rows = RowMaker(LiveDiagnosis(list(MEASURES), Thresholds(), 0.001))
+    writer = RunWriter(path, Header(name="test"), list(MEASURES.values()), prepare=rows.prepare, diagnose=rows.diagnose)
     recording = Recording(writer, sampling, rows, clock=clock, **more)
     recording.observe(optimizer, ForwardTrace(model))
     return Recorder(recording)

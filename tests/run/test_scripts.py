@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradtui.diagnosis import diagnose_run
+from gradtui.diagnosis import diagnose
 from gradtui.options import RecordOptions
 from gradtui.recorded_command import prepare
 from gradtui.runfile import is_measured, open_run
@@ -124,7 +124,7 @@ def test_a_script_runs_recorded_as_it_does_alone_and_every_parameter_is_in_a_lay
         layers, rows = reader.layers(), reader.overview()
         assert reader.header.name == Path(script.path).stem
         assert reader.status().state == "finished"
-        found = {finding.kind for finding in diagnose_run(path)}
+        found = {finding.kind for finding in diagnose(path)}
     trained = [weight for name, weight in recorded.items() if not name.endswith(BUFFERS)]
     assert sum(layer.parameters for layer in layers) == sum(weight.numel() for weight in trained)
     assert not any(layer.name.startswith("tensor ") for layer in layers)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, open_run
+from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, creation, open_run
 from gradtui.runfile import writer as writer_module
 from gradtui.runfile.reader import WHOLE_UP_TO
 from gradtui.runfile.retention import SampleThinning, ThinTables, ended

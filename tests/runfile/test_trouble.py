@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradtui.runfile import RunWriter, open_run
+from gradtui.runfile import RunWriter, creation, open_run
 from gradtui.runfile import writer as writer_module
-from gradtui.runfile.liveness import SILENT_AFTER, judge, machine_identity, process_start
 from gradtui.runfile.creation import choose_journal, filesystem_of
+from gradtui.runfile.liveness import SILENT_AFTER, judge, machine_identity, process_start
 from tests.synthetic import MEASURES, header, layers, make_run, write_steps
 
 WRITE_FOREVER = """

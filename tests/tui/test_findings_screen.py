@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gradtui.diagnosis import LiveDiagnosis, Thresholds
 from gradtui.measures import MEASURES
 from gradtui.remedies import REMEDIES
 from gradtui.runfile import NOT_MEASURED, Finding, RunWriter
@@ -16,10 +18,14 @@ from tests.synthetic import header, layers, make_run
 from tests.tui.driving import app_of, shows, text_of
 
 
-def stuck_run(path: Path, count: int, steps: int) -> RunWriter:
-    """A run whose gradient shrinks tenfold a layer and whose loss stands still."""
-    writer = RunWriter(path, header(), list(MEASURES.values()))
+def stuck_run(path: Path, count: int, steps: int, origins: Sequence[Origin] = ()) -> RunWriter:
+    """A run, diagnosed as a recorder does, whose gradient shrinks tenfold a layer and whose loss does not fall."""
+    diagnosis = LiveDiagnosis(list(MEASURES), Thresholds(), share=1.0)
+    writer = RunWriter(path, header(), list(MEASURES.values()), diagnose=diagnosis.take)
     writer.set_layers(layers(count))
+    diagnosis.know(layers(count))
+    for origin in origins:
+        diagnosis.broke(origin)
     grid = np.full((count, len(MEASURES)), NOT_MEASURED, np.float32)
     grid[:, :4] = (10.0 ** -np.arange(count)[::-1])[:, None]
     for step in range(1, steps + 1):
@@ -34,13 +40,13 @@ async def test_findings_stand_first_with_what_may_help(runs_in_tmp: Path) -> Non
     async with app.run_test(size=(160, 40)) as pilot:
         await shows(pilot, "VANISHING")
         text = text_of(app.screen)
-        assert "Findings" in text and "since step 1" in text and "try: ReLU with He" in text
+        assert "Findings" in text and "since step 1" in text and "try: relu, he" in text
         assert "PLATEAU" in text
 
 
 async def test_the_first_nan_is_named_with_its_layer_and_step(runs_in_tmp: Path) -> None:
-    writer = stuck_run(runs_in_tmp / "a.gradtui", 3, 20)
-    writer.origin(Origin(21, "forward", 1, "what log returned after it was NaN or infinite"))
+    origin = Origin(21, "forward", 1, "what log returned after it was NaN or infinite")
+    writer = stuck_run(runs_in_tmp / "a.gradtui", 3, 20, [origin])
     writer.close()
     app = app_of(writer.path)
     async with app.run_test(size=(160, 40)) as pilot:

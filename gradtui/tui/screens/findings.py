@@ -86,9 +86,9 @@ def _in_full(findings: tuple[Finding, ...], problem: str, width: int) -> Content
 
 def _checked() -> str:
     """What the diagnosis looks for."""
-    from gradtui.diagnosis import KINDS
+    from gradtui.diagnosis import FINDINGS
 
-    return f"Checked for {', '.join(clean(kind) for kind in KINDS)}."
+    return f"Checked for {', '.join(clean(kind) for kind in FINDINGS)}."
 
 
 def _remedy(name: str, width: int) -> str:
