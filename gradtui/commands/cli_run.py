@@ -92,13 +92,15 @@ def _check_folder(folder: Path) -> None:
 def _kinds(text: str | None) -> frozenset[str]:
     if text is None:
         return frozenset()
-    from gradtui.diagnosis import FINDINGS
+    from gradtui.diagnosis import FINDINGS, kinds_in_order
     from gradtui.runfile.schema import OLD_KINDS
 
     named = [OLD_KINDS.get(word.strip(), word.strip()) for word in text.split(",") if word.strip()]
     unknown = [word for word in named if word not in FINDINGS and word != "any"]
     if unknown or not named:
-        raise UsageError(f"--fail-on {text}: the findings are {', '.join(FINDINGS)}; or any")
+        raise UsageError(
+            f"--fail-on {text}: the findings are {', '.join(kind.name for kind in kinds_in_order())}; or any"
+        )
     return frozenset(named)
 
 

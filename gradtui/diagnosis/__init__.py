@@ -19,7 +19,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gradtui.diagnosis.kinds import FINDINGS, Finding, Kind, Threshold, Thresholds, finding, thresholds_table
+from gradtui.diagnosis.kinds import (
+    FINDINGS,
+    Finding,
+    Kind,
+    Threshold,
+    Thresholds,
+    finding,
+    kinds_in_order,
+    thresholds_table,
+)
 from gradtui.diagnosis.live import LiveDiagnosis
 from gradtui.diagnosis.search import find, in_order
 from gradtui.diagnosis.series import Evidence, Series
@@ -37,6 +46,7 @@ __all__ = [
     "diagnose",
     "finding",
     "findings_of",
+    "kinds_in_order",
     "thresholds_table",
 ]
 

@@ -30,6 +30,7 @@ __all__ = [
     "ThresholdError",
     "Thresholds",
     "finding",
+    "kinds_in_order",
     "thresholds_table",
 ]
 
@@ -132,6 +133,11 @@ def finding(
         return rule
 
     return register
+
+
+def kinds_in_order() -> list[Kind]:
+    """All kinds, causes before what they lead to."""
+    return sorted(FINDINGS.values(), key=lambda kind: kind.order)
 
 
 def _place_of(rule: Rule) -> tuple[object, object]:

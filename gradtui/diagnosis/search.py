@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtui.diagnosis.kinds import FINDINGS, LAST, Finding, Kind, Thresholds
+from gradtui.diagnosis.kinds import FINDINGS, LAST, Finding, Kind, Thresholds, kinds_in_order
 from gradtui.diagnosis.series import Evidence, Series
 from gradtui.errors import one_line, say_once
 
@@ -22,7 +22,7 @@ def find(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Findi
     with np.errstate(all="ignore"):
         series = Series(evidence, limits)
         long_enough = len(series) >= limits.least_rows and series.span >= limits.least_steps
-        for kind in sorted(FINDINGS.values(), key=lambda kind: kind.order):
+        for kind in kinds_in_order():
             own = _of(kind, series, limits) if kind.early or long_enough else []
             found += own
             hidden |= set(kind.hides) if own else set()

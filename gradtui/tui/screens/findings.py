@@ -86,9 +86,9 @@ def _in_full(findings: tuple[Finding, ...], problem: str, width: int) -> Content
 
 def _checked() -> str:
     """What the diagnosis looks for."""
-    from gradtui.diagnosis import FINDINGS
+    from gradtui.diagnosis import kinds_in_order
 
-    return f"Checked for {', '.join(clean(kind) for kind in FINDINGS)}."
+    return f"Checked for {', '.join(clean(kind.name) for kind in kinds_in_order())}."
 
 
 def _remedy(name: str, width: int) -> str:
