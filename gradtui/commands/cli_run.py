@@ -105,31 +105,19 @@ def _kinds(text: str | None) -> frozenset[str]:
 
 
 def _verdict(runs: Sequence[Path], kinds: frozenset[str]) -> int:
-<<<<<<< HEAD:gradtui/commands/cli_run.py
     """Check the runs that were recorded; the exit code."""
-    from gradtui.diagnosis import diagnose_run
-=======
-    """Look at the runs that were recorded; the exit code."""
     from gradtui.diagnosis import diagnose
->>>>>>> f042547 (Store findings while a run is recorded; report, viewer and --fail-on read them):gradtui/run_command.py
 
     if not any(_has_layers(path) for path in runs):
         say_on_stderr("--fail-on: no run was recorded")
         return NOTHING_RECORDED
     code = 0
     for path in runs:
-<<<<<<< HEAD:gradtui/commands/cli_run.py
-        for finding in diagnose_run(path):
-            if finding.kind in kinds and not (finding.note and "any" in kinds):  # a note: it may be meant
+        for finding in diagnose(path):
+            is_named = finding.kind in kinds or ("any" in kinds and not finding.note)  # a note: it may be meant
+            if is_named and not finding.cleared:
                 code = FOUND
                 say_on_stderr(f"{path.stem}: {finding}")
-=======
-        for finding in diagnose(path):
-            is_named = finding.kind in kinds or ("any" in kinds and not finding.note)  # a note may well be meant
-            if is_named and not finding.cleared:
-                code = ILL
-                _say(f"{path.stem}: {finding}")
->>>>>>> f042547 (Store findings while a run is recorded; report, viewer and --fail-on read them):gradtui/run_command.py
     return code
 
 

@@ -92,7 +92,7 @@ async def test_a_run_without_findings_says_what_was_checked(runs_in_tmp: Path) -
         await shows(pilot, "In words")
         await pilot.press("f")
         await shows(pilot, "No problems found.")
-        assert "Checked for nan, exploding, vanishing, dead" in text_of(app.screen)
+        assert "Checked for nan, exploding, update-too-large, dead" in text_of(app.screen)
 
 
 async def test_cleared_findings_come_last_and_the_panel_and_the_header_leave_them_out(runs_in_tmp: Path) -> None:
