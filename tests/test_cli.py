@@ -51,7 +51,7 @@ def test_help_tells_every_flag(words: tuple[str, ...], tells: tuple[str, ...]) -
         (("--jsn",), "unrecognized arguments: --jsn; see `gradtui --help`"),
         (("run", "--every", "0", "true"), "--every 0: give a number of steps, 1 or more"),
         (("run", "--threshold", "dead", "true"), "--threshold 'dead': give a name and a number, e.g. dead=0.9"),
-        (("run", "--threshold", "ded=1", "true"), "--threshold 'ded', an unknown one: the names are "),
+        (("run", "--threshold", "ded=1", "true"), "--threshold: there is no threshold 'ded': did you mean dead"),
     ],
 )
 def test_an_error_is_one_line_that_names_the_help_of_the_subcommand(words: tuple[str, ...], says: str) -> None:
