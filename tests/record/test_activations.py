@@ -10,9 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 import gradtui
-from gradtui.runfile import is_measured
-from tests.record.columns_of_ours import ACTIVATION_MEAN, DEAD
+from gradtui.measures import MEASURES
+from gradtui.runfile import Layer, is_measured
+from tests.record.columns_of_ours import ACTIVATION_MEAN, ACTIVATION_STD, DEAD
 from tests.record.watched_nets import watch_into
+
+LINEAR = Layer("a", "Linear", {}, 1)
 
 
 class Net(nn.Module):
@@ -73,3 +76,60 @@ def test_a_function_within_a_layer_counts_for_that_layer(tmp_path: Path) -> None
     found = sampled(nn.Sequential(nn.Linear(3, 8), Gate(), nn.Linear(8, 2)), tmp_path / "a.gradtui")
     assert found["1"] == [0.0, 1.0]
     assert found["0"][1] is None and found["2"][1] is None
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "softsign"])
+def test_saturated_is_where_the_derivative_is_under_5_percent_of_its_maximum(name: str) -> None:
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+    output = getattr(functional, name)(x)
+    (slope,) = torch.autograd.grad(output.sum(), x)
+    for side in (x < 0, x >= 0):
+        expected = (slope[side] < 0.05 * slope.max()).double().mean()
+        found = MEASURES["saturated"].of_outputs(output.detach()[side], name, LINEAR)  # type: ignore[misc]
+        assert 0 < expected < 1 and float(found) == pytest.approx(float(expected), abs=1 / 2000)
+
+
+def test_saturated_and_dead_are_of_some_functions_only() -> None:
+    ones = torch.ones(4, 3)
+    for name in (None, "relu", "gelu"):
+        assert MEASURES["saturated"].of_outputs(ones, name, LINEAR) is None  # type: ignore[misc]
+    for name in (None, "sigmoid", "gelu"):
+        assert MEASURES["dead"].of_outputs(ones, name, LINEAR) is None  # type: ignore[misc]
+    assert MEASURES["dead"].of_outputs(torch.zeros(3), "relu", LINEAR) is None, "no batch"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6", "threshold"])
+def test_dead_is_the_share_of_units_that_are_zero_on_the_whole_batch(name: str) -> None:
+    dead = MEASURES["dead"].of_outputs
+    assert dead is not None
+    output = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0, 0.0]])
+    assert float(dead(output, name, LINEAR)) == pytest.approx(0.6)
+    images = torch.zeros(2, 4, 3, 3)  # [images, channels, rows, columns]
+    images[1, 2, 0, 1] = 0.1
+    assert float(dead(images, name, Layer("c", "Conv2d", {}, 1))) == pytest.approx(0.75)
+    assert float(dead(images.permute(0, 2, 3, 1), name, LINEAR)) == pytest.approx(0.75), "units come last"
+
+
+def test_mean_and_std_are_those_of_the_sampled_output(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    x = torch.randn(2, 3)
+    with gradtui.watch(model, optimizer, every=1, folder=tmp_path) as recorder:
+        for _ in range(2):
+            model(x).sum().backward()
+            optimizer.step()
+    row = gradtui.open_run(recorder.path).last(1).measures[0]
+    for line, output in zip(row, (model[:2](x), model(x)), strict=True):
+        assert line[ACTIVATION_MEAN] == pytest.approx(output.mean().item(), rel=1e-5)
+        assert line[ACTIVATION_STD] == pytest.approx(output.std().item(), rel=1e-5)
+
+
+def test_an_output_of_one_number_has_no_measures(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with gradtui.watch(model, optimizer, every=1, folder=tmp_path) as recorder:
+        for _ in range(2):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+    assert not is_measured(gradtui.open_run(recorder.path).last(1).measures[0, 0, ACTIVATION_MEAN:]).any()
