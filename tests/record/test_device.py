@@ -16,7 +16,14 @@ from gradtui.record.device_norms import split_neurons
 from gradtui.record.recorder import Recorder
 from gradtui.runfile import is_measured
 from tests.record.columns_of_ours import ACTIVATION_MEAN, BIAS_GRAD_NORM, GRAD_NORM, WEIGHT_GRAD_NORM
-from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, train, watch_into
+from tests.record.watched_nets import (
+    SteppedClock,
+    perceptron,
+    recorder_with,
+    step_driven_by_a_scaler,
+    train,
+    watch_into,
+)
 
 
 class SlowDevice:
@@ -165,10 +172,7 @@ def test_a_step_that_a_scaler_skips_has_no_measures_of_gradients(slow, tmp_path)
             model.weight.grad, model.bias.grad = torch.full((3, 4), 1024.0), torch.full((3,), 2048.0)
             if found_inf:
                 model.bias.grad[0] = torch.inf
-            optimizer.grad_scale, optimizer.found_inf = torch.tensor(512.0), torch.tensor(found_inf)
-            recorder.before_step(optimizer)
-            del optimizer.grad_scale, optimizer.found_inf
-            recorder.after_step(optimizer)
+            step_driven_by_a_scaler(recorder, optimizer, 512.0, found_inf)
     reader = gradtui.open_run(recorder.path)
     row, skipped = reader.last(2).measures[:, 0]
     assert row[[BIAS_GRAD_NORM, WEIGHT_GRAD_NORM, GRAD_NORM]] == pytest.approx([48**0.5, 48**0.5, 96**0.5])

@@ -18,7 +18,7 @@ from tests.record.columns_of_ours import (
     UPDATE_RATIO,
     WEIGHT_GRAD_NORM,
 )
-from tests.record.watched_nets import perceptron, train, watch_into
+from tests.record.watched_nets import perceptron, step_driven_by_a_scaler, train, watch_into
 
 
 def whole_norm(tensors):
@@ -193,15 +193,9 @@ def test_a_loss_scale_is_divided_out(tmp_path):
     model = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with watch_into(model, optimizer, every=1, path=tmp_path / "r.gradtui") as recorder:
-        steps = recorder._recording.sink
         for found_inf in (0.0, 1.0):
             model.weight.grad, model.bias.grad = torch.full((3, 4), 1024.0), torch.full((3,), 2048.0)
-            # a fused optimizer that a scaler drives has these two during the step
-            optimizer.grad_scale, optimizer.found_inf = torch.tensor(1024.0), torch.tensor(found_inf)
-            assert steps.begin(optimizer)
-            steps.measure(optimizer)
-            del optimizer.grad_scale, optimizer.found_inf
-            steps.finish(optimizer)
+            step_driven_by_a_scaler(recorder, optimizer, 1024.0, found_inf)
     reader = gradtui.open_run(recorder.path)
     rows = reader.last(2).measures[:, 0]
     assert rows[0, :2] == pytest.approx([12**0.5 * 0 + (3 * 4) ** 0.5, 12**0.5])

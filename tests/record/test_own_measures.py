@@ -17,7 +17,7 @@ from gradtui.measures import LEARNING_SPEED, MEASURES, Measure, Norm, column_of,
 from gradtui.options import RecordOptions
 from gradtui.runfile import is_measured, schema
 from tests.record.columns_of_ours import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
-from tests.record.watched_nets import perceptron, train
+from tests.record.watched_nets import perceptron, step_driven_by_a_scaler, train
 
 
 def spectral_norm(parameters, gradients):
@@ -111,10 +111,7 @@ def test_gradients_come_with_the_parameters_and_a_loss_scale_is_divided_out(tmp_
     ) as recorder:
         for found_inf in (0.0, 1.0):
             model.weight.grad, model.bias.grad = torch.full((3, 4), 1024.0), torch.full((3,), 2048.0)
-            optimizer.grad_scale, optimizer.found_inf = torch.tensor(512.0), torch.tensor(found_inf)
-            recorder.before_step(optimizer)
-            del optimizer.grad_scale, optimizer.found_inf
-            recorder.after_step(optimizer)
+            step_driven_by_a_scaler(recorder, optimizer, 512.0, found_inf)
     found = values(gradtui.open_run(recorder.path), "own")[:, 0]
     np.testing.assert_array_equal(found, [24.0, np.nan])
 

@@ -48,6 +48,16 @@ def train(
             recorder.log(loss=loss)
 
 
+def step_driven_by_a_scaler(recorder: Any, optimizer: Any, scale: float, found_inf: float) -> None:
+    """A step as of a fused optimizer: a loss scaler gives it these two, and it divides and skips by itself."""
+    steps = recorder._recording.sink
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(found_inf)
+    assert steps.begin(optimizer)
+    steps.measure(optimizer)
+    del optimizer.grad_scale, optimizer.found_inf
+    steps.finish(optimizer)
+
+
 class SteppedClock:
     """A clock that a test moves, and that moves by itself whenever it is asked."""
 
