@@ -124,8 +124,8 @@ class Optimizers:
     def clear(self, *, keep_hooks: bool = False) -> None:
         """Measure none of them any more, but keep their layers: another one is to come for the same parameters."""
         self._keeps_layers = True
-        for source in () if keep_hooks else self.sources:
-            source.remove()
+        for source in self.sources:
+            source.remove(inside_a_step=keep_hooks)
         self._watched.clear()
 
     def release(self, *, inside_a_step: bool) -> None:

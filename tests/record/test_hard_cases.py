@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 import gradtui
 from gradtui.options import RecordOptions
 from gradtui.record.budget import Sampling
+from gradtui.runfile import is_measured
+from tests.record.columns_of_ours import GRAD_NORM
 from tests.record.oracle import Training, compare
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 
@@ -209,6 +211,35 @@ def test_an_optimizer_for_each_parameter_that_steps_inside_backward(tmp_path: Pa
             probe.after()
 
     compare(training, tmp_path / "r.gradtui")
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Steps another optimizer inside its own step."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+
+    def step(self, closure=None):
+        self.inner.step()
+
+
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_an_optimizer_that_steps_another_one_is_recorded(every, tmp_path: Path) -> None:
+    model = perceptron(6, 5, 4)
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    outer = Lookahead(inner)
+    sampling = Sampling(RecordOptions(every=every, budget=1.0))
+    recorder = recorder_with(model, inner, tmp_path / "r.gradtui", sampling, SteppedClock(tick=1e-4))
+    recorder._recording.observe(outer)
+    for x in batches(20):
+        outer.zero_grad()
+        model(x).square().mean().backward()
+        outer.step()
+    recorder.close()
+    reader = gradtui.open_run(recorder.path)
+    assert not [event.text for event in reader.events() if event.kind == "recorder"]
+    assert is_measured(reader.last(99).measures[:, :, GRAD_NORM]).any(axis=1).sum() > 1
 
 
 @pytest.mark.parametrize("make_optimizer", [lambda ps: torch.optim.LBFGS(ps, max_iter=3), torch.optim.Adam])
