@@ -10,6 +10,7 @@ import numpy as np
 
 from gradtui.diagnosis import FINDINGS, findings_of
 from gradtui.format import plain
+from gradtui.measures import MEASURES, described
 from gradtui.remedies import REMEDIES
 from gradtui.runfile import Finding, RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
@@ -28,13 +29,14 @@ def report(path: Path, *, as_json: bool, terminal: bool) -> str:
 
 def _facts(reader: RunReader) -> dict[str, Any]:
     layers, span, status = reader.layers(), reader.span(), reader.status()
-    names = [measure.name for measure in reader.measures]
+    measures = [described(measure) for measure in reader.measures]
+    names = [measure.name for measure in measures]
     findings = findings_of(reader)
     values, sampled = np.empty((0, len(names)), np.float32), None
     if span and layers:
         rows = reader.at(span[1], LOOK_BACK)
         values = newest_known(rows.measures)
-        outputs = [measure.source == "outputs" for measure in reader.measures]
+        outputs = [measure.source == "outputs" for measure in measures]
         with_outputs = is_measured(rows.measures[:, :, outputs]).any(axis=(1, 2))
         sampled = int(rows.step[with_outputs.argmax()]) if with_outputs.any() else None
     loss = reader.newest_loss()
@@ -54,7 +56,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in findings if not finding.cleared],
         "cleared": [_finding(finding) for finding in findings if finding.cleared],
         "thresholds": reader.header.thresholds,
-        "measures": [vars(measure) for measure in reader.measures],
+        "measures": [vars(measure) for measure in measures],
         "layers": [
             {
                 "name": layer.name,
@@ -90,19 +92,23 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
         lines.append(finding["text"])
         lines += [f"   try {name}: {what}" if what else f"   try {name}" for name, what in finding["help"].items()]
     lines += [f"cleared: {finding['text']}" for finding in found["cleared"]]
-    outputs = [measure["symbol"] for measure in found["measures"] if measure["source"] == "outputs"]
-    if found["activations_step"] is not None:
+    measures = [one for one in found["measures"] if _is_shown(one["name"], found["layers"])]
+    outputs = [measure["symbol"] for measure in measures if measure["source"] == "outputs"]
+    if outputs:
         *others, last = outputs
         named = f"{', '.join(others)} and {last}" if others else last
         lines += ["", f"{named}: as of step {found['activations_step']:,}, when outputs were last sampled"]
-    return "\n".join([*lines, "", *_table(found, terminal)])
+    return "\n".join([*lines, "", *_table(found, measures, terminal)])
 
 
-def _table(found: dict[str, Any], terminal: bool) -> list[str]:
-    """A line for each layer, and a column for each measure that was taken."""
-    measures = [
-        one for one in found["measures"] if any(layer.get(one["name"]) is not None for layer in found["layers"])
-    ]
+def _is_shown(name: str, layers: list[dict[str, Any]]) -> bool:
+    """True for a measure that was taken, but for those of ours that are for the JSON alone."""
+    is_in_report = name not in MEASURES or MEASURES[name].in_report
+    return is_in_report and any(layer.get(name) is not None for layer in layers)
+
+
+def _table(found: dict[str, Any], measures: list[dict[str, Any]], terminal: bool) -> list[str]:
+    """A line for each layer, and a column for each of the measures."""
     rows = [("layer", "shape", *(measure["symbol"] for measure in measures))]
     for layer in found["layers"]:
         rows.append((layer["name"], layer["shape"], *(_number(layer.get(one["name"])) for one in measures)))

@@ -116,6 +116,33 @@ def test_the_report_says_of_which_step_its_numbers_are(runs_in_tmp: Path) -> Non
     assert (facts["loss_step"], facts["activations_step"], facts["layers"][0]["dead"]) == (7, 4, 0.5)
 
 
+def test_the_report_has_a_column_for_each_measure_that_was_taken(runs_in_tmp: Path) -> None:
+    measures = [
+        *MEASURES,
+        Measure("param_norm", "‖θ‖", "1", "in the JSON alone"),
+        Measure("spectral_norm", "σ₁(W)", "1", "somebody's", title="Spectral norm", source="parameters"),
+        Measure("loudest", "max |a|", "1", "never taken", source="outputs"),
+    ]
+    writer = RunWriter(runs_in_tmp / "a.gradtui", header("a"), measures)
+    writer.set_layers(layers(2))
+    block = np.array([[0.1, 0.2, 3, 1.5, NOT_MEASURED], [0.3, 0.4, 4, NOT_MEASURED, NOT_MEASURED]], np.float32)
+    writer.step(1, None, 0.1, 0.5, 0.1, block.tobytes())
+    writer.close()
+    table = [line.split("\t") for line in gradtui("report", "a").stdout.splitlines() if "\t" in line]
+    assert table[0] == ["layer", "shape", "‖∂C/∂b‖", "‖Δθ‖/‖θ‖", "σ₁(W)"]
+    assert [row[2:] for row in table[1:]] == [["0.1", "0.2", "1.5"], ["0.3", "0.4", ""]]
+    facts = json.loads(gradtui("report", "a", "--json").stdout)
+    assert facts["measures"][3] == {
+        "name": "spectral_norm",
+        "symbol": "σ₁(W)",
+        "unit": "1",
+        "definition": "somebody's",
+        "title": "Spectral norm",
+        "source": "parameters",
+    }
+    assert [layer["param_norm"] for layer in facts["layers"]] == [3.0, 4.0]
+
+
 def test_a_long_run_without_layers_is_reported(runs_in_tmp: Path) -> None:
     writer = RunWriter(runs_in_tmp / "bare.gradtui", header("bare"), MEASURES)
     for step in range(1, 3000):
