@@ -234,8 +234,8 @@ _add("rbm", "pretraining", "each layer first learns as a restricted Boltzmann ma
      "starts where features are already in place", "Hinton et al. 2006", pretrain="rbm")
 _add("autoencoder", "pretraining", "each layer first learns to restore its input",
      "starts where features are already in place", "Bengio et al. 2007", pretrain="autoencoder")
-_add("denoising", "pretraining", "each layer first learns to mend its input", "features that hold up against noise",
-     "Vincent et al. 2010", pretrain="denoising")
+_add("denoising", "pretraining", "each layer first learns to restore a corrupted input",
+     "features that hold up against noise", "Vincent et al. 2010", pretrain="denoising")
 _add("supervised", "pretraining", "each layer first learns to classify on top of those below",
      "each layer is trained while it is the last", "Bengio et al. 2007", pretrain="supervised")
 _add("lower-rate", "training", "a third of the learning rate",

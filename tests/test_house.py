@@ -32,7 +32,6 @@ NOT_YET = {
     "gradtui/record/recorder.py: says 'deaf'",
     "gradtui/record/recorder.py: says 'outbox'",
     "gradtui/record/row_queue.py: says 'outbox'",
-    "gradtui/remedies.py: says 'mend'",
     "gradtui/report.py: says 'ails'",
     "gradtui/runfile/writer.py: long file",
     "pretrain/__main__.py: says 'machines'",
