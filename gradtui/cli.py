@@ -6,8 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import NoReturn
 
 from gradtui import __version__, commands
@@ -64,6 +62,9 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for the words that were given."""
+    from importlib import import_module
+    from pkgutil import iter_modules
+
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"gradtui {__version__}")

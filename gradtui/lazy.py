@@ -21,11 +21,10 @@ def lazy_exports(
     Args:
         package: its name.
         homes: the names, separated by blanks, of each module that has some.
-        also: names that the package has by itself.
+        also: what `__dir__` lists besides.
         guard: makes the context in which a name is imported.
     """
     home_of = {name: module for module, names in homes.items() for name in names.split()}
-    every = sorted([*home_of, *also])
 
     def get(name: str) -> Any:
         if name not in home_of:
@@ -34,4 +33,4 @@ def lazy_exports(
             value = getattr(import_module(home_of[name]), name)
         return sys.modules[package].__dict__.setdefault(name, value)
 
-    return get, lambda: list(every), every
+    return get, lambda: sorted([*home_of, *also]), sorted(home_of)

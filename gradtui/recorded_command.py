@@ -1,4 +1,4 @@
-"""`gradtui run`: starts somebody's command so that the trainings in it are recorded, and stays out of its way."""
+"""Starts any command so that the trainings in it are recorded, and changes nothing else about it."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Command:
 
 
 class Launched(Protocol):
-    """A training in a process of its own, which may not have its run file yet."""
+    """A training in another process, which may not have its run file yet."""
 
     @property
     def path(self) -> Path:
-        """The run file that it makes."""
+        """The run file that it writes."""
 
     def trouble(self) -> str | None:
         """None while it is starting or running; otherwise one line on how it ended without a run."""
@@ -80,25 +80,25 @@ class Launched(Protocol):
         """The last lines that it printed."""
 
     def stop(self) -> None:
-        """Stop it, if that is ours to do."""
+        """Stop it, if it was started from here."""
 
 
 @dataclass(frozen=True)
 class Awaited:
-    """A run that somebody else's training will write; stands in for a training that was launched from here."""
+    """A run that a training will write which was not started from here."""
 
     path: Path
 
     def trouble(self) -> str | None:
-        """Nobody here knows of any."""
+        """None: its process is not known here."""
         return None
 
     def log_tail(self) -> tuple[str, ...]:
-        """Nor what it prints."""
+        """Nothing: its output is not known here."""
         return ()
 
     def stop(self) -> None:
-        """It is not ours to stop."""
+        """Nothing: it was not started from here."""
 
 
 def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = False) -> Command:
@@ -114,7 +114,7 @@ def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = 
     words = list(words)
     if shutil.which(words[0]) is None:
         if not (words[0].endswith(".py") and Path(words[0]).is_file()):
-            raise CommandNotFoundError(f"there is no command {words[0]!r}: give it as you would without gradtui run")
+            raise CommandNotFoundError(f"command not found: {words[0]!r}; give it as you would without gradtui run")
         words.insert(0, sys.executable)
     folder = runs_folder(options.folder).absolute()
     request = RunRequest(

@@ -1,4 +1,4 @@
-"""What `gradtui run` asks of the processes that it starts: a JSON object in one environment variable."""
+"""How `gradtui run` tells the processes that it starts to record: a JSON object in one environment variable."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gradtui.callbacks import CALLBACKS
+
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "sklearn", "textual", "numpy", "plotext", "scipy"}
 
@@ -62,7 +64,7 @@ def test_the_recorder_draws_nothing() -> None:
     assert not loaded & {"textual", "rich", "plotext"}
 
 
-FRAMEWORKS = ["lightning", "transformers", "accelerate", "skorch"]
+FRAMEWORKS = list(CALLBACKS)
 
 
 def test_naming_the_callbacks_loads_no_framework() -> None:

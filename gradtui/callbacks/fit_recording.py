@@ -23,7 +23,7 @@ from gradtui.runfile import Outcome
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-LEFT = "left before its end"  # the framework told of a begin, and never of an end
+LEFT = "left before its end"  # the framework called the callback at the begin, and not at the end
 ASKED = "asked to stop by a viewer"
 
 _open: list[FitRecording] = []
@@ -33,7 +33,7 @@ _undo: list[Callable[[], None]] = []
 class FitRecording:
     """Records one fit after another, a run each.
 
-    Whatever fails in here is told once, on stderr; the training does not notice. A copy, deep or pickled, has the
+    An error in here is printed once, on stderr; the training continues. A copy, deep or pickled, has the
     same options, and records nothing until its own fit begins.
 
     Args:

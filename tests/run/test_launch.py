@@ -182,7 +182,7 @@ def test_fail_on_does_not_pass_what_nobody_recorded(tmp_path):
     ("words", "code", "says"),
     [
         ((), 2, "give the command that trains"),
-        (("no-such-command", "x"), 127, "there is no command 'no-such-command'"),
+        (("no-such-command", "x"), 127, "command not found: 'no-such-command'"),
         (("--every", "0", "true"), 2, "--every 0"),
         (("--budget", "2", "true"), 2, "--budget 2"),
         (("--fail-on", "ill", "true"), 2, "the findings are nan, exploding"),
