@@ -13,7 +13,11 @@ from gradtui.errors import needs_extra
 from gradtui.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from gradtui.diagnosis import Series as Series
+    from gradtui.diagnosis import Threshold as Threshold
     from gradtui.diagnosis import Thresholds as Thresholds
+    from gradtui.diagnosis import diagnose as diagnose
+    from gradtui.diagnosis import finding as finding
     from gradtui.measures import Measure as Measure
     from gradtui.measures import Norm as Norm
     from gradtui.options import RecordKeywords as RecordKeywords
@@ -35,7 +39,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "gradtui.diagnosis": "Thresholds",
+        "gradtui.diagnosis": "Series Threshold Thresholds diagnose finding",
         "gradtui.measures": "Measure Norm",
         "gradtui.options": "RecordKeywords RecordOptions",
         "gradtui.record.recorder": "Recorder",

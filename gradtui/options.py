@@ -130,7 +130,7 @@ class RecordOptions:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> RecordOptions:
-        """What `to_json` gave; measures are those that the process has registered by then."""
+        """What `to_json` gave, without `measures`: a process has those that it registers."""
         known = {one.name for one in fields(cls)} - {"measures", "on_finding"}
         return cls(**{key: value for key, value in facts.items() if key in known})
 

@@ -172,3 +172,38 @@ def test_a_command_gets_the_options_and_its_run_by_the_environment(tmp_path: Pat
         request = RunRequest(tmp_path / "a.gradtui", options, run_list)
         assert RunRequest.given(request.environment()) == request
     assert RunRequest.given({}) is None
+
+
+def test_thresholds_of_a_run_decide_what_its_report_says(tmp_path: Path) -> None:
+    import torch
+
+    def report_of(name: str, **changes: float) -> list[str]:
+        torch.manual_seed(0)
+        net = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+        options = RecordOptions(every=1, update_every=1, name=name, folder=tmp_path, thresholds=changes)
+        with gradtui.watch(net, optimizer, options) as recorder:
+            for _ in range(60):
+                optimizer.zero_grad()
+                net(torch.ones(4, 4)).square().mean().backward()
+                optimizer.step()
+        words = [sys.executable, "-m", "gradtui", "report", "--json", str(recorder.path)]
+        facts = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+        return [finding["kind"] for finding in facts["findings"]]
+
+    assert "update-too-large" not in report_of("usual")
+    assert "update-too-large" in report_of("strict", too_large=0.0, progress=1.1)
+
+
+def test_a_threshold_that_the_command_does_not_know_stops_no_training(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT + "print('trained')")
+    options = RecordOptions(folder=tmp_path)
+    asked = json.loads(RunRequest(tmp_path / "a.gradtui", options).environment()["GRADTUI_RUN"])
+    asked["options"]["thresholds"] = {"of_another_package": 1.0}
+    from gradtui.recorded_command import STARTUP
+
+    env = {**os.environ, "GRADTUI_RUN": json.dumps(asked), "PYTHONPATH": str(STARTUP)}
+    words = [sys.executable, str(tmp_path / "train.py")]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr
+    assert "of_another_package" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -11,11 +11,11 @@ import pytest
 import gradtui
 
 ASKED_FOR = {
-    "Finding", "Measure", "RecordOptions", "Recorder", "Remedy", "Thresholds", "open_run",
+    "Finding", "Measure", "RecordOptions", "Recorder", "Remedy", "Thresholds", "diagnose", "finding", "open_run",
     "runs", "watch",
 }  # fmt: skip
 IN_SIGNATURES = {
-    "Layer", "Norm", "Outcome", "RecordKeywords", "RunReader", "RunSummary", "Status",
+    "Layer", "Norm", "Outcome", "RecordKeywords", "RunReader", "RunSummary", "Series", "Status", "Threshold",
 }  # fmt: skip
 
 
