@@ -16,7 +16,7 @@ from torch import Tensor
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
 from gradtui.record.grad_calls import grad_calls
-from gradtui.record.patches import in_forked_child, on_every_optimizer, when_freed
+from gradtui.record.patches import at_exit, in_forked_child, on_every_optimizer, when_freed
 from gradtui.run_request import RunRequest
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gradtui.record.recording import Recording
     from gradtui.record.step_source import StepSink
 
+MANY_CALLS = 20  # of a gradient inside `vmap`, which may be the steps of a training
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
 
 
@@ -53,6 +54,14 @@ class AutoRecorder:
         on_every_optimizer(self.before_any_step)
         self._look_for_updates()
         in_forked_child(self._start_over)
+        at_exit(self.tell_what_was_missed)
+
+    def tell_what_was_missed(self) -> None:
+        """Say what may have been a training, if nothing at all has been recorded; at the end of the process."""
+        calls = grad_calls.transformed
+        if self._recording is None and calls >= MANY_CALLS:
+            text = "inside vmap or another transform, where tensors cannot be looked at"
+            say_on_stderr(f"torch.func.grad was called {calls:,} times {text}: that is not recorded")
 
     def before_any_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         """The global hook; costs a look into a set for an optimizer that is known."""

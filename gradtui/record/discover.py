@@ -95,7 +95,17 @@ def _model_like(inputs: Mapping[str, Tensor]) -> nn.Module | None:
 
 def order_of_use(loss: Tensor) -> dict[int, int]:
     """Id of a leaf tensor -> the number of the first operation that used it, from a loss's autograd graph."""
-    first: dict[int, int] = {}
+    return {key: number for key, (number, _) in _first_uses(loss).items()}
+
+
+def leaves_of(loss: Tensor) -> list[Tensor]:
+    """The leaf tensors behind a loss that need a gradient, in the order in which they were used."""
+    return [leaf for _, leaf in sorted(_first_uses(loss).values(), key=lambda use: use[0])]
+
+
+def _first_uses(loss: Tensor) -> dict[int, tuple[int, Tensor]]:
+    """Id of a leaf tensor -> the number of the first operation that used it, and the leaf."""
+    first: dict[int, tuple[int, Tensor]] = {}
     seen: set[Any] = set()
     waiting: list[Any] = [loss.grad_fn]
     while waiting and len(seen) < MOST_NODES:
@@ -108,27 +118,9 @@ def order_of_use(loss: Tensor) -> dict[int, int]:
             leaf = getattr(following, "variable", None)
             if leaf is None:
                 waiting.append(following)
-            else:
-                first[id(leaf)] = min(number, first.get(id(leaf), number))
+            elif id(leaf) not in first or number < first[id(leaf)][0]:
+                first[id(leaf)] = number, leaf
     return first
-
-
-def leaves_of(loss: Tensor) -> list[Tensor]:
-    """The leaf tensors behind a loss that need a gradient, in the order in which they were used."""
-    numbers = order_of_use(loss)
-    found: dict[int, Tensor] = {}
-    seen: set[Any] = set()
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting and len(seen) < MOST_NODES:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            found[id(leaf)] = leaf
-        waiting += [following for following, _ in node.next_functions]
-    return sorted(found.values(), key=lambda leaf: numbers.get(id(leaf), sys.maxsize))
 
 
 def _models_with(wanted: set[int]) -> list[nn.Module]:

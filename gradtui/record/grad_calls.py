@@ -33,9 +33,14 @@ class GradFollower(Protocol):
 
 
 class GradCalls:
-    """What these calls tell. There is one, `grad_calls`."""
+    """What these calls tell. There is one, `grad_calls`.
+
+    Attributes:
+        transformed: calls inside another transform such as `vmap`, which cannot be looked into.
+    """
 
     def __init__(self) -> None:
+        self.transformed = 0
         self._followers: list[GradFollower] = []
         self._replaced: list[Replaced] = []
         self._inside = False
@@ -113,7 +118,10 @@ class GradCalls:
     def _wrap_functional(self, original: Any) -> Any:
         @functools.wraps(original)
         def grad_and_value_impl(func: Any, argnums: Any, has_aux: Any, args: Any, kwargs: Any) -> Any:
-            if is_compiling() or self._inside or not self._followers or _is_transformed():
+            if is_compiling() or self._inside:
+                return original(func, argnums, has_aux, args, kwargs)
+            if _is_transformed():
+                self.transformed += 1
                 return original(func, argnums, has_aux, args, kwargs)
             found = _leaves(args[argnums]) if type(argnums) is int and -len(args) <= argnums < len(args) else None
             if found is None:

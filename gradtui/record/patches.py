@@ -110,9 +110,10 @@ PATCHES = (
     ),
     Patch(
         "atexit",
-        "record/exit_hooks.py, callbacks/recording.py",
-        "closes a recording that nobody closed",
+        "record/exit_hooks.py, callbacks/fit_recording.py, record/autoattach.py",
+        "closes a recording that nobody closed; says what looked like a training and could not be recorded",
         "`atexit.unregister` after the last recording",
+        "that of autoattach, " + FOR_PROCESS,
     ),
     Patch(
         "os.register_at_fork",
@@ -123,7 +124,7 @@ PATCHES = (
     ),
     Patch(
         "weakref.finalize on optimizers",
-        "record/optimizers.py, record/watching.py, record/autoattach.py, callbacks/recording.py",
+        "record/optimizers.py, record/watching.py, record/autoattach.py, callbacks/fit_recording.py",
         "lets go of parameters, and ends the recording, when an optimizer is freed",
         "`finalize.detach` with the recording",
         "those of autoattach, which forget the id of an optimizer, " + FOR_PROCESS,

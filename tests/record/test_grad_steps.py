@@ -234,6 +234,24 @@ def test_what_is_no_training_is_not_recorded(train: Callable[[], None], tmp_path
     assert recorded(train, tmp_path) is None
 
 
+def test_a_training_inside_vmap_is_said_once_at_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    auto = AutoRecorder(RunRequest(tmp_path / "auto.gradtui", RecordOptions(folder=tmp_path)))
+    auto._look_for_updates()
+    weights = torch.randn(3, 6)  # of three models
+
+    def loss_of(weight: Tensor, x: Tensor) -> Tensor:
+        return (x @ weight).square().mean()
+
+    for x in batches() * 2:
+        weights = weights - 0.1 * torch.func.vmap(torch.func.grad(loss_of), (0, None))(weights, x)
+    auto._stop_looking()
+    backwards.unfollow(auto)
+    assert capfd.readouterr().err == ""
+    auto.tell_what_was_missed()
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "inside vmap" in said and "is not recorded" in said
+
+
 def test_a_penalty_beside_an_optimizer_is_no_step(tmp_path: Path) -> None:
     reader = recorded(with_penalty, tmp_path)
     assert reader is not None and reader.last(99).step.tolist() == list(range(1, STEPS + 1))
