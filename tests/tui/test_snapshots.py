@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from gradtui.lab.recipe import Recipe
-from gradtui.runfile import RunWriter
+from gradtui.runfile import Finding, RunWriter
 from gradtui.runfile.blocks import as_pictures
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.screens.run import RunScreen
@@ -49,6 +49,8 @@ def test_run_of_a_net_that_broke(snap_compare, runs_in_tmp: Path) -> None:  # ty
             block[:2, 0] = np.nan
             block[2, 0] = np.inf
         writer.step(step, step / 10, step / 100, float("nan") if step > 250 else 1 / step, 0.1, block.tobytes())
+    remedies = ("lower-rate", "clip-norm", "epsilon", "check-data")
+    writer.finding(1, Finding("nan", (), 251, "the loss is NaN or infinite", remedies=remedies))
     writer.close("stopped", "diverged: the loss is not finite since step 251")
     app = GradtuiApp(runs_in_tmp, run=writer.path)
     assert snap_compare(app, terminal_size=(120, 40), run_before=drawn)
