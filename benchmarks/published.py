@@ -237,7 +237,7 @@ def autoencoder(run: Run) -> Figures:
 
 def likelihood(run: Run) -> Figures:
     """500 hidden units, test log-probability by AIS. Salakhutdinov & Murray 2008: CD-1 −125.5, CD-3 −105.5,
-    CD-25 −86.3; persistent chains: Tieleman 2008 has no figure for this machine."""
+    CD-25 −86.3; persistent chains: Tieleman 2008 has no figure for this RBM."""
     bits = torch.bernoulli(run.images, generator=run.generator())
     test = torch.bernoulli(run.test[0], generator=run.generator())
     share = bits.mean(0).clamp(0.01, 0.99)

@@ -1,4 +1,4 @@
-"""How fast machines learn: 784 visible and 500 hidden units, momentum, float32, in turns in one process.
+"""How fast RBMs learn: 784 visible and 500 hidden units, momentum, float32, in turns in one process.
 
 Beside ours: the matrix products of such a step alone; scikit-learn's `BernoulliRBM`, which is persistent and has no
 momentum; learnergy and rbms, where they are installed. Then the log-probability of MNIST's test images by annealed

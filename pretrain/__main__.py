@@ -21,8 +21,8 @@ examples:
   python -m pretrain evaluate stack --data digits
   torchrun --nproc-per-node 2 -m pretrain fit stack --data mnist --layers 500,500,2000
 
-fit and finetune keep their state in the folder: after Ctrl-C, SIGTERM or a crash the same command goes on, to the same
-weights, bit for bit, on a processor.
+fit and finetune write checkpoints to the folder: after Ctrl-C, SIGTERM or a crash the same command continues, with the
+same final weights; on a CPU, bit for bit.
 """
 
 
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m pretrain",
-        description="Train layers one by one, then the whole net; dream, encode, measure.",
+        description="Train layers one by one, then the whole net; sample, encode, evaluate.",
         epilog=EPILOG,
         formatter_class=layout,
     )
@@ -42,24 +42,26 @@ def make_parser() -> argparse.ArgumentParser:
         made.add_argument("folder", type=Path, help="the folder of the stack: layers, net, metrics, checkpoints")
         return made
 
-    add_flags(command("fit", "train layers, each on what the ones below make of the data"), FitCommand)
-    add_flags(command("finetune", "train the whole net, from the layers that fit has left"), FinetuneCommand)
-    evaluate = command("evaluate", "measure a stack, and its net if there is one, on the test set")
+    add_flags(command("fit", "train layers, each on the outputs of those below"), FitCommand)
+    add_flags(command("finetune", "train the whole net, starting from the layers that fit trained"), FinetuneCommand)
+    evaluate = command("evaluate", "evaluate a stack, and its net if there is one, on the test set")
     evaluate.add_argument("--likelihood", action="store_true", help="log-probability by annealed importance sampling")
-    evaluate.add_argument("--ais-chains", type=int, default=100, metavar="N", help="(default: 100)")
-    evaluate.add_argument("--ais-steps", type=int, default=14_500, metavar="N", help="(default: 14500)")
-    evaluate.add_argument("--json", action="store_true", help="as JSON")
-    sample = command("sample", "dream: draw examples from a stack of machines")
-    sample.add_argument("--count", type=int, default=100, metavar="N", help="how many (default: 100)")
-    sample.add_argument("--steps", type=int, default=1000, metavar="N", help="of Gibbs sampling (default: 1000)")
-    sample.add_argument("--label", type=int, metavar="N", help="dream of this label (a net with label units)")
-    sample.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.npy, or FILE.png to look at")
-    features = command("features", "encode data: what the top layer makes of them, into an .npy file")
+    evaluate.add_argument("--ais-chains", type=int, default=100, metavar="N", help="AIS chains (default: 100)")
+    evaluate.add_argument("--ais-steps", type=int, default=14_500, metavar="N", help="AIS steps (default: 14500)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    sample = command("sample", "draw samples from a stack of RBMs")
+    sample.add_argument("--count", type=int, default=100, metavar="N", help="number of samples (default: 100)")
+    sample.add_argument("--steps", type=int, default=1000, metavar="N", help="steps of Gibbs sampling (default: 1000)")
+    sample.add_argument("--label", type=int, metavar="N", help="samples of this label (a net with label units)")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers (default: 0)")
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.npy, or FILE.png for a picture")
+    features = command("features", "encode data with the top layer, into an .npy file")
     features.add_argument("--out", type=Path, required=True, metavar="FILE.npy")
     for reader in (evaluate, features):
-        reader.add_argument("--data", default="", metavar="DATA", help="(default: what the stack was trained on)")
-        reader.add_argument("--data-dir", type=Path, metavar="DIR", help="of MNIST's files (default: $GRADTUI_DATA)")
+        reader.add_argument("--data", default="", metavar="DATA", help="the data (default: those of the training)")
+        reader.add_argument(
+            "--data-dir", type=Path, metavar="DIR", help="folder of MNIST's files (default: $GRADTUI_DATA)"
+        )
         reader.add_argument("--labels", type=Path, metavar="FILE.npy", help="labels [n] for an .npy file")
         reader.add_argument("--scale", type=float, default=0.0, metavar="NUMBER", help="divide the data by this")
     return parser

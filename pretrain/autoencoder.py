@@ -1,4 +1,4 @@
-"""One layer that learns to rebuild its inputs: plain, denoising, contractive or sparse, with tied weights or not."""
+"""A layer that learns to reconstruct its inputs: plain, denoising, contractive or sparse, tied or not."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ LEAST_ACTIVITY = 1e-6  # a unit that is never on, or always, would make the dive
 
 
 class Autoencoder(nn.Module):
-    """h = act(W x + b) [batch, outputs], and x rebuilt from it [batch, inputs]: sigmoid(V h + c), or V h + c.
+    """h = act(W x + b) [batch, outputs], and a reconstruction of x [batch, inputs]: sigmoid(V h + c), or V h + c.
 
     `tied` makes V the transpose of W. The cost of an image is the cross-entropy, summed over the inputs, of a sigmoid
     decoder, or ‖x − x̂‖² of a linear one. The cost of a batch is the mean over its images; to that `kind` adds:
 
     - plain: nothing (Bengio et al. 2007);
-    - denoising: nothing, but the code is that of the corrupted image (Vincent et al. 2010, section 3): `noise` of
+    - denoising: nothing, but the code is that of a corrupted input (Vincent et al. 2010, section 3): `noise` of
       `level`, a probability for masking and salt-and-pepper, a standard deviation for gaussian;
     - contractive: `contraction` ‖∂h/∂x‖²_F, mean over the images (Rifai et al. 2011, equations 7 and 9);
     - sparse: `sparsity` Σ_j KL(`target` ‖ mean of h_j over the batch) (Ng 2011, *Sparse autoencoder*, section 3).
 
     The weights start uniform as Glorot & Bengio 2010 (equation 16; four times that for sigmoid, whose slope at 0 is a
-    quarter) or for relu He et al. 2015 have it, drawn from `generator`; the biases at 0. Raises `ValueError` for
-    settings that do not go together.
+    quarter), or for relu as He et al. 2015, from `generator`; the biases start at 0. Raises `ValueError` for
+    incompatible settings.
     """
 
     activation: Activation
@@ -79,11 +79,11 @@ class Autoencoder(nn.Module):
         ):
             check_choice(name, value, allowed)
         if min(inputs, outputs) < 1:
-            raise ValueError(f"an autoencoder needs an input and an output or more, not {inputs} and {outputs}")
+            raise ValueError(f"an autoencoder needs at least one input and one output, not {inputs} and {outputs}")
         if kind == "sparse" and activation != "sigmoid":
             raise ValueError("a sparse autoencoder needs sigmoid units: the divergence is between probabilities")
         if kind == "sparse" and not 0 < target < 1:
-            raise ValueError(f"the target of a sparse autoencoder is a share between 0 and 1, not {target}")
+            raise ValueError(f"the target of a sparse autoencoder must lie between 0 and 1, not {target}")
         _check_level(noise, level)
         self.inputs, self.outputs = inputs, outputs
         self.kind, self.activation, self.cost = kind, activation, cost
@@ -101,18 +101,18 @@ class Autoencoder(nn.Module):
         return h
 
     def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Bits [batch, outputs] drawn with the sigmoid units' probabilities; codes of other units are no probabilities
-        and come as they are."""
+        """Bits [batch, outputs] drawn with the sigmoid units' probabilities; the codes of other units are no
+        probabilities, and are returned as they are."""
         h = self.encode(x)
         return bernoulli(h, generator) if self.activation == "sigmoid" else h
 
     def decode(self, h: Tensor) -> Tensor:
-        """The image [batch, inputs] rebuilt from a code h [batch, outputs]."""
+        """The reconstruction [batch, inputs] of a code h [batch, outputs]."""
         rebuilt = self._rebuild(h)
         return torch.sigmoid(rebuilt) if self.cost == "cross-entropy" else rebuilt
 
     def batch_cost(self, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """The cost of rebuilding x [batch, inputs] from `seen`, which is x, corrupted if this denoises.
+        """The cost of reconstructing x [batch, inputs] from `seen`: x, or a corrupted copy if this denoises.
 
         It carries gradients; the second value is the squared reconstruction error, mean over the images.
         """
@@ -131,7 +131,7 @@ class Autoencoder(nn.Module):
         return cost, F.mse_loss(rebuilt.detach(), x, reduction="sum") / len(x)
 
     def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Puts the gradient of the cost of x [batch, inputs] into `.grad` of every parameter.
+        """Write the gradient of the cost of x [batch, inputs] into `.grad` of every parameter.
 
         Returns [] the squared reconstruction error, summed over the inputs, mean over the images.
         """
@@ -143,16 +143,16 @@ class Autoencoder(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] if the cost is cross-entropy."""
-        bounded = "cross-entropy needs [0, 1]: scale them, or take cost squared"
+        bounded = "cross-entropy needs [0, 1]: scale them, or use cost squared"
         check_inputs(x, self.inputs, "autoencoder", bounded if self.cost == "cross-entropy" else "")
 
     def encoder(self) -> list[nn.Module]:
-        """The code as plain modules, with copies of the weights."""
+        """The encoder as plain modules, with copies of the weights."""
         linear = plain_linear(self.weight, self.bias)
         return [linear] if self.activation == "linear" else [linear, ACTIVATIONS[self.activation]()]
 
     def decoder(self) -> list[nn.Module]:
-        """The reconstruction as plain modules, with copies of the weights."""
+        """The decoder as plain modules, with copies of the weights."""
         linear = plain_linear(self._decoder_weight(), self.visible_bias)
         return [linear, nn.Sigmoid()] if self.cost == "cross-entropy" else [linear]
 
@@ -165,17 +165,17 @@ class Autoencoder(nn.Module):
         return torch.optim.SGD(parameters, lr=0.01 if learning_rate is None else learning_rate, momentum=momentum)
 
     def default_momentum(self) -> Schedule | None:
-        """None: Adam has its own."""
+        """None: Adam needs none."""
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """What training carries from step to step beside the parameters: nothing."""
+        """What training carries from step to step besides the parameters: nothing."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes what `state` gave; raises `DataError` for anything else."""
+        """Restore what `state` returned; raises `DataError` for anything else."""
         if state:
-            raise DataError(f"an autoencoder carries no state, but there is {', '.join(state)}")
+            raise DataError(f"an autoencoder has no state: {', '.join(state)} is unknown")
 
     # -- as a kind of layer, see pretrain.layers --------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Autoencoder(nn.Module):
 def corrupt(x: Tensor, noise: Noise, level: float, generator: torch.Generator | None = None) -> Tensor:
     """A corrupted copy of x: each value by itself (Vincent et al. 2010, section 3.4).
 
-    masking: 0 with probability `level`; salt-and-pepper: with probability `level` 0 or 1, by the flip of a coin;
+    masking: 0 with probability `level`; salt-and-pepper: with probability `level` 0 or 1, equally likely;
     gaussian: plus a draw from N(0, `level`²).
     """
     if noise == "gaussian":
@@ -256,15 +256,15 @@ def corrupt(x: Tensor, noise: Noise, level: float, generator: torch.Generator | 
     draws = uniform_like(x, generator)
     if noise == "masking":
         return x * (draws >= level)
-    # one draw does for both: under level/2 pepper, from there to level salt
+    # one draw decides both: below level/2 pepper, from there to level salt
     return torch.where(draws >= level, x, (draws >= level / 2).to(x.dtype))
 
 
 def _check_level(noise: Noise, level: float) -> None:
     if level < 0 or not math.isfinite(level):
-        raise ValueError(f"the level of the noise is 0 or more, not {level}")
+        raise ValueError(f"the level of the noise must be 0 or more, not {level}")
     if noise != "gaussian" and level > 1:
-        raise ValueError(f"the level of {noise} noise is a probability, not {level}")
+        raise ValueError(f"the level of {noise} noise must be a probability, not {level}")
 
 
 def _start(rows: int, columns: int, activation: Activation, generator: torch.Generator | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""A training's state in one file, from which it goes on as if it had never stopped.
+"""A training's state in one file, from which it continues as if it had never stopped.
 
-A safetensors file; whatever is no tensor stands as JSON in its header, so that a single rename puts both in place.
+A safetensors file; values other than tensors are JSON in its header, so that a single rename replaces both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes both to `path`, whole or not at all, whenever the machine stops.
+    """Write both to `path`, atomically, even if the computer stops.
 
     `facts` is what JSON can hold; floats, NaN and infinities included, come back bit for bit. Raises `DataError` when
     the folder cannot be written to.
@@ -61,11 +61,11 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if "pretrain" not in header:
-                raise DataError(f"{path} is no checkpoint of a pretraining")
+                raise DataError(f"{path} is not a checkpoint of pretrain")
             if header["pretrain"] != str(VERSION):
                 raise DataError(
                     f"{path} is a checkpoint of version {header['pretrain']}, this program reads version {VERSION}:"
-                    " go on with the program that wrote it, or start afresh with another file"
+                    " continue with the program that wrote it, or start again with another file"
                 )
             # clones: those of the file lie where they lie in it, and products of vectors that are not aligned in memory
             # as torch aligns its own round differently
@@ -76,7 +76,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise DataError(f"cannot read the checkpoint {path}: {error}") from error
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is damaged, or no checkpoint: {error}") from error
+        raise DataError(f"{path} is damaged, or not a checkpoint: {error}") from error
     return tensors, facts
 
 
@@ -106,7 +106,7 @@ def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
-    """What `pack` was given."""
+    """The nest that `pack` was given."""
     if not isinstance(rest, dict):
         return rest
     ((kind, content),) = rest.items()
@@ -119,9 +119,9 @@ def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
 
 
 class Keeper:
-    """Keeps a training's state at `path`, every `every` seconds of `clock`; without a path, nothing.
+    """Writes a training's state to `path`, every `every` seconds of `clock`; without a path, does nothing.
 
-    `settings` is what must be the same for the training to go on as if it had never stopped.
+    `settings` are those that must be the same for the training to continue.
     """
 
     def __init__(
@@ -137,19 +137,19 @@ class Keeper:
         self._last = clock()
 
     def due(self) -> bool:
-        """Whether it is time to keep the state again."""
+        """Whether it is time to write the state again."""
         return self.path is not None and self._clock() - self._last >= self._every
 
     def keep(self, tree: Mapping[str, Any]) -> None:
-        """Writes `tree`, a nest that `pack` takes."""
+        """Write `tree`, a nest that `pack` takes."""
         if self.path is None or current().rank:
-            return  # of processes that train together the first keeps the state of all
+            return  # of several processes the first writes the state of all
         tensors, rest = pack(dict(tree))
         save(self.path, tensors, {"settings": self._settings, "rest": rest})
         self._last = self._clock()
 
     def kept(self) -> dict[str, Any] | None:
-        """What was kept last, or None if nothing was yet.
+        """The state that was written last, or None.
 
         Raises `DataError` if the file is damaged or belongs to a training with other settings.
         """
@@ -158,14 +158,14 @@ class Keeper:
         tensors, facts = load(self.path)
         theirs = facts.get("settings")
         if not isinstance(theirs, dict) or "rest" not in facts:
-            raise DataError(f"{self.path} is no checkpoint of a training")
+            raise DataError(f"{self.path} is not a checkpoint of a training")
         theirs = {_RENAMED.get(name, name): value for name, value in theirs.items()}
         for name in sorted({*self._settings, *theirs}):
             mine, other = self._settings.get(name), theirs.get(name)
             if mine != other:
                 raise DataError(
                     f"{self.path} belongs to another training: its {name} is {other}, this one's {mine};"
-                    " take the same settings, or another file"
+                    " use the same settings, or another file"
                 )
         try:
             tree: dict[str, Any] = unpack(tensors, facts["rest"])
@@ -176,7 +176,7 @@ class Keeper:
 
 @contextmanager
 def fits(path: Path | None) -> Iterator[None]:
-    """Turns what is raised when a kept state does not fit a training into one `DataError`."""
+    """Raise one `DataError` for any error of restoring a state that does not fit the training."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -187,7 +187,7 @@ def fits(path: Path | None) -> Iterator[None]:
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
-    """CRC-32 of all content: the format itself notices a file that is cut short, but no flipped bit."""
+    """CRC-32 of all content: the format itself detects a truncated file, but not a flipped bit."""
     sum_so_far = zlib.crc32(text.encode())
     for name in sorted(tensors):
         values = tensors[name]
@@ -198,7 +198,7 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself last; Windows cannot open a folder, and does not need it."""
+    """Make the rename durable; Windows cannot open a folder, and does not need it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

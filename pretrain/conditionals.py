@@ -1,4 +1,4 @@
-"""The mathematics of a restricted Boltzmann machine with given numbers: energies, conditionals, samples."""
+"""The mathematics of a restricted Boltzmann machine with given parameters: energies, conditionals, samples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SPARE_COPIES = 20  # of a rectified unit beyond its field: the next would be on 
 
 @dataclass(frozen=True)
 class Conditionals:
-    """p(v, h) ∝ exp(−β E(v, h)) for the numbers of a machine; inverse temperatures β [batch, 1] are 1 if not given.
+    """p(v, h) ∝ exp(−β E(v, h)) for the parameters of an RBM; inverse temperatures β [batch, 1] are 1 if not given.
 
     The last visible units are softmax `groups` of these sizes; those before are Gaussian if `log_variance` [plain
-    units] is there, else Bernoulli. The hidden units are Bernoulli, or `rectified`. Products are taken in the type of
-    `weight`, all else in that of the biases.
+    units] is given, else Bernoulli. The hidden units are Bernoulli, or `rectified`. Products are computed in the type
+    of `weight`, all else in that of the biases.
     """
 
     weight: Tensor  # [outputs, inputs]
@@ -32,7 +32,7 @@ class Conditionals:
     rectified: bool = False
 
     def double(self) -> Conditionals:
-        """The same machine in float64."""
+        """The same RBM in float64."""
         variance = None if self.log_variance is None else self.log_variance.double()
         return replace(
             self,
@@ -55,7 +55,7 @@ class Conditionals:
         """The mean of h [batch, outputs]; of a rectified unit log(1 + e^x) (Nair & Hinton 2010, equation 4)."""
         if self.rectified:
             return F.softplus(field)
-        return torch.sigmoid(_heated(field, beta))
+        return torch.sigmoid(_tempered(field, beta))
 
     def hidden_sample(self, field: Tensor, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """h drawn [batch, outputs]; of a rectified unit max(0, x + N(0, σ(x))) (Nair & Hinton 2010, section 2)."""
@@ -74,8 +74,8 @@ class Conditionals:
     def visible_mean(self, field: Tensor, beta: Tensor | None = None) -> Tensor:
         """The mean of v [batch, inputs]: probabilities, or of Gaussian units means."""
         plain, *groups = self._split(field)
-        mean = plain if self.log_variance is not None else torch.sigmoid(_heated(plain, beta))
-        return torch.cat([mean, *(torch.softmax(_heated(g, beta), dim=1) for g in groups)], dim=1) if groups else mean
+        mean = plain if self.log_variance is not None else torch.sigmoid(_tempered(plain, beta))
+        return torch.cat([mean, *(torch.softmax(_tempered(g, beta), dim=1) for g in groups)], dim=1) if groups else mean
 
     def visible_sample(
         self, mean: Tensor, generator: torch.Generator | None = None, beta: Tensor | None = None
@@ -90,7 +90,7 @@ class Conditionals:
         return torch.cat([plain, *(categorical(group, generator) for group in groups)], dim=1) if groups else plain
 
     def scaled(self, v: Tensor) -> Tensor:
-        """v as the weights see it: of Gaussian units v/σ² [batch, inputs]."""
+        """v as the weights multiply it: of Gaussian units v/σ² [batch, inputs]."""
         if self.log_variance is None:
             return v
         inverse = torch.exp(-self.log_variance)
@@ -99,11 +99,11 @@ class Conditionals:
     # -- energies ---------------------------------------------------------------------------------------------------
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h) [batch], of machines with Bernoulli hidden units."""
+        """E(v, h) [batch], of RBMs with Bernoulli hidden units."""
         return self.own_energy(v) - (h * self.hidden_field(v)).sum(1)
 
     def own_energy(self, v: Tensor) -> Tensor:
-        """The part of the energy that no hidden unit shares [batch]."""
+        """The energy of the visible units alone [batch]."""
         if self.log_variance is None:
             return -(v @ self.visible_bias)
         plain, count = v[:, : len(self.log_variance)], len(self.log_variance)
@@ -152,5 +152,5 @@ class Conditionals:
         yield from torch.split(values, [values.shape[1] - sum(self.groups), *self.groups], dim=1)
 
 
-def _heated(field: Tensor, beta: Tensor | None) -> Tensor:
+def _tempered(field: Tensor, beta: Tensor | None) -> Tensor:
     return field if beta is None else beta * field

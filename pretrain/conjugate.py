@@ -16,14 +16,14 @@ Vector = npt.NDArray[np.float64]
 class ConjugateGradients(torch.optim.Optimizer):
     """A few line searches of nonlinear conjugate gradients a step (SciPy's Polak–Ribière).
 
-    For large batches: Hinton & Salakhutdinov 2006 take three line searches on each batch of 1,000 images. Nothing is
+    For large batches: Hinton & Salakhutdinov 2006 use three line searches on each batch of 1,000 images. Nothing is
     carried from one step to the next.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], line_searches: int = 3) -> None:
         super().__init__(parameters, {"line_searches": line_searches})
         if len(self.param_groups) > 1:
-            raise ValueError("conjugate gradients search along one line for all parameters: give one group")
+            raise ValueError("conjugate gradients search along one line for all parameters: use one parameter group")
 
     def step(self, closure: Callable[[], Any] | None = None) -> float:  # type: ignore[override]
         """Minimises what `closure` returns, which also fills `.grad`; returns the cost where the search began."""
@@ -31,7 +31,7 @@ class ConjugateGradients(torch.optim.Optimizer):
         from scipy.optimize import minimize
 
         if closure is None:
-            raise ValueError("conjugate gradients need the cost again and again: give a closure")
+            raise ValueError("conjugate gradients need a closure that computes the cost")
         group = self.param_groups[0]
         parameters = [parameter for parameter in group["params"] if parameter.requires_grad]
         costs: list[float] = []
@@ -46,7 +46,7 @@ class ConjugateGradients(torch.optim.Optimizer):
         start = _flat([parameter.detach() for parameter in parameters])
         options = {"maxiter": group["line_searches"]}
         found = minimize(cost_and_gradient, start, jac=True, method="CG", options=options)
-        # where the cost is no number the search has lost its way: stay
+        # if the cost is not finite, keep the start
         better = np.isfinite(found.x).all() and found.fun <= costs[0]
         _put(cast(Vector, found.x) if better else start, parameters)
         return costs[0]

@@ -27,7 +27,7 @@ MNIST_FILES = {
 MNIST_COUNTS = {"train": 60_000, "test": 10_000}
 MNIST_TRAINING = 50_000  # Nielsen's split: the other 10,000 of the 60,000 are for validation
 DIGITS_TRAINING, DIGITS_VALIDATION = 1_200, 297  # the other 300 of the 1,797 are for the test
-MOST_BYTES = 1 << 30  # a header that promises more is not believed: EMNIST, the largest kin of MNIST, has 0.55 GB
+MOST_BYTES = 1 << 30  # a header that claims more is refused: EMNIST, the largest relative of MNIST, has 0.55 GB
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

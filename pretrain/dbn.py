@@ -16,32 +16,32 @@ from pretrain.rbm import RBM
 from pretrain.sampling import bernoulli
 from pretrain.schedule import Schedule
 
-RATE = 0.01  # of the up-down algorithm: it refines what greedy training has found
+RATE = 0.01  # of the up-down algorithm, which refines the greedy training
 
 
 class DBN(nn.Module):
-    """p(v, h¹, …) = p(v | h¹) … p(hᵏ⁻¹ | hᵏ) p(hᵏ, top): directed layers below a machine (Hinton, Osindero & Teh 2006).
+    """p(v, h¹, …) = p(v | h¹) … p(hᵏ⁻¹ | hᵏ) p(hᵏ, top): directed layers below an RBM (Hinton, Osindero & Teh 2006).
 
-    `layers` are machines from the data up, which share their units; those below the top have Bernoulli hidden units. If
-    the top has a softmax group, its last visible units, they are labels. Greedy training trains the machines one by one
+    `layers` are RBMs from the data up, which share their units; those below the top have Bernoulli hidden units. If
+    the top has a softmax group, its last visible units, they are labels. Greedy training trains the RBMs one by one
     (`train_greedily(dbn.layers, data, label_units=labels)`). Then `untie` lets the weights that recognise, those of
-    `recognition`, and those that generate go apart, and the net is trained as one layer by the up-down algorithm
+    `recognition`, and the generative weights differ, and the net is trained as one layer by the up-down algorithm
     (`train_greedily([dbn], data, label_units=labels)`).
 
-    Raises `ValueError` for machines that do not fit together.
+    Raises `ValueError` for RBMs that do not fit together.
     """
 
     def __init__(self, layers: Sequence[RBM]) -> None:
         super().__init__()
         if not layers:
-            raise ValueError("a deep belief net has a machine or more")
+            raise ValueError("a deep belief net needs at least one RBM")
         self.classes = sum(layers[-1].groups)
         self.pixels = layers[0].inputs - (self.classes if len(layers) == 1 else 0)
         for index, (below, layer) in enumerate(pairwise(layers), 1):
             labels = self.classes if index == len(layers) - 1 else 0
             if below.outputs + labels != layer.inputs:
                 raise ValueError(
-                    f"machine {index} has {below.outputs} hidden units, but the next has {layer.inputs - labels}"
+                    f"RBM {index} has {below.outputs} hidden units, but the next has {layer.inputs - labels}"
                     " visible ones beside the labels"
                 )
             if below.hidden != "bernoulli" or below.groups or layer.visible != "bernoulli":
@@ -52,13 +52,13 @@ class DBN(nn.Module):
 
     @property
     def top(self) -> RBM:
-        """The machine at the top."""
+        """The RBM at the top."""
         return self.layers[-1]
 
     # -- inference ------------------------------------------------------------------------------------------------
 
     def features(self, x: Tensor) -> Tensor:
-        """What the top machine sees of images x [batch, pixels], as probabilities, without the labels."""
+        """The top RBM's input from images x [batch, pixels], as probabilities, without the labels."""
         for index in range(len(self.layers) - 1):
             x = self._up(index, x)
         return x
@@ -88,10 +88,10 @@ class DBN(nn.Module):
         start: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Fantasies [count, pixels], as means: `steps` of Gibbs sampling at the top, then down.
+        """Samples [count, pixels], as means: `steps` steps of Gibbs sampling at the top, then a top-down pass.
 
         The chains begin at images `start` [count, pixels], or with all hidden units off. With `labels` [count] the
-        label units are held to them. Raises `ValueError` for labels that there are not.
+        label units are clamped to them. Raises `ValueError` for unknown or invalid labels.
         """
         top = self.top.conditionals()
         if start is None:
@@ -121,7 +121,7 @@ class DBN(nn.Module):
         """A lower bound on log p(x) [batch] of images x [batch, pixels], in nats, labels summed out.
 
         E_q[log p(x, h) − log q(h | x)], by so many samples of h an image (Salakhutdinov & Murray 2008, equation 20);
-        `log_z` is that of the top machine.
+        `log_z` is that of the top RBM.
         """
         total = x.new_zeros(len(x), dtype=torch.float64)
         for _ in range(samples):
@@ -146,11 +146,11 @@ class DBN(nn.Module):
         return self.top.encode(torch.cat([self.features(x[:, : self.pixels]), x[:, self.pixels :]], dim=1))
 
     def sample_code(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The same, drawn."""
+        """A sample of `encode`'s probabilities."""
         return bernoulli(self.encode(x), generator)
 
     def decode(self, h: Tensor) -> Tensor:
-        """Images and labels [batch, inputs] as the top's hidden units [batch, outputs] have them, by means."""
+        """Images and labels [batch, inputs] from the top's hidden units [batch, outputs], by means."""
         v = self.top.decode(h)
         features, labels = v[:, : v.shape[1] - self.classes], v[:, v.shape[1] - self.classes :]
         for layer in reversed(self.layers[:-1]):
@@ -159,32 +159,33 @@ class DBN(nn.Module):
 
     def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One up-down step's gradients for images and labels x [batch, inputs] (Hinton, Osindero & Teh 2006, appendix
-        B): up, generative weights learn from what is above; at the top, its own `Training`; down, recognition weights
-        learn from what was dreamt. Returns [] the squared error of the images predicted from the first hidden layer.
+        B): up, generative weights learn from the states above; the top learns by its own `estimator`; down, recognition
+        weights learn from the fantasies. Returns [] the squared error of the images predicted from the first hidden
+        layer.
         """
         if len(self.layers) > 1 and not self.recognition:
-            raise ValueError("untie the weights first: DBN.untie")
+            raise ValueError("untie the weights first: call DBN.untie()")
         images, labels = x[:, : self.pixels], x[:, self.pixels :]
         lower = self.layers[:-1]
         with torch.no_grad():
-            awake = [images]
+            wake_states = [images]
             for index in range(len(lower)):
-                awake.append(bernoulli(self._up(index, awake[-1]), generator))
-            seen = torch.cat([awake[-1], labels], dim=1)
+                wake_states.append(bernoulli(self._up(index, wake_states[-1]), generator))
+            seen = torch.cat([wake_states[-1], labels], dim=1)
             error = self.top.fill_gradient(seen, generator)
             if not lower:
                 return error
-            dreamt = self.top.gibbs(seen, self.top.estimator.steps, generator)
-            asleep = [dreamt[:, : dreamt.shape[1] - self.classes]]
+            fantasy = self.top.gibbs(seen, self.top.estimator.steps, generator)
+            sleep_states = [fantasy[:, : fantasy.shape[1] - self.classes]]
             for layer in reversed(lower):
-                asleep.insert(0, layer.sample_visible(asleep[0], generator))
-            error = F.mse_loss(lower[0].decode(awake[1]), images, reduction="sum") / len(x)
+                sleep_states.insert(0, layer.sample_visible(sleep_states[0], generator))
+            error = F.mse_loss(lower[0].decode(wake_states[1]), images, reduction="sum") / len(x)
         cost = images.new_zeros(())
-        for index, (layer, (below, above)) in enumerate(zip(lower, pairwise(awake), strict=True)):
+        for index, (layer, (below, above)) in enumerate(zip(lower, pairwise(wake_states), strict=True)):
             cost = cost + _cost_of(layer, below, above).mean()
-            sleeping, dream = asleep[index], asleep[index + 1]
-            logits = self.recognition[index](sleeping)
-            cost = cost + F.binary_cross_entropy_with_logits(logits, dream, reduction="sum") / len(x)
+            lower_state, upper_state = sleep_states[index], sleep_states[index + 1]
+            logits = self.recognition[index](lower_state)
+            cost = cost + F.binary_cross_entropy_with_logits(logits, upper_state, reduction="sum") / len(x)
         own = [parameter for module in (*lower, *self.recognition) for parameter in module.parameters()]
         for parameter in own:
             parameter.grad = None
@@ -192,13 +193,13 @@ class DBN(nn.Module):
         return reduce(own, error)
 
     def untie(self) -> None:
-        """Gives the lower layers recognition weights of their own, equal to the generative ones until training."""
+        """Give the lower layers recognition weights of their own, initially equal to the generative ones."""
         if not self.recognition and len(self.layers) > 1:
             made = [plain_linear(layer.conditionals().scaled(layer.weight), layer.bias) for layer in self.layers[:-1]]
             self.recognition = nn.ModuleList(made)  # type: ignore[assignment]
 
     def check(self, x: Tensor) -> None:
-        """Raises `DataError` for images that the lowest machine cannot learn from."""
+        """Raises `DataError` for images that the lowest RBM cannot learn from."""
         check_inputs(x, self.inputs, "deep belief net")
         if len(self.layers) > 1:
             self.layers[0].check(x[:, : self.pixels])
@@ -213,15 +214,15 @@ class DBN(nn.Module):
         return torch.optim.SGD(parameters, lr=rate, momentum=momentum or 0.0)
 
     def default_momentum(self) -> Schedule | None:
-        """None: at 0.01 without it."""
+        """None."""
         return None
 
     def encoder(self) -> list[nn.Module]:
-        """Not one layer: a net is made of `layers`."""
-        raise ValueError("a deep belief net is made into a plain net by its layers: classifier(dbn.layers[:-1], …)")
+        """Raises `ValueError`: a plain net is made of `layers`."""
+        raise ValueError("make a plain net of a deep belief net's layers: classifier(dbn.layers[:-1], …)")
 
     def decoder(self) -> list[nn.Module]:
-        """Not one layer: a net is made of `layers`."""
+        """Raises `ValueError`: a plain net is made of `layers`."""
         return self.encoder()
 
     def state(self) -> dict[str, Tensor]:
@@ -229,7 +230,7 @@ class DBN(nn.Module):
         return self.top.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes what `state` gave."""
+        """Restore what `state` returned."""
         self.top.load_state(state)
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -258,12 +259,14 @@ class DBN(nn.Module):
     def _one_hot(self, labels: Tensor) -> Tensor:
         self._need_labels()
         if labels.min() < 0 or labels.max() >= self.classes:
-            raise ValueError(f"labels are 0 to {self.classes - 1}, not {int(labels.min())} to {int(labels.max())}")
+            raise ValueError(
+                f"labels must lie in 0 to {self.classes - 1}, not {int(labels.min())} to {int(labels.max())}"
+            )
         return F.one_hot(labels, self.classes).to(self.top.bias)
 
     def _need_labels(self) -> None:
         if not self.classes:
-            raise ValueError("this net has no label units: give its top machine a softmax group")
+            raise ValueError("this net has no label units: give its top RBM a softmax group")
 
 
 def deep_belief_net(
@@ -273,9 +276,9 @@ def deep_belief_net(
     estimator: GradientEstimator | None = None,
     generator: torch.Generator | None = None,
 ) -> DBN:
-    """A net of machines between these numbers of units, from the pixels up, with `classes` label units at the top."""
+    """A net of RBMs between these numbers of units, from the pixels up, with `classes` label units at the top."""
     if len(sizes) < 2:
-        raise ValueError("a net needs the numbers of visible and of hidden units")
+        raise ValueError("a net needs the number of visible units and of at least one layer of hidden units")
     rbms = []
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         top = index == len(sizes) - 2
@@ -283,7 +286,7 @@ def deep_belief_net(
             RBM(
                 inputs + (classes if top else 0),
                 outputs,
-                visible=visible if index == 0 else "bernoulli",  # type: ignore[arg-type]  # the machine checks it
+                visible=visible if index == 0 else "bernoulli",  # type: ignore[arg-type]  # the RBM checks it
                 groups=(classes,) if top and classes else (),
                 estimator=estimator,
                 generator=generator,

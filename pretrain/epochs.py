@@ -1,4 +1,4 @@
-"""BatchSampler over the examples in random order, which can be left and taken up between any two steps."""
+"""BatchSampler over the examples in random order, which can be stopped and continued between any two steps."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_FRESH = 1000  # errors that may lie on the device, so that not every step waits for it
+MOST_FRESH = 1000  # errors that may stay on the device, so that not every step synchronises
 
 
 class BatchSampler:
-    """Where a training stands: the next epoch and its next step, both from 0, and the errors of this epoch so far."""
+    """Draws batches; knows the next epoch and its next step, both from 0, and the errors of this epoch so far."""
 
     def __init__(self, count: int, batch_size: int, generator: torch.Generator) -> None:
         if batch_size < 1:
-            raise ValueError(f"a batch has 1 example or more, not {batch_size}")
+            raise ValueError(f"a batch must have at least 1 example, not {batch_size}")
         self.steps = math.ceil(count / batch_size)  # an epoch
         self.epoch = self.step = 0
         self._count, self._batch_size, self._generator = count, batch_size, generator
@@ -29,11 +29,11 @@ class BatchSampler:
 
     @property
     def done(self) -> int:
-        """How many steps have been taken in all."""
+        """The number of steps taken so far."""
         return self.epoch * self.steps + self.step
 
     def batches(self) -> Iterator[Tensor]:
-        """The numbers [batch] of the examples in each batch that this epoch still has; `count_step` after each."""
+        """The indices [batch] of each batch that is left of this epoch; call `count_step` after each."""
         if self.step:
             # the order of this epoch is drawn again from where the generator stood when it began
             now = self._generator.get_state()
@@ -47,25 +47,25 @@ class BatchSampler:
             yield order[start : start + self._batch_size]
 
     def count_step(self, error: Tensor, examples: int) -> None:
-        """A step was taken; `error` [] is the mean over its examples."""
+        """Count a step; `error` [] is the mean over its examples."""
         self.step += 1
         if self._fresh is None:
             self._fresh = torch.empty(MOST_FRESH, dtype=error.dtype, device=error.device)
-        # copied: small tensors kept between the large ones of each step would tear holes into the memory
+        # copied: small tensors kept between the large ones of each step would fragment the memory
         self._fresh[len(self._examples)] = error
         self._examples.append(examples)
         if len(self._examples) == MOST_FRESH:
             self._add_up()
 
     def end_epoch(self) -> float:
-        """Turns to the next epoch; returns the mean error of the one that is over."""
+        """Start the next epoch; returns the mean error of the last one."""
         self._add_up()
         mean = self._sum / self._count
         self.epoch, self.step, self._sum = self.epoch + 1, 0, 0.0
         return mean
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on."""
+        """The state to continue from."""
         self._add_up()
         return {
             "epoch": self.epoch,
@@ -76,7 +76,7 @@ class BatchSampler:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes what `state` gave; the generator stands where it stood."""
+        """Restore what `state` returned, the generator included."""
         self._examples.clear()
         self.epoch, self.step, self._sum = state["epoch"], state["step"], state["sum"]
         self._epoch_start = state["epoch_start"]

@@ -22,7 +22,7 @@ from pretrain.rows import Data
 from pretrain.schedule import Schedule, at, linear, named, set_rates
 from pretrain.settings import FinetuneSettings, with_changes
 
-# the rates where none is given; a reconstruction's cost is a sum over many inputs, a classification's one logarithm
+# default rates, to classify and to reconstruct, whose cost is a sum over many inputs
 RATES: dict[str, tuple[float, float]] = {"adam": (0.001, 0.001), "sgd": (0.1, 0.001), "lbfgs": (1.0, 1.0)}
 SMALL_BATCH, LARGE_BATCH = 100, 1000  # the latter where a step searches along lines (Hinton & Salakhutdinov 2006)
 LINE_SEARCHES = 3  # a batch (Hinton & Salakhutdinov 2006, supporting text)
@@ -32,10 +32,10 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True)
 class NetProgress:
-    """Where fine-tuning stands, as the callbacks see it.
+    """The progress of fine-tuning, for callbacks.
 
     `on_step`: the gradient is in `.grad`, the optimizer has not stepped yet (of a step that searches along lines, it is
-    the gradient where the search begins). `on_epoch`: an epoch is over.
+    the gradient where the search begins). `on_epoch`: an epoch has ended.
     """
 
     model: nn.Module
@@ -45,7 +45,7 @@ class NetProgress:
     step: int  # from 0
     steps_an_epoch: int
     cost: float  # of this batch, or mean over the epoch, with dropout and before each step
-    error: float | None  # on the validation set, in `on_epoch` alone
+    error: float | None  # on the validation set, only in `on_epoch`
 
 
 OnProgress = Callable[[NetProgress], None]
@@ -53,10 +53,10 @@ OnProgress = Callable[[NetProgress], None]
 
 @dataclass
 class Result:
-    """Costs and errors by epoch, and whether the training came to its end.
+    """Costs and errors by epoch, and whether the training finished.
 
-    A cost is the mean over the training set, in nats or squared units an image. An error is on the validation set: the
-    share of wrong answers, or the squared reconstruction error an image.
+    A cost is the mean over the training set, in nats or squared units per example. An error is on the validation set:
+    the error rate, or the squared reconstruction error per example.
     """
 
     costs: list[float] = field(default_factory=list)
@@ -185,7 +185,7 @@ class _Training:
     def _step(self, indices: Tensor) -> Tensor:
         """One step of the optimizer; returns the cost where it began."""
         batch = self._train.take(indices)
-        # one seed for all evaluations of this batch: along a line the same units must be dropped
+        # one seed for all evaluations of this batch: along a line search the same units must be dropped
         seed = int(torch.randint(1 << 62, (1,), generator=self._generator, device=self._generator.device))
         costs: list[Tensor] = []
 
@@ -200,7 +200,7 @@ class _Training:
             return costs[-1]
 
         if isinstance(self._optimizer, LBFGS) and self._sampler.steps > 1:
-            self._optimizer.state.clear()  # the curvature that it remembers is another batch's
+            self._optimizer.state.clear()  # the curvature that it holds is another batch's
         if isinstance(self._optimizer, (LBFGS, ConjugateGradients)):
             self._optimizer.step(closure)
         else:
@@ -280,5 +280,5 @@ def _schedules(settings: FinetuneSettings, classify: bool) -> tuple[Schedule | N
 
 
 def _hidden_weights(model: nn.Module) -> list[Tensor]:
-    """The weights [units, inputs] of all linear layers but the last, whose units are no hidden ones."""
+    """The weights [units, inputs] of all linear layers but the last, whose units are not hidden ones."""
     return [module.weight for module in model.modules() if isinstance(module, nn.Linear)][:-1]

@@ -1,4 +1,4 @@
-"""How likely a machine finds data: the partition function, exactly or by annealed importance sampling."""
+"""The likelihood of data under an RBM: the partition function, exactly or by annealed importance sampling."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCK = 1 << 14  # configurations at a time
 class LogZ:
     """An estimate of log Z with its interval of three standard errors (Salakhutdinov & Murray 2008, section 4.1).
 
-    `deviation` is the standard deviation of the chains' log weights: above 1 or 2 the interval is too good to be true.
+    `deviation` is the standard deviation of the chains' log weights: above 1 or 2 the interval is not reliable.
     """
 
     log_z: float
@@ -34,9 +34,9 @@ class LogZ:
 
 @torch.no_grad()
 def exact_log_z(rbm: RBM) -> float:
-    """log Z by enumeration, in float64; raises `ValueError` if the side that must be enumerated has over 25 units.
+    """log Z by enumeration, in float64; raises `ValueError` if the side to enumerate has over 25 units.
 
-    Of machines with Bernoulli units alone the smaller side is enumerated; of those with rectified hidden units the
+    Of RBMs with Bernoulli units alone the smaller side is enumerated; of those with rectified hidden units the
     visible side, else the hidden side.
     """
     conditionals = rbm.conditionals().double()
@@ -46,7 +46,9 @@ def exact_log_z(rbm: RBM) -> float:
     hidden = not conditionals.rectified and (not bits_only or rbm.outputs <= rbm.inputs)
     count = rbm.outputs if hidden else rbm.inputs
     if count > MOST_UNITS:
-        raise ValueError(f"{count} units have too many configurations: log Z is exact up to {MOST_UNITS} of them")
+        raise ValueError(
+            f"{count} units have too many configurations: log Z can be enumerated for up to {MOST_UNITS} units"
+        )
     total = torch.tensor(-math.inf, dtype=torch.float64)
     for start in range(0, 1 << count, BLOCK):
         numbers = torch.arange(start, min(start + BLOCK, 1 << count))
@@ -63,10 +65,10 @@ def log_probability(rbm: RBM, v: Tensor, log_z: float) -> Tensor:
 
 
 class Path:
-    """Machines between one without weights and `rbm`: at β the hidden units receive β of what they would.
+    """The RBMs between one without weights and `rbm`: at β the hidden units receive β times their input.
 
-    The visible biases go from `base` [inputs] to the machine's own; without `base`, and for Gaussian units always, they
-    are the machine's own all along. Raises `ValueError` for rectified hidden units and for inverse temperatures `betas`
+    The visible biases go from `base` [inputs] to the RBM's own; without `base`, and for Gaussian units always, they
+    are the RBM's own throughout. Raises `ValueError` for rectified hidden units and for inverse temperatures `betas`
     that do not grow from 0 to 1; without any they are `default_betas`.
     """
 
@@ -82,7 +84,7 @@ class Path:
         self._base = own if base is None or rbm.log_variance is not None else base.to(own)
 
     def at(self, beta: float) -> Conditionals:
-        """The machine with the visible biases of β."""
+        """The RBM with the visible biases of β."""
         return replace(self.conditionals, visible_bias=self._base.lerp(self.conditionals.visible_bias, beta))
 
     def log_weightless(self) -> float:
@@ -98,8 +100,8 @@ class Path:
     def step(self, field: Tensor, beta: float, generator: torch.Generator | None) -> Tensor:
         """v after a step of Gibbs sampling at β from a v of this field."""
         conditionals = self.at(beta)
-        heated = beta * field
-        h = conditionals.hidden_sample(heated, torch.sigmoid(heated), generator)
+        tempered = beta * field
+        h = conditionals.hidden_sample(tempered, torch.sigmoid(tempered), generator)
         return conditionals.visible_sample(conditionals.visible_mean(conditionals.visible_field(beta * h)), generator)
 
 
@@ -115,8 +117,8 @@ def annealed_log_z(
 ) -> LogZ:
     """log Z by annealed importance sampling (Salakhutdinov & Murray 2008, section 4.1); on average it is too low.
 
-    `base`, `betas` and errors as in `Path`; the log odds of the pixels' means as `base` shorten the way. `on_step`
-    hears of each step that is done and how many there are.
+    `base`, `betas` and errors as in `Path`; the log odds of the pixels' means are a good `base`. `on_step`
+    gets the number of the step and of all steps.
     """
     path = Path(rbm, betas, base)
     start = path.at(0.0)
@@ -143,7 +145,7 @@ def reverse_annealed_log_z(
     base: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> LogZ:
-    """log Z by annealing backwards from the machine's own samples v [chains, inputs]; on average it is too high.
+    """log Z by annealing backwards from the RBM's own samples v [chains, inputs]; on average it is too high.
 
     With `annealed_log_z` it brackets log Z, as far as the samples are exact (Grosse, Ghahramani & Adams 2015, section
     3); chains that began at data and ran long stand in for those.
@@ -184,7 +186,7 @@ def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
     Raises `ValueError` for others.
     """
     if rbm.log_variance is not None or rbm.groups:
-        raise ValueError("the pseudo-likelihood flips bits: this machine has visible units that are none")
+        raise ValueError("the pseudo-likelihood flips bits: it needs Bernoulli visible units")
     conditionals, v = rbm.conditionals().double(), v.double()
     field = conditionals.hidden_field(v)
     own = conditionals.hidden_log_sum(field)

@@ -1,4 +1,4 @@
-"""The negative phase: where the particles come from that the machine is taught to find less likely."""
+"""The negative phase: the particles whose probability learning decreases, and the chains that they come from."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ FAST_DECAY = 0.95  # of the fast weights at each step (Tieleman & Hinton 2009, s
 
 @dataclass(frozen=True)
 class GradientEstimator:
-    """How a machine estimates its gradient, and what is added to it.
+    """How an RBM estimates its gradient, and the penalties added to it.
 
     `method`, with `steps` of Gibbs sampling each time:
 
     - cd: contrastive divergence, from the data (Hinton 2002);
-    - pcd: `chains` that go on from batch to batch (Tieleman 2008);
-    - fast-pcd: these, on weights that also learn at `fast_rate` and soon forget (Tieleman & Hinton 2009);
-    - tempering: `chains` of `temperatures` each, which swap states (Desjardins et al. 2010);
+    - pcd: persistent `chains`, which continue from batch to batch (Tieleman 2008);
+    - fast-pcd: persistent chains, with fast weights that learn at `fast_rate` and decay (Tieleman & Hinton 2009);
+    - tempering: `chains` of `temperatures` each, which swap states (parallel tempering, Desjardins et al. 2010);
     - noise: modified contrastive divergence, from noise, averaged over the steps after `burn_in` (Liao et al. 2022).
 
-    `centred` takes the gradient by units whose mean is taken away (Melchior, Fischer & Wiskott 2016). `clip` bounds the
-    norm of the whole gradient (Liao et al. 2022 take 10). `weight_cost` adds ½·`weight_cost`·‖W‖², `l1_cost`
+    `centred` uses the gradient of centred units (Melchior, Fischer & Wiskott 2016). `clip` bounds the norm of the whole
+    gradient (Liao et al. 2022 use 10). `weight_cost` adds ½·`weight_cost`·‖W‖², `l1_cost`
     `l1_cost`·Σ|W| (Hinton 2010, section 10); `sparsity_cost` pulls each hidden unit's mean activity over the batch
-    towards `sparsity_target` (section 11). `products` "bfloat16" takes the matrix products in that type.
+    towards `sparsity_target` (section 11). `products` "bfloat16" computes the matrix products in that type.
 
-    Raises `ValueError` for settings that there are not.
+    Raises `ValueError` for unknown or invalid settings.
     """
 
     method: Method = "cd"
@@ -58,15 +58,15 @@ class GradientEstimator:
         check_choice("method", self.method, Method)
         check_choice("products", self.products, Precision)
         if min(self.steps, self.chains) < 1:
-            raise ValueError(f"steps and chains are 1 or more, not {self.steps} and {self.chains}")
+            raise ValueError(f"steps and chains must be 1 or more, not {self.steps} and {self.chains}")
         if not 0 <= self.burn_in < self.steps:
-            raise ValueError(f"of {self.steps} steps fewer must be burnt in, not {self.burn_in}")
+            raise ValueError(f"burn_in must be less than the {self.steps} steps, not {self.burn_in}")
         if self.temperatures < 2:
-            raise ValueError(f"tempering needs two temperatures or more, not {self.temperatures}")
+            raise ValueError(f"tempering needs at least 2 temperatures, not {self.temperatures}")
 
 
 class Particles(NamedTuple):
-    """Visible states v [particles, inputs] and the hidden units' means given them [particles, outputs]."""
+    """Visible states v [particles, inputs] and the means of the hidden units given v [particles, outputs]."""
 
     v: Tensor
     h: Tensor
@@ -76,8 +76,8 @@ class Particles(NamedTuple):
 def from_data(rbm: Conditionals, first: Tensor, steps: int, generator: torch.Generator | None) -> Particles:
     """The end of a chain that began at the data; `first` [batch, inputs] is the mean of v after one step.
 
-    The last v is its mean, which carries less noise (Hinton 2010, section 3.2); of Gaussian units it is drawn, for the
-    noise is what their variance learns from.
+    The last v is its mean, which carries less noise (Hinton 2010, section 3.2); of Gaussian units it is drawn, because
+    their variance is learnt from the noise.
     """
     mean = first
     for step in range(steps):
@@ -107,7 +107,7 @@ def from_noise(
 
 
 class Chains:
-    """Chains that go on from batch to batch, at one temperature or several, on the machine or on one with fast weights.
+    """Persistent chains, at one temperature or several, of the RBM or of one with fast weights.
 
     Their state is the hidden units [chains × temperatures, outputs]; at first all of them are off.
     """
@@ -119,7 +119,7 @@ class Chains:
         self._fast: list[Tensor] = []  # added to weight, bias and visible bias
 
     def advance(self, rbm: Conditionals, generator: torch.Generator | None) -> Particles:
-        """The chains some steps further; of those at several temperatures, the states at temperature 1."""
+        """Run the chains for `steps` steps; returns the states, at several temperatures those at temperature 1."""
         shard, data = self._shard(), current_shard()
         if self._hidden is None:
             self._hidden = rbm.bias.new_zeros(shard.own.stop - shard.own.start, len(rbm.bias))
@@ -132,11 +132,11 @@ class Chains:
         with batch(shard):
             v, h = self._sweeps(hot, self._hidden, generator)
         if hot is not rbm:
-            h = rbm.hidden_mean(rbm.hidden_field(v))  # the gradient is of the machine itself
+            h = rbm.hidden_mean(rbm.hidden_field(v))  # the gradient is of the RBM itself
         return Particles(v, h, 1.0 if data is None else shard.weight / data.weight)
 
     def update_fast(self, grads: list[Tensor]) -> None:
-        """Lets the fast weights learn from the gradient by weight, bias and visible bias, and forget."""
+        """Update the fast weights by the gradients of weight, bias and visible bias, and decay them."""
         if self._estimator.method != "fast-pcd":
             return
         if not self._fast:
@@ -145,13 +145,13 @@ class Chains:
             fast.mul_(FAST_DECAY).sub_(grad, alpha=self._estimator.fast_rate)
 
     def state(self) -> dict[str, Tensor]:
-        """What there is to carry on from, of all processes' chains."""
+        """What training continues from, of all processes' chains."""
         if self._hidden is None:
             return {}
         return {"chains": current().gather(self._hidden, self._shard()), **dict(zip(_FAST, self._fast, strict=False))}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes what `state` gave; raises `DataError` for anything else."""
+        """Restore what `state` returned; raises `DataError` for anything else."""
         hidden, shard = state.get("chains"), self._shard()
         if hidden is not None and len(hidden) != shard.total:
             raise DataError(f"there are {len(hidden)} chains, but the training has {shard.total}")
@@ -181,13 +181,13 @@ class Chains:
         count = self._temperatures
         if count == 1:
             return None
-        # at 0 a Gaussian unit would have no bounds
+        # at 0 a Gaussian unit would have infinite variance
         lowest = 0.0 if rbm.log_variance is None else 1 / count
         betas = torch.linspace(lowest, 1, count, dtype=rbm.bias.dtype, device=rbm.bias.device)
         return betas.repeat(rows // count)[:, None]
 
     def _swapped(self, energy: Tensor, beta: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The order [rows] of the states after neighbours had a chance to swap (Desjardins et al. 2010, equation 4)."""
+        """The order [rows] of the states after neighbours may have swapped (Desjardins et al. 2010, equation 4)."""
         count = self._temperatures
         order = torch.arange(len(energy), device=energy.device).view(-1, count)
         energies, betas = energy.view(-1, count).clone(), beta.view(-1, count)
@@ -203,7 +203,7 @@ class Chains:
 
 
 def _noise(rbm: Conditionals, count: int, generator: torch.Generator | None) -> Tensor:
-    """States [count, inputs] that know nothing of the machine: N(0, 1), or bits, or one of each group, at random."""
+    """Random states [count, inputs]: N(0, 1), or bits, or one unit of each group."""
     plain = len(rbm.visible_bias) - sum(rbm.groups)
     own = rbm.bias.new_full((count, plain), 0.5)
     v = bernoulli(own, generator) if rbm.log_variance is None else normal_like(own, generator)

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-OUTPUT_SCALE = 0.01  # standard deviation of a new output layer's weights: it must not shout the features down
+OUTPUT_SCALE = 0.01  # standard deviation of a new output layer's weights: small, so that the features decide at first
 
 
 class Codec(Protocol):
-    """What a trained layer gives to a net: [an `nn.Linear`, then its activation if it has one] for each way."""
+    """What a net takes from a trained layer: [an `nn.Linear`, then its activation if it has one], up and down."""
 
     outputs: int
 
     def encoder(self) -> list[nn.Module]:
-        """The way up, as plain modules with copies of the weights."""
+        """The encoder, as plain modules with copies of the weights."""
 
     def decoder(self) -> list[nn.Module]:
-        """The way down, as plain modules with copies of the weights."""
+        """The decoder, as plain modules with copies of the weights."""
 
 
 def classifier(
@@ -36,8 +36,8 @@ def classifier(
     """The layers' encoders, `fc1`, `act1`, `fc2`, …, and an output layer of logits [batch, classes], the last `fc`.
 
     The output weights are drawn from N(0, 0.01²), so that the pretrained features decide at first. With `dropout` there
-    are `drop1`, … after the hidden layers, with `input_dropout` `drop0` before the first (Srivastava et al. 2014 take
-    0.5 and 0.2). nn.Dropout divides by the share that it keeps, so pretrained weights are taken as they are.
+    are `drop1`, … after the hidden layers, with `input_dropout` `drop0` before the first (Srivastava et al. 2014 use
+    0.5 and 0.2). nn.Dropout divides by the fraction that it keeps, so pretrained weights are used unchanged.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     if input_dropout:
@@ -55,8 +55,7 @@ def deep_autoencoder(layers: Sequence[Codec], *, linear_code: bool = True) -> nn
     """The layers unrolled: all encoders, then all decoders from the top down, `fc1`, `act1`, …, untied.
 
     With `linear_code` the code, the output of the middle `fc`, is linear (Hinton & Salakhutdinov 2006, figure 1): the
-    top layer's activation, if it has one, is left out. Its decoder learnt with it, so the net starts better from a top
-    layer without.
+    top layer's activation, if it has one, is removed. Its decoder was trained with it, so use a top layer without one.
     """
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for number, layer in enumerate(layers, 1):

@@ -1,4 +1,4 @@
-"""What a net is to answer, what a wrong answer costs, and how many there are."""
+"""The cost and the error of a net."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pretrain.targets import Targets, check_labels, targets_of
 
 @dataclass(frozen=True)
 class Examples:
-    """Images, and their labels if the net is to tell them."""
+    """Images, and their labels if the net is a classifier."""
 
     rows: Rows
     labels: Targets | None
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images [batch, columns] and labels [batch] of the examples of these numbers."""
+        """Images [batch, columns] and labels [batch] of the examples of these indices."""
         return self.rows.take(indices), None if self.labels is None else self.labels.take(indices)
 
 
 class Objective:
-    """The cost and the error of a net that tells labels (`classify`) or rebuilds its images.
+    """The cost and the error of a net that classifies (`classify`) or reconstructs its inputs.
 
-    `precision` "bfloat16" takes the products of the cost in that type. `loss` is that of a reconstruction:
-    cross-entropy, for a net that ends in a sigmoid, or squared. None takes what fits. Raises `ValueError` for what does
-    not go together.
+    `precision` "bfloat16" computes the matrix products of the cost in that type. `loss` is that of a reconstruction:
+    cross-entropy, for a net that ends in a sigmoid, or squared. None chooses what fits the net. Raises `ValueError`
+    for incompatible settings.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Objective:
         self.model, self.classify, self.precision = model, classify, precision
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ValueError("the net has no linear layer: make it of nn.Linear and activations")
+            raise ValueError("the net has no linear layer: it must consist of nn.Linear and activations")
         self._inputs, self._outputs = linear[0].in_features, linear[-1].out_features
         self._dtype = linear[0].weight.dtype
         self.device = linear[0].weight.device
@@ -55,17 +55,17 @@ class Objective:
         if classify and self.loss != "cross-entropy":
             raise ValueError("a classifier's loss is cross-entropy")
         if not classify and self.loss == "cross-entropy" and not ends_in_sigmoid:
-            raise ValueError("cross-entropy rebuilds probabilities: let the net end in nn.Sigmoid, or take squared")
+            raise ValueError("cross-entropy needs a net that ends in nn.Sigmoid: add one, or use squared")
         # a slice of a Sequential shares its modules
         self._logits = model[:-1] if not classify and self.loss == "cross-entropy" else model
 
     def examples(self, data: Data, targets: Data | None, memory: int) -> Examples:
-        """`data` and `targets`, once they are known to suit the net; held in memory if they fit into so many bytes.
+        """`data` and `targets`, checked against the net; held in memory if they fit into `memory` bytes.
 
-        Raises `DataError` for those that do not suit it.
+        Raises `DataError` for data or labels that the net cannot take.
         """
         if self.classify and targets is None:
-            raise DataError("a classifier needs labels: give them beside the images")
+            raise DataError("a classifier needs labels: pass them with the images")
         rows = rows_of(data, self.device, self._dtype)
         check_rows(rows, self._check)
         if bytes_of(rows, self._dtype) <= memory:
@@ -109,13 +109,13 @@ class Objective:
             raise DataError(f"the net takes {self._inputs} inputs, but the data have {x.shape[1]} columns")
         low, high = x.min().item(), x.max().item()  # NaN if there is one; waits for the device
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError("the data hold NaN or infinite values: leave those rows out or fill them in")
+            raise DataError("the data hold NaN or infinite values: remove those rows or replace the values")
         if not self.classify and self.loss == "cross-entropy" and not 0 <= low <= high <= 1:
             raise DataError(f"the data lie in [{low:g}, {high:g}], but cross-entropy needs [0, 1]: scale them")
 
 
 def evaluate(model: nn.Sequential, data: Data, targets: Data | None = None) -> float:
-    """The share of wrong labels, or without `targets` the squared reconstruction error an image.
+    """The error rate, or without `targets` the squared reconstruction error per example.
 
     Raises `DataError` for data or labels that the net cannot take.
     """
@@ -125,7 +125,7 @@ def evaluate(model: nn.Sequential, data: Data, targets: Data | None = None) -> f
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, torch's own generator, the only one that nn.Dropout takes, is seeded; afterwards it is as before."""
+    """Within, torch's global generator, the only one that nn.Dropout uses, is seeded; afterwards it is restored."""
     if device.type == "cpu":
         own = torch.default_generator
         state = own.get_state()

@@ -1,4 +1,4 @@
-"""Data-parallel training: every process has the whole model and some rows of each batch; gradients are added up.
+"""Data-parallel training: every process has the whole model and some rows of each batch; gradients are summed.
 
 The result is that of one process but for rounding: all processes draw the random numbers of the whole batch
 (`pretrain.sampling`), and means over a batch are means over all of it.
@@ -18,7 +18,7 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class BatchShard:
-    """The rows of a batch that this process has, and their share in a mean over the whole batch."""
+    """The rows of a batch that this process has, and their weight in a mean over the whole batch."""
 
     own: slice
     total: int
@@ -37,7 +37,7 @@ class Parallel:
     count: int = 1
 
     def shard(self, total: int) -> BatchShard:
-        """The rows of this process out of `total`; of fewer rows than processes every process takes all."""
+        """The rows of this process out of `total`; if there are fewer rows than processes, each takes all."""
         if total < self.count:
             return BatchShard(slice(0, total), total, 1 / self.count)
         start, stop = (total * rank // self.count for rank in (self.rank, self.rank + 1))
@@ -49,11 +49,11 @@ class Parallel:
             distributed.all_reduce(values)
         return values
 
-    def agree(self, *wishes: bool) -> tuple[bool, ...]:
-        """For each wish, whether any process has it."""
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is true in any process."""
         if self.count == 1:
-            return wishes
-        votes = self.add(torch.tensor([float(wish) for wish in wishes], device=_device_of_messages()))
+            return flags
+        votes = self.add(torch.tensor([float(flag) for flag in flags], device=_device_of_messages()))
         return tuple(vote > 0 for vote in votes.tolist())
 
     def gather(self, rows: Tensor, shard: BatchShard) -> Tensor:
@@ -101,12 +101,12 @@ def batch_mean(x: Tensor) -> Tensor:
 
 
 def reduce(parameters: Iterable[nn.Parameter], cost: Tensor) -> Tensor:
-    """Makes the gradients, means over this process's rows, means over the whole batch; so too `cost` [], returned."""
+    """Turn gradients, means over this process's rows, into means over the whole batch; likewise `cost` [], returned."""
     shard = current_shard()
     if shard is None:
         return cost
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    # one message: many small ones would wait for each other
+    # one message: many small ones would be slower
     flat = torch.cat([*(grad.reshape(-1) for grad in grads), cost.detach().reshape(1).to(grads[0].dtype)])
     current().add(flat.mul_(shard.weight))
     start = 0
@@ -118,7 +118,7 @@ def reduce(parameters: Iterable[nn.Parameter], cost: Tensor) -> Tensor:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[Parallel]:
-    """Connects the processes that `torchrun` started; within, trainings are data-parallel. Without it, nothing.
+    """Connects the processes that `torchrun` started; within, trainings are data-parallel. Without it, does nothing.
 
     Each process must be given the same data, layers and generator state.
     """
@@ -129,7 +129,7 @@ def processes(device: torch.device) -> Iterator[Parallel]:
     token = _parallel.set(Parallel(distributed.get_rank(), distributed.get_world_size()))
     try:
         yield current()
-        distributed.barrier()  # who leaves first would take the connection away
+        distributed.barrier()  # the first to leave would close the connection
     finally:
         _parallel.reset(token)
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What the commands tell while they work: a line that renews itself on a terminal, a line an epoch, JSON lines."""
+"""Output of the commands while they run: a progress bar on a terminal, a line per epoch, JSON lines."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, TextIO
 
 from pretrain.errors import DataError
 
-REFRESH = 0.1  # seconds between two looks of the line that renews itself
+REFRESH = 0.1  # seconds between two updates of the bar
 WIDTH = 28  # characters of the bar
 
 
 class Progress:
-    """A line an epoch on `stream`; below it on a terminal the share of `total` work that is done, and the time left."""
+    """A line per epoch on `stream`; below it on a terminal a bar of the work done out of `total`, and the time left."""
 
     def __init__(self, total: float, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._stream, self._clock = total, stream, clock
@@ -30,12 +30,12 @@ class Progress:
         self._drawn = False
 
     def line(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Write a line."""
         self._wipe()
         print(text, file=self._stream, flush=True)
 
     def update(self, done: float, text: str) -> None:
-        """So much of the work is done."""
+        """Show how much of the work is done."""
         now = self._clock()
         if self._done_before is None:
             self._done_before, self._started = done, now
@@ -50,7 +50,7 @@ class Progress:
         self._drawn = True
 
     def close(self) -> None:
-        """Takes the renewed line away."""
+        """Remove the bar."""
         self._wipe()
         self._stream.flush()
 
@@ -67,7 +67,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m20s, 2h05m."""
+    """Seconds in words: 45s, 3m20s, 2h05m."""
     whole = math.ceil(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -75,7 +75,7 @@ def duration(seconds: float) -> str:
 
 
 class Metrics:
-    """A file of JSON lines, one an epoch; lines of epochs that a resumed training repeats are dropped first."""
+    """A file of JSON lines, one per epoch; lines of epochs that a resumed training repeats are removed first."""
 
     def __init__(self, path: Path, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         self._path = path
@@ -92,7 +92,7 @@ class Metrics:
             raise DataError(f"cannot write {path}: {error}") from error
 
     def write(self, **values: Any) -> None:
-        """Adds a line; NaN and infinities as JSON has them not, so as text."""
+        """Add a line; NaN and infinities, which JSON does not have, are text."""
         plain = {
             name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -117,7 +117,7 @@ def _fits(line: str, keep: Callable[[Mapping[str, Any]], bool]) -> bool:
 
 
 class Stop:
-    """Whether SIGTERM or Ctrl-C has asked to stop, and by which the process then ends; the second ends it at once."""
+    """Whether SIGTERM or Ctrl-C has asked to stop; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -128,23 +128,23 @@ class Stop:
 
     @property
     def code(self) -> int:
-        """The exit status that says so, as shells count."""
+        """The exit status, 128 plus the signal's number."""
         return 128 + self.signal
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within, the signals are heard."""
+        """Within, the signals are handled."""
         names = (signal.SIGTERM, signal.SIGINT)
         before = {name: signal.getsignal(name) for name in names}
         for name in names:
-            signal.signal(name, self._hear)
+            signal.signal(name, self._handle)
         try:
             yield
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         print("stopping after this step…", file=sys.stderr, flush=True)

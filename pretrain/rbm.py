@@ -1,4 +1,4 @@
-"""Restricted Boltzmann machines, trained by contrastive divergence and its kin."""
+"""Restricted Boltzmann machines, trained by contrastive divergence and related methods."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pretrain.settings import LayerSettings
 
 START = 0.01  # standard deviation of the first weights (Hinton 2010, section 8.1)
-# where a unit may be any number, a step must be smaller (Hinton 2010, sections 7.1 and 13.2)
+# unbounded units need a smaller step (Hinton 2010, sections 7.1 and 13.2)
 RATE, UNBOUNDED_RATE = 0.1, 0.001
-LEAST_SHARE = 0.01  # what a unit that is never on counts as when the biases are set
-LEAST_VARIANCE = 0.01  # over the mean variance, for a column that hardly varies
+LEAST_SHARE = 0.01  # the smallest mean activity from which a bias is set
+LEAST_VARIANCE = 0.01  # the smallest variance of a column, over the mean variance
 OFFSET_RATE = 0.01  # of the moving averages that centring subtracts (Melchior, Fischer & Wiskott 2016, section 5)
 _OFFSETS = ("visible_offset", "hidden_offset")
 
@@ -39,12 +39,12 @@ class RBM(nn.Module):
     - `bernoulli` v in {0, 1}: E = −b·v − c·h − h·W v (Hinton 2002);
     - `gaussian` v, with a variance σ² a unit that is learnt as its logarithm: E = Σ (v − b)²/2σ² − c·h − h·W (v/σ²)
       (Cho, Ilin & Raiko 2011, equation 3);
-    - the last visible units are softmax `groups` of these sizes, of each of which one unit is 1 (labels, for one);
-    - `bernoulli` h in {0, 1}, or `rectified` linear: each stands for endless copies of a Bernoulli unit with biases
-      ½, 1½, … lower (Nair & Hinton 2010); its mean is taken as log(1 + e^x), which is at most 0.011 off.
+    - the last visible units are softmax `groups` of these sizes; in each group one unit is 1 (e.g. labels);
+    - `bernoulli` h in {0, 1}, or `rectified` linear: each stands for infinitely many copies of a Bernoulli unit with
+      biases ½, 1½, … lower (Nair & Hinton 2010); its mean is taken as log(1 + e^x), which is at most 0.011 off.
 
     `weight` [outputs, inputs] is W, `bias` [outputs] is c, `visible_bias` [inputs] is b. The weights start as
-    N(0, 0.01²) from `generator`, the biases at 0. Raises `ValueError` for units that there are not.
+    N(0, 0.01²) from `generator`, the biases at 0. Raises `ValueError` for unknown or invalid settings.
     """
 
     log_variance: nn.Parameter | None
@@ -64,14 +64,16 @@ class RBM(nn.Module):
         check_choice("visible", visible, VisibleUnits)
         check_choice("hidden", hidden, HiddenUnits)
         if min(inputs, outputs) < 1:
-            raise ValueError(f"a machine needs a visible and a hidden unit or more, not {inputs} and {outputs}")
+            raise ValueError(f"an RBM needs at least one visible and one hidden unit, not {inputs} and {outputs}")
         if any(size < 2 for size in groups) or sum(groups) > inputs:
-            raise ValueError(f"softmax groups have two units or more, out of {inputs} in all, not {list(groups)}")
+            raise ValueError(
+                f"softmax groups must have at least 2 units each, out of {inputs} in all, not {list(groups)}"
+            )
         self.inputs, self.outputs = inputs, outputs
         self.visible, self.hidden, self.groups = visible, hidden, tuple(groups)
         self.estimator = estimator or GradientEstimator()
         if hidden == "rectified" and self.estimator.method == "tempering":
-            raise ValueError("rectified units have no temperature: train them by another method than tempering")
+            raise ValueError("rectified units have no temperature: use another method than tempering")
         device = None if generator is None else generator.device
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device).normal_(0, START, generator=generator))
         self.bias = nn.Parameter(torch.zeros(outputs, device=device))
@@ -85,7 +87,7 @@ class RBM(nn.Module):
     # -- the model ------------------------------------------------------------------------------------------------
 
     def conditionals(self) -> Conditionals:
-        """The machine as its numbers are now; they carry gradients."""
+        """The conditionals at the current parameters, with gradients."""
         rectified = self.hidden == "rectified"
         return Conditionals(self.weight, self.bias, self.visible_bias, self.log_variance, self.groups, rectified)
 
@@ -111,13 +113,13 @@ class RBM(nn.Module):
 
     @torch.no_grad()
     def gibbs(self, x: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """v after so many steps of alternating Gibbs sampling from v = x [batch, inputs]."""
+        """v after `steps` steps of alternating Gibbs sampling from v = x [batch, inputs]."""
         for _ in range(steps):
             x = self.sample_visible(self.sample_code(x, generator), generator)
         return x
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h) [batch], of machines with Bernoulli hidden units."""
+        """E(v, h) [batch], of RBMs with Bernoulli hidden units."""
         return self.conditionals().energy(v, h)
 
     def free_energy(self, v: Tensor) -> Tensor:
@@ -128,8 +130,8 @@ class RBM(nn.Module):
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Sets visible biases that are still 0 so that the weightless machine has the means, and of Gaussian units the
-        variances, of the examples x [n, inputs] (Hinton 2010, section 8.1)."""
+        """Set visible biases that are still 0 so that the RBM without weights has the means, and for Gaussian units
+        the variances, of the examples x [n, inputs] (Hinton 2010, section 8.1)."""
         if self.visible_bias.any():
             return
         mean, plain = x.mean(0), self.inputs - sum(self.groups)
@@ -145,11 +147,12 @@ class RBM(nn.Module):
 
     @torch.no_grad()
     def fill_gradient(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Puts the estimated gradient of the mean of −log p(x) over the batch [batch, inputs] into `.grad`.
+        """Write the estimated gradient of the mean of −log p(x) over the batch [batch, inputs] into `.grad`.
 
         It is the gradient of mean F(x) − mean F(v), the particles v of the negative phase taken as they are (Hinton
-        2002); costs, centring and clipping of `Training` come on top. Returns [] the squared error of a reconstruction,
-        summed over the inputs, mean over the images; where the negative phase makes none, over some of them.
+        2002); penalties, centring and clipping of the `estimator` are added. Returns [] the squared error of a
+        reconstruction, summed over the inputs, mean over the examples; over some of them if the negative phase makes
+        none.
         """
         estimator, conditionals = self.estimator, self._detached()
         field = conditionals.hidden_field(x)
@@ -161,7 +164,7 @@ class RBM(nn.Module):
             error = F.mse_loss(first, x, reduction="sum") / len(x)
             negative = from_data(conditionals, first, estimator.steps, generator)
         else:
-            few = max(1, len(x) // 8)  # all of them would take a product
+            few = max(1, len(x) // 8)  # all of them would need another matrix product
             again = conditionals.visible_mean(conditionals.visible_field(positive[:few]))
             error = F.mse_loss(again, x[:few], reduction="sum") / few
             if estimator.method == "noise":
@@ -177,7 +180,7 @@ class RBM(nn.Module):
         return error
 
     def _detached(self) -> Conditionals:
-        """The machine without gradients, its weights in the type of the products."""
+        """The conditionals without gradients, with weights in the type of the products."""
         rectified, variance = self.hidden == "rectified", self.log_variance
         weight = self.weight.detach()
         if self.estimator.products == "bfloat16":
@@ -204,7 +207,7 @@ class RBM(nn.Module):
                 raw += (lambda_ @ self.weight) * by_visible + (by_bias @ self.weight) * mu
             self.log_variance.grad = self._by_log_variance(data.v, model, raw)
         if self.estimator.centred:
-            # the change of centred units' weights and biases, in those of this machine (section 3 of the same)
+            # the change of centred units' weights and biases, in those of this RBM (section 3 of the same)
             by_visible, by_bias = by_visible - lambda_ @ grad, by_bias - grad @ mu
         self.bias.grad, self.visible_bias.grad = by_bias, by_visible
 
@@ -264,30 +267,30 @@ class RBM(nn.Module):
         return hinton_momentum
 
     def state(self) -> dict[str, Tensor]:
-        """What training carries from step to step beside the parameters: persistent chains, fast weights, offsets."""
+        """What training carries from step to step besides the parameters: persistent chains, fast weights, offsets."""
         return self._chains.state() | dict(zip(_OFFSETS, self._offsets or (), strict=False))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes what `state` gave; raises `DataError` for anything else."""
+        """Restore what `state` returned; raises `DataError` for anything else."""
         unknown = set(state) - {*CHAIN_NAMES, *_OFFSETS}
         if unknown:
-            raise DataError(f"a machine carries its chains, but there is {', '.join(sorted(unknown))}")
+            raise DataError(f"unknown state of an RBM: {', '.join(sorted(unknown))}")
         self._chains.load_state(state)
         offsets = [state[name] for name in _OFFSETS if name in state]
         self._offsets = (offsets[0], offsets[1]) if len(offsets) == 2 else None
 
     def check(self, x: Tensor) -> None:
         """Raises `DataError` for anything but [n, inputs] of finite numbers, in [0, 1] for Bernoulli units."""
-        bounded = "Bernoulli units need [0, 1]: scale them, or take gaussian"
-        check_inputs(x, self.inputs, "machine", bounded if self.visible == "bernoulli" else "")
+        bounded = "Bernoulli units need [0, 1]: scale them, or use gaussian"
+        check_inputs(x, self.inputs, "RBM", bounded if self.visible == "bernoulli" else "")
 
     def encoder(self) -> list[nn.Module]:
-        """The code as plain modules, with copies of the weights; of Gaussian units the variances are in the weights."""
+        """The encoder as plain modules, with copies of the weights, which include the variances of Gaussian units."""
         weight = self.conditionals().scaled(self.weight)
         return [plain_linear(weight, self.bias), nn.ReLU() if self.hidden == "rectified" else nn.Sigmoid()]
 
     def decoder(self) -> list[nn.Module]:
-        """The reconstruction as plain modules, with copies of the weights; raises `ValueError` for softmax groups."""
+        """The decoder as plain modules, with copies of the weights; raises `ValueError` for softmax groups."""
         if self.groups:
             raise ValueError("softmax groups have no plain decoder: a net is made of the layers without labels")
         linear = plain_linear(self.weight.t(), self.visible_bias)

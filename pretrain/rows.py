@@ -1,4 +1,4 @@
-"""Examples by their numbers, wherever they lie: in memory, in a mapped file, in a torch data set, behind layers."""
+"""Examples by index, from memory, a memory-mapped file, a torch data set, or the output of layers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pretrain.errors import DataError
 
-CHUNK_BYTES = 1 << 24  # what is read at once when all rows are wanted: 16 MB
-MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before they are given back
-PAGES_A_ROW = 1 << 21  # a row in a place of its own may bring in a large page, 2 MB, around it
+CHUNK_BYTES = 1 << 24  # what is read at once when all rows are read: 16 MB
+MAPPED_BYTES = 1 << 28  # so many bytes of a mapped file may be resident before they are released
+PAGES_A_ROW = 1 << 21  # a row on its own may load a large page, 2 MB, around it
 
 
 @runtime_checkable
@@ -27,10 +27,10 @@ class Rows(Protocol):
     columns: int
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of examples."""
 
     def take(self, indices: Tensor) -> Tensor:
-        """The examples of these numbers [batch], as [batch, columns]."""
+        """The examples of these indices [batch], as [batch, columns]."""
 
     def slice(self, start: int, stop: int) -> Tensor:
         """The examples from `start` to before `stop`."""
@@ -58,9 +58,9 @@ class TensorRows:
 
 
 class _ArrayRows:
-    """Rows of a tensor or an array, made into `dtype` on `device` as they are asked for.
+    """Rows of a tensor or an array, converted to `dtype` on `device` when they are read.
 
-    The pages that a mapped file brought in count as this process's memory until they are given back.
+    Pages of a mapped file count as this process's memory until they are released.
     """
 
     def __init__(self, values: Tensor | npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> None:
@@ -79,17 +79,17 @@ class _ArrayRows:
             return self._made(self._values[indices.to(self._values.device)])
         if self._mapping is None:
             return self._made(np.asarray(self._values[indices.numpy()], self._native))
-        # a few rows at a time: a thousand in places of their own would bring in 2 GB
+        # a few rows at a time: a thousand scattered rows would load 2 GB
         chosen = np.empty((len(indices), self.columns), self._native)
         few = max(1, MAPPED_BYTES // (self._row_bytes + PAGES_A_ROW))
         for start in range(0, len(indices), few):
             some = indices[start : start + few].numpy()
-            self._give_back(len(some) * (self._row_bytes + PAGES_A_ROW))
+            self._release(len(some) * (self._row_bytes + PAGES_A_ROW))
             chosen[start : start + few] = self._values[some]
         return self._made(chosen)
 
     def slice(self, start: int, stop: int) -> Tensor:
-        self._give_back((stop - start) * self._row_bytes + PAGES_A_ROW)
+        self._release((stop - start) * self._row_bytes + PAGES_A_ROW)
         values = self._values[start:stop]
         # a copy: torch would warn of an array that may not be written to
         return self._made(values if isinstance(values, Tensor) else np.array(values, self._native))
@@ -97,7 +97,7 @@ class _ArrayRows:
     def _made(self, values: Tensor | npt.NDArray[Any]) -> Tensor:
         return torch.as_tensor(values).to(self._device, self._dtype)
 
-    def _give_back(self, more: int) -> None:
+    def _release(self, more: int) -> None:
         self._touched += more
         if self._mapping is not None and self._touched > MAPPED_BYTES:
             self._mapping.madvise(mmap.MADV_DONTNEED)
@@ -125,12 +125,12 @@ class _DatasetRows:
         images = [example[0] if isinstance(example, (tuple, list)) else example for example in examples]
         flat = [torch.as_tensor(image).reshape(-1).to(self._dtype) for image in images]
         if len({len(image) for image in flat}) > 1:
-            raise DataError("the data set's examples differ in size: resize them to one")
+            raise DataError("the data set's examples differ in size: resize them to one size")
         return torch.stack(flat).to(self._device)
 
 
 class Mapped:
-    """Rows as `through` makes them of `rows`, batch by batch."""
+    """Rows mapped by the function `through`, batch by batch."""
 
     def __init__(self, rows: Rows, through: Callable[[Tensor], Tensor], columns: int) -> None:
         self._rows, self._through, self.columns = rows, through, columns
@@ -139,16 +139,16 @@ class Mapped:
         return len(self._rows)
 
     def take(self, indices: Tensor) -> Tensor:
-        """What becomes of the rows of these numbers."""
+        """The mapped rows of these indices."""
         return self._through(self._rows.take(indices))
 
     def slice(self, start: int, stop: int) -> Tensor:
-        """What becomes of the rows from `start` to before `stop`."""
+        """The mapped rows from `start` to before `stop`."""
         return self._through(self._rows.slice(start, stop))
 
 
 class Labelled:
-    """Rows with the labels [n] behind them, one-hot: [columns + classes]."""
+    """Rows with the labels [n] appended, one-hot: [columns + classes]."""
 
     def __init__(self, rows: Rows, labels: Tensor, classes: int) -> None:
         self._rows, self._labels, self._classes = rows, labels, classes
@@ -158,7 +158,7 @@ class Labelled:
         return len(self._rows)
 
     def take(self, indices: Tensor) -> Tensor:
-        """The rows of these numbers."""
+        """The rows of these indices."""
         return self._joined(self._rows.take(indices), self._labels[indices.to(self._labels.device)])
 
     def slice(self, start: int, stop: int) -> Tensor:
@@ -170,16 +170,16 @@ class Labelled:
 
 
 def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
-    """The examples of a tensor or array [n, columns], or of a map-style torch data set; rows stay as they are.
+    """The examples of a tensor or array [n, columns], or of a map-style torch data set; `Rows` are returned.
 
     Raises `DataError` for anything else, and for an empty set.
     """
     rows: Rows
     if isinstance(data, (Tensor, np.ndarray)):
         if data.ndim != 2:
-            raise DataError(f"the data are {list(data.shape)}: give them as [n, columns]")
+            raise DataError(f"the data have shape {list(data.shape)}: they must be [n, columns]")
         if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
-            raise DataError(f"the data are of type {data.dtype}: give numbers")
+            raise DataError(f"the data are of type {data.dtype}: they must be numbers")
         there = _in_memory(data)
         if there is not None and there.device == device and there.dtype == dtype:
             rows = TensorRows(there)
@@ -190,14 +190,14 @@ def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         rows = _DatasetRows(data, device, dtype)
     else:
-        raise DataError(f"{type(data).__name__} has no length or no numbered examples: give a map-style data set")
+        raise DataError(f"{type(data).__name__} has no length or no indexing: use a map-style data set")
     if not len(rows):
-        raise DataError("the data set is empty: there is nothing to learn from")
+        raise DataError("the data set is empty")
     return rows
 
 
 def bytes_of(rows: Rows, dtype: torch.dtype) -> int:
-    """What the rows would take in memory."""
+    """The bytes that the rows take in memory."""
     return len(rows) * rows.columns * dtype.itemsize
 
 
@@ -222,7 +222,7 @@ def gathered(rows: Rows) -> TensorRows:
 
 
 def check_rows(rows: Rows, check: Callable[[Tensor], None]) -> None:
-    """Runs `check` over all rows; its `DataError` gains the numbers of the rows where it happened."""
+    """Runs `check` over all rows; adds the numbers of the rows to its `DataError`."""
     for start, chunk in chunks(rows):
         try:
             check(chunk)
@@ -242,9 +242,9 @@ def _in_memory(values: Tensor | npt.NDArray[Any]) -> Tensor | None:
 
 
 def _mapping_of(values: object) -> mmap.mmap | None:
-    """The mapped file under an array, if its pages can be given back without losing anything."""
+    """The mapped file under an array, if its pages can be released without loss."""
     mode = getattr(values, "mode", None)  # copy-on-write pages hold changes that no file has
     while isinstance(values, np.ndarray):
         values = values.base
-    can_give_back = isinstance(values, mmap.mmap) and mode in ("r", "r+") and hasattr(mmap, "MADV_DONTNEED")
-    return values if can_give_back and isinstance(values, mmap.mmap) else None
+    can_release = isinstance(values, mmap.mmap) and mode in ("r", "r+") and hasattr(mmap, "MADV_DONTNEED")
+    return values if can_release and isinstance(values, mmap.mmap) else None

@@ -14,7 +14,7 @@ def uniform_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     shard = current_shard()
     if shard is None:
         return torch.empty_like(x).uniform_(generator=generator)
-    # drawn for the rows of the other processes too: so all generators stay in step
+    # drawn for the rows of the other processes too: all generators stay in the same state
     return x.new_empty(shard.total, *x.shape[1:]).uniform_(generator=generator)[shard.own]
 
 
@@ -27,7 +27,7 @@ def normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def bernoulli(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Bits with these probabilities; drawing numbers and comparing is a third of the time of `torch.bernoulli`."""
+    """Bits with these probabilities; comparing uniform numbers takes a third of the time of `torch.bernoulli`."""
     draws = uniform_like(probabilities, generator)
     return torch.lt(draws, probabilities, out=draws)
 
@@ -35,6 +35,6 @@ def bernoulli(probabilities: Tensor, generator: torch.Generator | None = None) -
 def categorical(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One of the columns, as a one-hot row, with these probabilities [rows, columns], which add up to 1."""
     draws = uniform_like(probabilities[:, :1], generator)
-    # rounding may leave the sum under the draw: then it is the last
+    # rounding may leave the sum below the draw: then choose the last
     chosen = (probabilities.cumsum(1) <= draws).sum(1).clamp_(max=probabilities.shape[1] - 1)
     return F.one_hot(chosen, probabilities.shape[1]).to(probabilities.dtype)

@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 
 def at(schedule: Schedule | None, epoch: int) -> float | None:
-    """The number for this epoch; None, which leaves it to the optimizer, stays None."""
+    """The value at this epoch; None, which leaves it to the optimizer, stays None."""
     return schedule(epoch) if callable(schedule) else schedule
 
 
 def named(schedule: Schedule | None) -> float | str | None:
-    """How the settings of a checkpoint tell one schedule from another: functions by their names."""
+    """The schedule in the settings of a checkpoint: functions by name."""
     return getattr(schedule, "__name__", "schedule") if callable(schedule) else schedule
 
 
 def hinton_momentum(epoch: int) -> float:
-    """0.5 while the weights find their way, 0.9 from the sixth epoch on (Hinton 2010, section 9.1; the change after
+    """0.5 in the first five epochs, then 0.9 (Hinton 2010, section 9.1; the change after
     five epochs is that of the programs to Hinton & Salakhutdinov 2006)."""
     return 0.5 if epoch < 5 else 0.9
 
 
 def linear(start: float, epochs: int) -> Callable[[int], float]:
-    """From `start` down to almost 0 over so many epochs, which persistent chains need (Tieleman 2008, section 4)."""
+    """Decay linearly from `start` to almost 0, as persistent chains need (Tieleman 2008, section 4)."""
 
     def rate(epoch: int) -> float:
         return start * max(1 - epoch / epochs, 1 / epochs)
@@ -42,21 +42,21 @@ def linear(start: float, epochs: int) -> Callable[[int], float]:
 
 
 def set_rates(optimizer: Optimizer, learning_rate: float | None, momentum: float | None) -> None:
-    """Gives every group of parameters these; None leaves what is there.
+    """Set them in every group of parameters; None leaves the value unchanged.
 
-    Raises `ValueError` for a momentum that the optimizer has not.
+    Raises `ValueError` for a momentum if the optimizer has none.
     """
     for group in optimizer.param_groups:
         if learning_rate is not None:
             group["lr"] = learning_rate
         if momentum is not None:
             if "momentum" not in group:
-                raise ValueError(f"{type(optimizer).__name__} takes no momentum: leave it out, or take another")
+                raise ValueError(f"{type(optimizer).__name__} takes no momentum: leave it out, or use another")
             group["momentum"] = momentum
 
 
 def for_each(value: T | Sequence[T], count: int, name: str) -> list[T]:
-    """One value for each of `count` layers: the same for all, or one each."""
+    """One value per layer: the same for all, or one each; raises `DataError` for another number of values."""
     if not isinstance(value, Sequence):
         return [value] * count
     if len(value) != count:
@@ -65,7 +65,7 @@ def for_each(value: T | Sequence[T], count: int, name: str) -> list[T]:
 
 
 def load_optimizer(optimizer: Optimizer, kind: str, state: dict[str, Any]) -> None:
-    """Gives an optimizer the state that one of the same kind had; raises `ValueError` for another kind."""
+    """Load the state of an optimizer of the same kind; raises `ValueError` for another kind."""
     if kind != type(optimizer).__name__:
         raise ValueError(f"it was trained with {kind}, not {type(optimizer).__name__}")
     optimizer.load_state_dict(state)

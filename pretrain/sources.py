@@ -1,4 +1,4 @@
-"""Data by name, as the commands take them: digits, mnist, an .npz file, an .npy file that stays on the disk."""
+"""Data by name for the commands: digits, mnist, an .npz file, or an .npy file that is memory-mapped."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pretrain.rows import Mapped, Rows, rows_of
 
 Array = npt.NDArray[Any]
 
-# the names that people give to arrays in .npz files
+# usual names of arrays in .npz files
 _IMAGES = ("images", "x_train", "train_images", "x", "X", "data")
 _LABELS = ("labels", "y_train", "train_labels", "y", "Y", "target")
 _TEST_IMAGES, _TEST_LABELS = ("test_images", "x_test"), ("test_labels", "y_test")
-BYTE = 255.0  # what the largest byte stands for
+BYTE = 255.0  # the largest byte
 
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Images [n, …] as they lie in memory or in a file, and their labels [n], if there are any."""
+    """Images [n, …] in memory or in a file, and their labels [n], if there are any."""
 
     images: Array
     labels: Array | None = None
@@ -48,7 +48,7 @@ class DataSplit:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in its parts; `image_shape` is (rows, columns), if the examples are pictures."""
+    """A data set in its splits; `image_shape` is (rows, columns), if the examples are pictures."""
 
     name: str
     train: DataSplit
@@ -62,7 +62,7 @@ def source(name: str, folder: Path | None = None, labels: Path | None = None) ->
 
     Of an .npz file the images are `images`, `x` or `x_train`, the labels `labels`, `y` or `y_train`, and what is called
     `x_test` and `y_test` is the test. An .npy file [n, …] is read as it is needed; `labels` is an .npy file beside it.
-    Raises `DataError` for what is missing, damaged or no numbers.
+    Raises `DataError` for data that are missing, damaged or not numeric.
     """
     if name == "digits":
         return _of_dataset(digits())
@@ -70,13 +70,15 @@ def source(name: str, folder: Path | None = None, labels: Path | None = None) ->
         return _of_dataset(mnist(folder))
     path = Path(name)
     if path.suffix not in (".npy", ".npz"):
-        raise DataError(f"there are no data called {name!r}: name digits, mnist, or an .npz or .npy file")
+        raise DataError(f"unknown data {name!r}: use digits, mnist, or an .npz or .npy file")
     found = Source(str(path), _checked(_mapped(path), path)) if path.suffix == ".npy" else _of_npz(path)
     if labels is not None:
         given = _mapped(labels)
         if given.ndim != 1 or len(given) != len(found.train.images):
             count = len(found.train.images)
-            raise DataError(f"{labels} holds {list(given.shape)}, but {path} {count:,} examples: give one label each")
+            raise DataError(
+                f"{labels} holds {list(given.shape)}, but {path} {count:,} examples: there must be one label each"
+            )
         found = replace(found, train=DataSplit(found.train.images, given))
     return found
 
@@ -86,7 +88,7 @@ def hold_out(split: DataSplit, share: float, seed: int) -> tuple[DataSplit, Data
     order = np.random.default_rng(seed).permutation(len(split.images))
     count = max(1, round(share * len(order)))
     if count >= len(order):
-        raise DataError(f"{len(order)} examples are too few to leave {share:.0%} of them for validation")
+        raise DataError(f"{len(order)} examples are too few to hold out {share:.0%} of them for validation")
     sides = (np.sort(order[count:]), np.sort(order[:count]))
     kept, held = (
         DataSplit(split.images[side], None if split.labels is None else split.labels[side]) for side in sides
@@ -106,13 +108,13 @@ def _of_npz(path: Path) -> Source:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
+        raise DataError(f"the file {path} does not exist") from error
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     images = _first(arrays, _IMAGES)
     if images is None:
         names = ", ".join(arrays) or "nothing"
-        raise DataError(f"{path} holds {names}: name the images one of {', '.join(_IMAGES)}")
+        raise DataError(f"{path} holds {names}: the images must be called one of {', '.join(_IMAGES)}")
     train = _checked(images, path, _first(arrays, _LABELS))
     tests = _first(arrays, _TEST_IMAGES)
     test = None if tests is None else _checked(tests, path, _first(arrays, _TEST_LABELS))
@@ -127,17 +129,19 @@ def _mapped(path: Path) -> Array:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
+        raise DataError(f"the file {path} does not exist") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(values, np.ndarray):
-        raise DataError(f"{path} holds several arrays: call it .npz")
+        raise DataError(f"{path} holds several arrays: rename it to .npz")
     return values
 
 
 def _checked(images: Array, path: Path, labels: Array | None = None) -> DataSplit:
     if images.ndim < 2 or images.dtype.kind not in "biuf":
-        raise DataError(f"{path} holds {list(images.shape)} {images.dtype}: give numbers as [examples, columns]")
+        raise DataError(
+            f"{path} holds {list(images.shape)} {images.dtype}: it must hold numbers as [examples, columns]"
+        )
     if not len(images):
         raise DataError(f"{path} holds no examples")
     if labels is not None:

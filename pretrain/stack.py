@@ -1,4 +1,4 @@
-"""Trained layers and nets in files: tensors beside what they are, no code."""
+"""Trained layers and nets in files: tensors and how to build the modules, no code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain.layers import layer_from, spec_of
 from pretrain.protocols import Layer
 from pretrain.rbm import RBM
 
-# the modules that a net may consist of, and the arguments that make them again
+# the modules that a net in a file may consist of
 _MODULES: dict[str, type[nn.Module]] = {
     "Linear": nn.Linear,
     "Sigmoid": nn.Sigmoid,
@@ -32,7 +32,7 @@ _MODULES: dict[str, type[nn.Module]] = {
 class Stack:
     """Layers from the data up, and `about`, what is known of their training, fit for JSON.
 
-    `recognition` are the weights that the up-down algorithm has taken apart from those of the machines.
+    `recognition` are the recognition weights that the up-down algorithm has untied from those of the RBMs.
     """
 
     layers: Sequence[Layer]
@@ -40,10 +40,10 @@ class Stack:
     recognition: Sequence[nn.Linear] = ()
 
     def belief_net(self) -> DBN:
-        """The layers as a deep belief net; raises `DataError` if they are none."""
+        """The layers as a deep belief net; raises `DataError` if they cannot be one."""
         rbms = [layer for layer in self.layers if isinstance(layer, RBM)]
         if len(rbms) < len(self.layers):
-            raise DataError("autoencoders are no deep belief net: only machines (unit rbm) can dream")
+            raise DataError("a deep belief net consists of RBMs (unit rbm), not of autoencoders")
         try:
             net = DBN(rbms)
         except ValueError as error:
@@ -68,12 +68,12 @@ def save_stack(path: Path, stack: Stack) -> None:
 
 
 def load_stack(path: Path) -> Stack:
-    """The stack that `save_stack` wrote, on the CPU; raises `DataError` for a file that is damaged or none of those."""
+    """The stack that `save_stack` wrote, on the CPU; raises `DataError` for a file that is damaged or another."""
     if not path.exists():
-        raise DataError(f"{path.parent} holds no layers: train some with `python -m pretrain fit {path.parent}`")
+        raise DataError(f"{path.parent} holds no layers: train them with `python -m pretrain fit {path.parent}`")
     tensors, facts = load(path)
     if "layers" not in facts:
-        raise DataError(f"{path} holds no layers: name what `python -m pretrain fit` wrote")
+        raise DataError(f"{path} holds no layers: use a file that `python -m pretrain fit` wrote")
     try:
         layers = [layer_from(spec) for spec in facts["layers"]]
         recognition = [nn.Linear(inputs, outputs) for inputs, outputs in facts["recognition"]]
@@ -87,12 +87,12 @@ def load_stack(path: Path) -> Stack:
 
 
 def save_net(path: Path, net: nn.Sequential, about: Mapping[str, Any]) -> None:
-    """Writes a plain net to `path`, whole or not at all; raises `TypeError` for modules that it cannot hold."""
+    """Write a plain net to `path`, atomically; raises `TypeError` for modules that it cannot hold."""
     modules = []
     for name, module in net.named_children():
         kind = type(module).__name__
         if kind not in _MODULES:
-            raise TypeError(f"{name} is a {kind}, which a file of nets cannot hold")
+            raise TypeError(f"{name} is a {kind}, which cannot be saved in a file of nets")
         arguments: list[float] = []
         if isinstance(module, nn.Linear):
             arguments = [module.in_features, module.out_features]
@@ -103,10 +103,10 @@ def save_net(path: Path, net: nn.Sequential, about: Mapping[str, Any]) -> None:
 
 
 def load_net(path: Path) -> tuple[nn.Sequential, dict[str, Any]]:
-    """The net that `save_net` wrote, on the CPU, and what was said about it; raises `DataError` as `load_stack`."""
+    """The net that `save_net` wrote, on the CPU, and its `about`; raises `DataError` as `load_stack`."""
     tensors, facts = load(path)
     if "modules" not in facts:
-        raise DataError(f"{path} holds no net: name what `python -m pretrain finetune` wrote")
+        raise DataError(f"{path} holds no net: use a file that `python -m pretrain finetune` wrote")
     try:
         modules = OrderedDict((name, _MODULES[kind](*arguments)) for name, kind, arguments in facts["modules"])
         net = nn.Sequential(modules)

@@ -1,4 +1,4 @@
-"""What a layer in pretraining looks like: its filters, what it dreams, what it rebuilds."""
+"""Pictures of a layer in pretraining: its filters, its samples, its reconstructions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from gradtui.record.recording import Recording
     from pretrain.autoencoder import Autoencoder
 
-FILTERS, SAMPLES, REBUILT = 36, 16, 8  # how many of each
-GIBBS_STEPS = 20  # between two looks at what a machine dreams
+FILTERS, SAMPLES, RECONSTRUCTED = 36, 16, 8  # how many of each
+GIBBS_STEPS = 20  # between two pictures of an RBM's samples
 EVERY = 0.25  # s between pictures: they take milliseconds
 
 
@@ -38,11 +38,11 @@ class Gallery:
         self._layers, self._names, self._recording, self._clock = layers, names, recording, clock
         self._side = math.isqrt(images.shape[1])
         self._square = self._side**2 == images.shape[1]
-        self._some = images[:REBUILT]
-        # one of its own: looking must not change the training
+        self._some = images[:RECONSTRUCTED]
+        # a generator of its own: pictures must not change the training
         self._generator = torch.Generator().manual_seed(0)
         self._last = -math.inf
-        self._dreaming = -1  # the layer whose chains these are
+        self._sampled_layer = -1  # the layer of these chains
         self._chains = images[:0]
 
     @torch.no_grad()
@@ -56,25 +56,25 @@ class Gallery:
         self._record(
             "filters, each over its largest", name, seen / seen.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
         )
-        self._record("images beside their reconstructions", name, self._rebuilt(index))
+        self._record("images beside their reconstructions", name, self._reconstructions(index))
         layer = self._layers[index]
         if isinstance(layer, RBM):
-            self._record("what the machine dreams", name, self._dreamt(index, layer))
+            self._record("samples of the RBM", name, self._samples(index, layer))
 
     def _record(self, what: str, layer: str, pixels: Tensor) -> None:
         self._recording.pictures(what, layer, pixels.reshape(-1, self._side, self._side).numpy())
 
-    def _rebuilt(self, index: int) -> Tensor:
-        """Images, each with the same once it went up to the layer and down again."""
+    def _reconstructions(self, index: int) -> Tensor:
+        """Images, each with its reconstruction from the layer's code."""
         code = self._some
         for layer in self._layers[: index + 1]:
             code = layer.encode(code)
         return torch.stack([self._some, self._down(index, code)], dim=1)
 
-    def _dreamt(self, index: int, rbm: RBM) -> Tensor:
-        """Chains of the machine, which go on from look to look, down to the pixels."""
-        if self._dreaming != index:
-            self._dreaming = index
+    def _samples(self, index: int, rbm: RBM) -> Tensor:
+        """Persistent chains of the RBM, decoded down to the pixels."""
+        if self._sampled_layer != index:
+            self._sampled_layer = index
             self._chains = torch.full((SAMPLES, rbm.inputs), 0.5, dtype=self._some.dtype)
         self._chains = rbm.gibbs(self._chains, GIBBS_STEPS, self._generator)
         return self._down(index, rbm.encode(self._chains))
@@ -86,7 +86,7 @@ class Gallery:
 
 
 def filters(layers: Sequence[RBM | Autoencoder], count: int) -> Tensor:
-    """What the first `count` units of the top layer see [units, pixels]: the products of the weights below.
+    """The filters of the first `count` units of the top layer [units, pixels]: the products of the weights below.
 
     Source: the linear combination of Lee, Ekanadham & Ng 2008, section 5; also Erhan et al. 2009, section 3.2.
     """

@@ -1,4 +1,4 @@
-"""Layers pretrained one at a time before the whole net is trained: what a recipe asks of the package `pretrain`."""
+"""Layers pretrained one at a time before the whole net is trained: a recipe's use of the package `pretrain`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pretrain.greedy import LayerProgress
 
 FINE_TUNING = "fine-tuning"  # the event at whose step the whole net begins to learn
-NOISE = 0.1  # share of the inputs that a denoising layer has to do without (Vincent et al. 2010, table 1)
+NOISE = 0.1  # fraction of the inputs that a denoising layer does not see (Vincent et al. 2010, table 1)
 
 
 def pretrain_layers(
@@ -31,8 +31,8 @@ def pretrain_layers(
 ) -> bool:
     """Pretrain the hidden layers of a plain net, recorded step by step; False if it was stopped.
 
-    Each layer's machine or autoencoder has the very weights and biases of the net's layer, so that the recorder of the
-    net sees them learn; the layers that are not in training have no gradients meanwhile.
+    Each pretraining layer shares the weights and biases of the net's layer, so that the recorder of the net sees them
+    learn; the layers that are not in training have no gradients.
     """
     from gradtui.lab.pictures import Gallery
     from pretrain.greedy import train_greedily
@@ -91,6 +91,6 @@ def _layer(recipe: Recipe, linear: Any, number: int, generator: torch.Generator)
 
 
 def _shared(own: Any, started: nn.Parameter) -> nn.Parameter:
-    """The net's parameter, with the start that the pretraining wants."""
+    """The net's parameter, with the initial values of the pretraining layer."""
     own.data.copy_(started.data)
     return cast("nn.Parameter", own)

@@ -21,11 +21,11 @@ from pretrain.rows import Rows, chunks
 from pretrain.sources import DataSplit, Source
 from pretrain.stack import Stack, load_net, load_stack
 
-FEW = 10_000  # training examples whose means the annealing starts from
+FEW = 10_000  # training examples whose mean is the base rate of the annealing
 
 
 def evaluate(given: argparse.Namespace) -> int:
-    """Prints the errors of a stack, and of its net, on the test set, or on all data where there is none."""
+    """Print the errors of a stack, and of its net, on the test set, or on all data if there is none."""
     stack = load_stack(given.folder / LAYERS_FILE)
     data = source_for(given, stack)
     split, name = (data.train, "data") if data.test is None else (data.test, "test")
@@ -48,7 +48,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 @torch.no_grad()
 def _reconstruction(stack: Stack, rows: Rows) -> float:
-    """The squared error an example of going all the way up and down, by probabilities."""
+    """The squared error per example of encoding and decoding through all layers, by probabilities."""
     total = 0.0
     for _, x in chunks(rows):
         code = encoded(stack, x)
@@ -71,9 +71,9 @@ def _label_unit_error(stack: Stack, rows: Rows, split: DataSplit) -> float:
 
 @torch.no_grad()
 def _likelihood(given: argparse.Namespace, stack: Stack, data: Source, rows: Rows) -> dict[str, Any]:
-    """Log-probabilities in nats an example: of one machine by AIS, of several the variational bound."""
+    """Log-probabilities in nats per example: of one RBM by AIS, of several the variational bound."""
     if given.ais_steps < 1 or given.ais_chains < 2:
-        raise DataError("--ais-steps is 1 or more, --ais-chains 2 or more")
+        raise DataError("--ais-steps must be 1 or more, --ais-chains 2 or more")
     net = stack.belief_net()
     train = data.train.rows(CPU, scale_for(given, stack))
     step = max(1, len(train) // FEW)

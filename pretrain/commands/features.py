@@ -1,4 +1,4 @@
-"""`features`: data as the top layer encodes them."""
+"""`features`: data encoded by the top layer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pretrain.stack import load_stack
 
 
 def features(given: argparse.Namespace) -> int:
-    """Writes what the top layer makes of the data [n, units], chunk by chunk."""
+    """Write the top layer's codes of the data [n, units], chunk by chunk."""
     stack = load_stack(given.folder / LAYERS_FILE)
     rows = source_for(given, stack).train.rows(CPU, scale_for(given, stack))
     if given.out.suffix != ".npy":
-        raise DataError(f"{given.out}: name a file .npy")
+        raise DataError(f"{given.out}: the file name must end in .npy")
     outputs = stack.layers[-1].outputs
     draft = given.out.with_name(given.out.name + ".draft")
     progress = Progress(len(rows), sys.stderr)

@@ -1,4 +1,4 @@
-"""`finetune`: the layers that `fit` has left, trained as one net."""
+"""`finetune`: the layers that `fit` trained, trained together as one net."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.commands.training import LAYERS_FILE, NET_FILE, Place, done_before, load_source, prepared, telling
+from pretrain.commands.training import LAYERS_FILE, NET_FILE, Place, done_before, load_source, prepared, reporting
 from pretrain.devices import device_of, generator_on
 from pretrain.errors import DataError
 from pretrain.finetuning import NetProgress
@@ -26,7 +26,7 @@ from pretrain.stack import Stack, load_stack, save_net
 
 
 def finetune(settings: FinetuneCommand, folder: Path) -> int:
-    """Trains the layers in `folder` as a whole net; returns the exit status."""
+    """Train the layers in `folder` as a whole net; returns the exit status."""
     stop, device = Stop(), device_of(settings.device)
     with prepared(settings), processes(device) as parallel, stop.listening():
         place = Place(folder, stop, parallel)
@@ -35,7 +35,7 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
         data = load_source(settings)
         about = {"settings": decisive(settings), "task": settings.task, "image_shape": data.image_shape}
         if done_before(place, "finetune", folder / NET_FILE, settings):
-            place.say(f"{folder / NET_FILE} is there already: nothing to do")
+            place.say(f"{folder / NET_FILE} exists already: nothing to do")
             return 0
         generator = generator_on(device, settings.seed)
         learnt, validation = data.train, data.validation
@@ -49,16 +49,16 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
         if validation is not None:
             images = validation.rows(device, scale)
             held = (images, validation.needs_labels(data.name)) if classify else images
-        with telling(place, "finetune", settings.epochs) as teller:
+        with reporting(place, "finetune", settings.epochs) as reporter:
 
             def on_step(progress: NetProgress) -> None:
-                teller.begin(progress.epoch)
-                teller.progress.update(progress.step / progress.steps_an_epoch, "fine-tuning")
+                reporter.begin(progress.epoch)
+                reporter.progress.update(progress.step / progress.steps_an_epoch, "fine-tuning")
 
             def on_epoch(progress: NetProgress) -> None:
-                teller.begin(progress.epoch)
+                reporter.begin(progress.epoch)
                 error = progress.error
-                teller.epoch("cost", progress.cost, progress.epoch, progress.epochs, validation_error=error)
+                reporter.epoch("cost", progress.cost, progress.epoch, progress.epochs, validation_error=error)
 
             result = train(
                 net,
@@ -73,7 +73,7 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
                 checkpoint=folder / "finetune.checkpoint",
             )
         if not result.finished:
-            place.say(f"stopped; the same command goes on from {folder}")
+            place.say(f"stopped; run the same command again to continue from {folder}")
             return stop.code
         if place.first:
             save_net(folder / NET_FILE, net, about)
@@ -85,7 +85,7 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
 
 
 def with_data_of(settings: FinetuneCommand, stack: Stack) -> FinetuneCommand:
-    """The settings, with the data of the layers' training where they name none."""
+    """The settings; if they name no data, with those of the layers' training."""
     if settings.data:
         return settings
     before = stack.about["settings"]
@@ -97,7 +97,7 @@ def _say_test_error(
     place: Place, net: nn.Sequential, test: DataSplit, device: torch.device, scale: float | None, classify: bool
 ) -> None:
     error = evaluate(net, test.rows(device, scale), test.labels if classify else None)
-    place.say(f"test error {100 * error:.2f} %" if classify else f"squared test error {error:.3f} an example")
+    place.say(f"test error {100 * error:.2f} %" if classify else f"squared test error {error:.3f} per example")
 
 
 def make_net(settings: FinetuneCommand, stack: Stack, labels: Any, generator: torch.Generator) -> nn.Sequential:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.commands.training import LAYERS_FILE, Place, done_before, load_source, prepared, telling
+from pretrain.commands.training import LAYERS_FILE, Place, done_before, load_source, prepared, reporting
 from pretrain.dbn import DBN
 from pretrain.devices import device_of, generator_on
 from pretrain.greedy import LayerProgress, train_greedily
@@ -69,18 +69,18 @@ def _fit_layers(
     epochs = list(settings.epochs) * len(layers) if len(settings.epochs) == 1 else list(settings.epochs)
     # the work of a layer is that of its matrix products
     costs = [count * layer.inputs * layer.outputs for count, layer in zip(epochs, layers, strict=False)]
-    with telling(place, "fit", sum(costs)) as teller:
+    with reporting(place, "fit", sum(costs)) as reporter:
 
         def on_step(progress: LayerProgress) -> None:
             share = progress.step / (progress.steps_an_epoch * progress.epochs)
             done = sum(costs[: progress.index]) + share * costs[progress.index]
-            teller.progress.update(done, f"layer {progress.index + 1} of {len(layers)}")
+            reporter.progress.update(done, f"layer {progress.index + 1} of {len(layers)}")
 
         def on_epoch(progress: LayerProgress) -> None:
-            teller.epoch("error", progress.error, progress.epoch, progress.epochs, layer=progress.index + 1)
+            reporter.epoch("error", progress.error, progress.epoch, progress.epochs, layer=progress.index + 1)
 
         def on_layer(progress: LayerProgress) -> None:
-            teller.begin(progress.epoch, progress.index + 1)
+            reporter.begin(progress.epoch, progress.index + 1)
 
         return train_greedily(
             layers,
@@ -101,13 +101,13 @@ def _fit_layers(
 def _fit_up_down(
     settings: FitCommand, place: Place, net: DBN, rows: Rows, labels: Any, generator: torch.Generator
 ) -> bool:
-    with telling(place, "up-down", settings.up_down_epochs) as teller:
+    with reporting(place, "up-down", settings.up_down_epochs) as reporter:
 
         def on_step(progress: LayerProgress) -> None:
-            teller.progress.update(progress.step / progress.steps_an_epoch, "up and down")
+            reporter.progress.update(progress.step / progress.steps_an_epoch, "up and down")
 
         def on_epoch(progress: LayerProgress) -> None:
-            teller.epoch("error", progress.error, progress.epoch, progress.epochs)
+            reporter.epoch("error", progress.error, progress.epoch, progress.epochs)
 
         return train_greedily(
             [net],
@@ -119,7 +119,7 @@ def _fit_up_down(
             memory=settings.memory,
             on_step=on_step if sys.stderr.isatty() else None,
             on_epoch=on_epoch,
-            on_layer=lambda progress: teller.begin(progress.epoch),
+            on_layer=lambda progress: reporter.begin(progress.epoch),
             should_stop=place.stop,
             checkpoint=place.folder / "up-down.checkpoint",
             checkpoint_every=settings.checkpoint_every,

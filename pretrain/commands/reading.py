@@ -1,4 +1,4 @@
-"""What `evaluate` and `features` share: the data, and the way up through a stack."""
+"""What `evaluate` and `features` share: the data, and encoding by a stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def source_for(given: argparse.Namespace, stack: Stack) -> Source:
-    """The data that are named, or else those of the training; raises `DataError` if they do not fit."""
+    """The named data, or those of the training; raises `DataError` if they do not fit."""
     before = stack.about["settings"]
     name = given.data or before["data"]
     folder = given.data_dir or (Path(os.environ["GRADTUI_DATA"]) if os.environ.get("GRADTUI_DATA") else None)
@@ -30,7 +30,7 @@ def source_for(given: argparse.Namespace, stack: Stack) -> Source:
 
 
 def scale_for(given: argparse.Namespace, stack: Stack) -> float | None:
-    """What the data are divided by, as in the training unless it is given."""
+    """The number that the data are divided by, as in the training unless given."""
     return given.scale or stack.about["settings"]["scale"] or None
 
 
@@ -41,18 +41,18 @@ def _columns(stack: Stack) -> int:
 
 
 def labels_on_top(stack: Stack) -> int:
-    """How many label units the top machine has."""
+    """How many label units the top RBM has."""
     top = stack.layers[-1]
     return sum(top.groups) if isinstance(top, RBM) else 0
 
 
 @torch.no_grad()
 def encoded(stack: Stack, x: torch.Tensor) -> torch.Tensor:
-    """What the top layer makes of x [batch, columns]: [batch, units]."""
+    """The top layer's code [batch, units] of x [batch, columns]."""
     if labels_on_top(stack):
         net = stack.belief_net()
         features = net.features(x)
-        # no label is known: each is as likely as the others
+        # no label is known: all are equally likely
         share = torch.full((len(x), net.classes), 1 / net.classes)
         return net.top.encode(torch.cat([features, share], dim=1))
     for layer in stack.layers:

@@ -1,4 +1,4 @@
-"""`sample`: what a stack of machines dreams."""
+"""`sample`: samples of a stack of RBMs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pretrain.stack import load_stack
 
 
 def sample(given: argparse.Namespace) -> int:
-    """Writes fantasies of a stack of machines."""
+    """Write samples of a stack of RBMs."""
     stack = load_stack(given.folder / LAYERS_FILE)
     if given.count < 1 or given.steps < 0:
         raise DataError("--count is 1 or more, --steps 0 or more")
     if given.out.suffix not in (".npy", ".png"):
-        raise DataError(f"{given.out}: name a file .npy or .png")
+        raise DataError(f"{given.out}: the file name must end in .npy or .png")
     labels = None if given.label is None else torch.full((given.count,), given.label)
     generator = torch.Generator().manual_seed(given.seed)
     try:
@@ -42,11 +42,13 @@ def _write(path: Path, images: np.ndarray[Any, Any]) -> None:
             np.save(path, images)
             return
         if images.ndim != 3:
-            raise DataError(f"{path}: the data are no pictures: name a file .npy")
+            raise DataError(f"{path}: the data are not images: use a file name that ends in .npy")
         try:
             from matplotlib.image import imsave
         except ImportError as error:
-            raise DataError("a .png needs matplotlib: pip install matplotlib, or name a file .npy") from error
+            raise DataError(
+                "a .png needs matplotlib: pip install matplotlib, or use a file name that ends in .npy"
+            ) from error
         imsave(path, tiled(images), cmap="gray", vmin=0, vmax=1)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from error

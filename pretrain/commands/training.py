@@ -1,4 +1,4 @@
-"""What `fit` and `finetune` share: the folder, the lines they tell, the settings that decide a result."""
+"""What `fit` and `finetune` share: the folder, the output, the data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYERS_FILE, NET_FILE = "layers.safetensors", "net.safetensors"
 
 @dataclass(frozen=True)
 class Place:
-    """The folder of a stack, and who may write there."""
+    """The folder of a stack, the stop request, and which of several processes this is."""
 
     folder: Path
     stop: Stop
@@ -34,17 +34,17 @@ class Place:
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this is the process that writes files and messages."""
         return self.parallel.rank == 0
 
     def say(self, text: str) -> None:
-        """Writes a line to stderr, once for all processes."""
+        """Write a line to stderr, from one process only."""
         if self.first:
             print(text, file=sys.stderr, flush=True)
 
 
-class Teller:
-    """Tells of a training: on stderr, and in `metrics.jsonl` of the folder."""
+class Reporter:
+    """Reports a training's progress on stderr, and in `metrics.jsonl` of the folder."""
 
     def __init__(self, place: Place, command: str, total: float) -> None:
         self._place, self._command = place, command
@@ -53,7 +53,7 @@ class Teller:
         self._started = time.monotonic()
 
     def begin(self, epoch: int, layer: int = 0) -> None:
-        """The training begins, or goes on, at this epoch and layer; lines of what is done again are dropped."""
+        """The training begins, or continues, at this epoch and layer; older lines of repeated epochs are removed."""
         if self._metrics is None and self._place.first:
             command, start = self._command, (layer, epoch + 1)
 
@@ -65,7 +65,7 @@ class Teller:
             self._metrics = Metrics(self._place.folder / "metrics.jsonl", before)
 
     def epoch(self, name: str, value: float | None, epoch: int, epochs: int, **more: Any) -> None:
-        """An epoch, counted from 0, is over; raises `DataError` if its error is no number."""
+        """An epoch, counted from 0, has ended; raises `DataError` if its error is NaN or infinite."""
         seconds = round(time.monotonic() - self._started, 2)
         self._started = time.monotonic()
         assert value is not None
@@ -79,30 +79,30 @@ class Teller:
             self.progress.line(f"{where} {epoch + 1} of {epochs}\t{name} {value:.4f}{tail}\t{seconds:.1f} s")
         if not math.isfinite(value):
             raise DataError(
-                f"the training has diverged: the {name} of epoch {epoch + 1} is {value}; take a smaller --learning-rate"
-                f" and start afresh, in another folder or without {self._place.folder}/*.checkpoint"
+                f"the training has diverged: the {name} of epoch {epoch + 1} is {value}; use a smaller --learning-rate"
+                f" and start again, in another folder or without {self._place.folder}/*.checkpoint"
             )
 
     def close(self) -> None:
-        """Ends the lines."""
+        """Close the output."""
         self.progress.close()
         if self._metrics is not None:
             self._metrics.close()
 
 
 @contextmanager
-def telling(place: Place, command: str, total: float) -> Iterator[Teller]:
-    """A teller, closed afterwards."""
-    teller = Teller(place, command, total)
+def reporting(place: Place, command: str, total: float) -> Iterator[Reporter]:
+    """A reporter, closed afterwards."""
+    reporter = Reporter(place, command, total)
     try:
-        yield teller
+        yield reporter
     finally:
-        teller.close()
+        reporter.close()
 
 
 @contextmanager
 def prepared(settings: DataSettings) -> Iterator[None]:
-    """Within, torch takes as many threads as the settings say."""
+    """Within, torch uses the number of threads of the settings."""
     threads = torch.get_num_threads()
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -113,14 +113,14 @@ def prepared(settings: DataSettings) -> Iterator[None]:
 
 
 def load_source(settings: DataSettings) -> Source:
-    """The data that the settings name."""
+    """The data of the settings."""
     named = settings.data_dir or os.environ.get("GRADTUI_DATA")
     folder = Path(named) if named else None
     return source(settings.data or "digits", folder, Path(settings.labels) if settings.labels else None)
 
 
 def done_before(place: Place, command: str, result: Path, settings: DataSettings) -> bool:
-    """Whether `result` is there already; if not, notes the settings in the folder.
+    """Whether `result` exists already; if not, write the settings to the folder.
 
     Raises `DataError` if the folder's result, or its training that was stopped, has other settings.
     """
@@ -134,7 +134,7 @@ def done_before(place: Place, command: str, result: Path, settings: DataSettings
             if theirs.get(name) != value:
                 raise DataError(
                     f"{place.folder} was trained with {name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}:"
-                    " take another folder, or delete this one"
+                    " use another folder, or delete this one"
                 )
         return result.exists()
     if place.first:

@@ -1,4 +1,4 @@
-"""Estimators, as scikit-learn has them, on top of this package; to import them is to import scikit-learn."""
+"""Scikit-learn estimators built on this package; importing them imports scikit-learn."""
 
 from pretrain.estimators.bernoulli_rbm import BernoulliRBM
 from pretrain.estimators.classifier import PretrainedClassifier

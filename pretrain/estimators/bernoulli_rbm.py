@@ -1,4 +1,4 @@
-"""A restricted Boltzmann machine that takes the place of scikit-learn's."""
+"""A restricted Boltzmann machine in place of scikit-learn's."""
 # ruff: noqa: N803, N806  X is scikit-learn's name for the data
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHUNK = 1000  # rows of a sparse matrix that are made dense at once
 
 
 class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A restricted Boltzmann machine, to take the place of scikit-learn's class of this name.
+    """A restricted Boltzmann machine, in place of scikit-learn's class of this name.
 
     It is trained by persistent contrastive divergence (Tieleman 2008): stochastic gradient ascent without momentum, on
     batches in the order of the data, `batch_size` chains, one Gibbs step a batch. Data are in [0, 1], dense or sparse;
@@ -37,11 +37,11 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     - `random_state`: an int, a `RandomState` or None, as everywhere in scikit-learn.
 
     Fitted: `components_` [n_components, n_features], `intercept_hidden_` [n_components], `intercept_visible_`
-    [n_features], `h_samples_` [batch_size, n_components], where the chains stand, and `n_features_in_`.
+    [n_features], `h_samples_` [batch_size, n_components], the state of the chains, and `n_features_in_`.
 
-    Where it differs: it draws other random numbers; if the last batch has fewer examples than there are chains, the
+    Differences: it draws other random numbers; if the last batch has fewer examples than there are chains, the
     chains still count by their mean; `score_samples` chooses an example's bit by what the example holds, so that the
-    order and the company of the examples do not matter; `partial_fit` returns the estimator.
+    order and the other examples do not matter; `partial_fit` returns the estimator.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -148,7 +148,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _learn(self, X: Any, batch_size: int, n_iter: int, verbose: int, rng: np.random.RandomState) -> BernoulliRBM:
         rbm, generator = self._rbm(self.components_.dtype, len(self.h_samples_)), generator_of(rng)
         rbm.load_state({"chains": _tensor(self.h_samples_, rbm)})
-        # these share the memory of the machine, which the optimizer changes in place
+        # these share the memory of the RBM, which the optimizer changes in place
         self.components_ = rbm.weight.detach().numpy()
         self.intercept_hidden_ = rbm.bias.detach().numpy()
         self.intercept_visible_ = rbm.visible_bias.detach().numpy()
@@ -169,7 +169,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _rbm(self, dtype: Any, chains: int = 1) -> RBM:
-        """A machine with copies of the fitted arrays; with data of `dtype` it computes as precisely as numpy would."""
+        """An RBM with copies of the fitted arrays; with data of `dtype` it computes as precisely as numpy would."""
         dtype = np.result_type(dtype, self.components_.dtype)
         arrays = self.components_, self.intercept_hidden_, self.intercept_visible_
         weight, bias, visible_bias = (torch.from_numpy(np.array(array, dtype, order="C")) for array in arrays)
@@ -183,7 +183,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _rbm(weight: Tensor, bias: Tensor, visible_bias: Tensor, chains: int) -> RBM:
-    """A machine that has these tensors for parameters and so many chains."""
+    """An RBM that has these tensors for parameters and so many chains."""
     estimator = GradientEstimator(method="pcd", chains=chains, weight_cost=0.0)
     # a generator of its own: the first weights, which are not wanted, must not draw from torch's
     rbm = RBM(weight.shape[1], weight.shape[0], estimator=estimator, generator=torch.Generator())
@@ -197,6 +197,6 @@ def _dense(rows: Any) -> Any:
 
 
 def _tensor(rows: Any, rbm: RBM) -> Tensor:
-    """A copy of the rows [n, n_features], in the machine's type."""
+    """A copy of the rows [n, n_features], in the RBM's type."""
     # a copy, because torch would warn of an array that may not be written to
     return torch.from_numpy(np.array(_dense(rows), order="C")).to(rbm.weight.dtype)

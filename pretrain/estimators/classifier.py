@@ -51,7 +51,7 @@ class PretrainedClassifier(ClassifierMixin, PretrainedNet):  # type: ignore[misc
     _has_labels: ClassVar[bool] = True
 
     def fit(self, X: Any, y: Any) -> PretrainedClassifier:
-        """Learns to tell the labels y [n], numbers or strings, of X [n, n_features]."""
+        """Learn to predict the labels y [n], numbers or strings, of X [n, n_features]."""
         self._validate_params()
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)

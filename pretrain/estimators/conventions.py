@@ -1,4 +1,4 @@
-"""What scikit-learn's conventions ask of every estimator here: types, randomness, ranges of parameters."""
+"""What scikit-learn's conventions require of every estimator: types, randomness, ranges of parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval
 Array = npt.NDArray[Any]
 RandomState = int | np.random.RandomState | None
 
-FLOATS = (np.float64, np.float32)  # kept as they come; all else becomes the first
+FLOATS = (np.float64, np.float32)  # kept; all else is converted to the first
 
 FROM_0, FROM_1 = (Interval(Integral, least, None, closed="left") for least in (0, 1))
 POSITIVE = Interval(Real, 0, None, closed="neither")

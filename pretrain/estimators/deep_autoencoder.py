@@ -37,7 +37,7 @@ class DeepAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pretrai
     hidden_layer_sizes: int | Sequence[int] = (1000, 500, 250, 30)
 
     def fit(self, X: Any, y: Any = None) -> DeepAutoencoder:
-        """Learns to rebuild X [n, n_features]."""
+        """Learn to reconstruct X [n, n_features]."""
         self._validate_params()
         X = validate_data(self, X, dtype=FLOATS)
         rng = check_random_state(self.random_state)
@@ -57,7 +57,7 @@ class DeepAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pretrai
         return self._encode(self._checked(X))
 
     def inverse_transform(self, X: Any) -> Array:
-        """The data [n, n_features] rebuilt from their codes X [n, code]."""
+        """The data [n, n_features] reconstructed from their codes X [n, code]."""
         check_is_fitted(self)
         codes = check_array(X, dtype=FLOATS)
         if codes.shape[1] != self._n_features_out:

@@ -1,4 +1,4 @@
-"""What the estimators of deep nets have in common."""
+"""What the estimators of deep nets share."""
 # ruff: noqa: N803  X is scikit-learn's name for the data
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pretrain.protocols import Layer
 from pretrain.rows import chunks, rows_of
 from pretrain.settings import LayerSettings
 
-BATCHES = 50  # an epoch has so many steps or more: so few examples need no large batches, but many steps
+BATCHES = 50  # the minimum number of steps per epoch: few examples need many steps, not large batches
 
 
 @dataclass(eq=False, repr=False)
@@ -94,8 +94,8 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
         validate_parameter_constraints(constraints, self.get_params(deep=False), caller_name=type(self).__name__)
 
     def _fit_scale(self, X: Array) -> Array:
-        """X [n, n_features], which the net is to learn from: as it is if all of it lies in [0, 1], so that it can stand
-        for probabilities, otherwise standardised."""
+        """X [n, n_features] for the net: unchanged if all of it lies in [0, 1], as probabilities do, otherwise
+        standardised."""
         self._bounded = bool(0 <= X.min() <= X.max() <= 1)
         self.offset_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
         if not self._bounded:
@@ -110,9 +110,9 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
     def _pretrained(
         self, X: Array, labels: Array | None, generator: torch.Generator, *, linear_code: bool = False
     ) -> list[Layer]:
-        """Layers that have learnt from X [n, n_features], already scaled, and labels [n] if they are to.
+        """Layers pretrained on X [n, n_features], already scaled, and labels [n] if they are given.
 
-        Gaussian units take what was standardised. With `linear_code` an autoencoder on top has linear units.
+        Standardised data get Gaussian units. With `linear_code` an autoencoder on top has linear units.
         """
         sizes = np.ravel(self.hidden_layer_sizes)
         if sizes.dtype.kind not in "iu" or sizes.min(initial=1) < 1:
@@ -150,7 +150,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             epochs=self.epochs,
-            # a search along lines wants large batches
+            # line searches need large batches
             batch_size=self.batch_size if self.optimizer in ("lbfgs", "cg") else self._batch(X),
             patience=self.patience if self.early_stopping else None,
             generator=generator,
@@ -177,7 +177,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
 
 @torch.no_grad()
 def run_net(net: nn.Sequential, X: Array) -> Array:
-    """What the net makes of X [n, columns], in the net's own type, chunk by chunk."""
+    """The net's output for X [n, columns], in the net's own type, chunk by chunk."""
     weight = next(net.parameters())
     rows = rows_of(X, weight.device, weight.dtype)
     return torch.cat([net(x).cpu() for _, x in chunks(rows)]).numpy()

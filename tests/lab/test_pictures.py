@@ -38,14 +38,14 @@ def test_filters_are_the_products_of_the_weights_down_to_the_pixels() -> None:
     torch.testing.assert_close(filters(layers, 12), layers[1].weight @ layers[0].weight)
 
 
-def test_a_layer_shows_filters_reconstructions_and_dreams() -> None:
+def test_a_layer_shows_filters_reconstructions_and_samples() -> None:
     layers, record = stack(), Record()
     images = torch.rand(30, 64, generator=torch.Generator().manual_seed(1))
     Gallery(layers, ["fc1", "fc2"], images, record).show(1)  # type: ignore[arg-type]
     assert {name: (layer, values.shape) for name, (layer, values) in record.taken.items()} == {
         "filters, each over its largest": ("fc2", (12, 8, 8)),
         "images beside their reconstructions": ("fc2", (16, 8, 8)),
-        "what the machine dreams": ("fc2", (16, 8, 8)),
+        "samples of the RBM": ("fc2", (16, 8, 8)),
     }
     both = record.taken["images beside their reconstructions"][1].reshape(8, 2, 64)
     code = layers[1].encode(layers[0].encode(images[:8]))
@@ -93,4 +93,4 @@ def test_a_run_has_them_and_the_weights_are_those_without(
     assert filter_of_second.layer == "fc2" and filter_of_second.signed
     assert (filter_of_second.rows, filter_of_second.columns, filter_of_second.count) == (8, 8, 20)
     assert early["filters, each over its largest"].layer == "fc1" and early["filters, each over its largest"].step <= 31
-    assert ("what the machine dreams" in found) == (way == "rbm")
+    assert ("samples of the RBM" in found) == (way == "rbm")

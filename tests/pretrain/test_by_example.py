@@ -29,7 +29,7 @@ def test_the_commands_do_what_the_page_says(tmp_path: Path, monkeypatch: pytest.
             ran += 1
     assert ran == 7
     assert np.load("threes.npy").shape == (9, 8, 8) and np.load("features.npy").shape == (1200, 100)
-    assert Path("dreams.png").stat().st_size > 500
+    assert Path("samples.png").stat().st_size > 500
 
 
 def test_the_examples_run_in_order_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +45,7 @@ def test_the_examples_run_in_order_and_learn(capsys: pytest.CaptureFixture[str])
         return float(found.group(1))
 
     assert number("test error") < 8
-    assert -40 < number("test log-probability") < -15, "digits as probabilities; the machine of the page learns briefly"
+    assert -40 < number("test log-probability") < -15, "digits as probabilities; the RBM of the page learns briefly"
     assert number("squared error") < 2.5
     assert float(str(said.splitlines()[-1])) > 0.85
     right, threes = names["right"], names["threes"]

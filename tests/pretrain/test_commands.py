@@ -35,7 +35,7 @@ def fit(folder: Path, *flags: str) -> int:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two machines and the net made of them; only to be read."""
+    """Two RBMs and the net made of them; only to be read."""
     folder = tmp_path_factory.mktemp("made") / "stack"
     assert fit(folder, "--epochs", "20") == 0
     assert main(["finetune", str(folder), "--epochs", "10", "--batch-size", "20", "--learning-rate", "0.01"]) == 0
@@ -69,9 +69,7 @@ def test_evaluate_says_what_python_says(stack: Path, capsys: pytest.CaptureFixtu
     assert f"classification_error\t{error:.4f}" in capsys.readouterr().out
 
 
-def test_the_likelihood_of_one_machine_is_that_of_enumeration(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_likelihood_of_one_rbm_is_that_of_enumeration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(tmp_path, "--layers", "12") == 0
     assert main(["evaluate", str(tmp_path), "--likelihood", "--ais-steps", "1000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -101,7 +99,7 @@ def test_samples_are_images_and_the_same_for_the_same_seed(stack: Path, tmp_path
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_belief_net_learns_labels_dreams_of_them_and_is_trained_up_and_down(
+def test_a_belief_net_learns_labels_samples_them_and_is_trained_up_and_down(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "belief"
@@ -300,18 +298,18 @@ def truncated(path: Path) -> str:
     ("flags", "says"),
     [
         (lambda at: ["--data", "cifar"], "digits, mnist, or an .npz or .npy file"),
-        (lambda at: ["--data", str(at / "none.npy")], "there is no file"),
+        (lambda at: ["--data", str(at / "none.npy")], "does not exist"),
         (lambda at: ["--data", npy(at / "o.npy", np.array([[{}]], object))], "cannot read"),
         (lambda at: ["--data", truncated(at / "short.npy")], "cannot read"),
         (lambda at: ["--data", npy(at / "flat.npy", np.zeros(5))], r"\[examples, columns\]"),
         (lambda at: ["--data", npy(at / "empty.npy", np.zeros((0, 5)))], "no examples"),
         (lambda at: ["--data", npy(at / "nan.npy", np.full((9, 5), np.nan))], "NaN"),
         (lambda at: ["--data", npy(at / "big.npy", np.full((9, 5), 7.0))], "scale them"),
-        (lambda at: ["--data", npz(at / "a.npz", what=np.zeros((3, 3)))], "holds what: name the images"),
+        (lambda at: ["--data", npz(at / "a.npz", what=np.zeros((3, 3)))], "holds what: the images must be called"),
         (lambda at: ["--data", npz(at / "b.npz", x=np.zeros((3, 3)), y=np.zeros(2))], "they must match"),
         (
             lambda at: ["--data", npy(at / "c.npy", np.zeros((3, 3))), "--labels", npy(at / "l.npy", np.zeros(2))],
-            "give one label each",
+            "there must be one label each",
         ),
         (lambda at: ["--data", npy(at / "d.npy", np.zeros((3, 3))), "--label-units"], "has no labels"),
         (
@@ -321,8 +319,8 @@ def truncated(path: Path) -> str:
         (lambda at: ["--unit", "denoising", "--label-units"], "label units belong to RBMs"),
         (lambda at: ["--steps", "0"], "1 or more"),
         (lambda at: ["--epochs", "1,2,3"], "2 layers, but 3 values of epochs"),
-        (lambda at: ["--up-down-epochs", "1", "--unit", "autoencoder", "--epochs", "1"], "only machines"),
-        (lambda at: ["--device", "cuda"], "this machine has no cuda"),
+        (lambda at: ["--up-down-epochs", "1", "--unit", "autoencoder", "--epochs", "1"], "consists of RBMs"),
+        (lambda at: ["--device", "cuda"], "cuda is not available"),
         (lambda at: ["--config", str(at / "none.toml")], "cannot read"),
     ],
 )
@@ -330,7 +328,7 @@ def test_bad_input_is_one_line_and_a_status(
     flags: Any, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "cuda" in says and torch.cuda.is_available():
-        pytest.skip("this machine has cuda")
+        pytest.skip("cuda is available")
     assert fit(tmp_path / "stack", *flags(tmp_path)) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if "epoch" not in line or "values of" in line]
     assert len(said) == 1 and said[0].startswith("pretrain: ")
@@ -342,12 +340,12 @@ def test_bad_input_is_one_line_and_a_status(
     [
         (["evaluate", "{tmp}/none"], "holds no layers"),
         (["finetune", "{tmp}/none"], "holds no layers"),
-        (["evaluate", "{stack}", "--likelihood", "--ais-steps", "0"], "--ais-steps is 1 or more"),
-        (["sample", "{stack}", "--out", "{tmp}/x.gif"], "name a file .npy or .png"),
+        (["evaluate", "{stack}", "--likelihood", "--ais-steps", "0"], "--ais-steps must be 1 or more"),
+        (["sample", "{stack}", "--out", "{tmp}/x.gif"], "must end in .npy or .png"),
         (["sample", "{stack}", "--out", "{tmp}/no/x.npy", "--steps", "1"], "cannot write"),
         (["sample", "{stack}", "--out", "{tmp}/x.npy", "--label", "3"], "no label units"),
         (["sample", "{stack}", "--out", "{tmp}/x.npy", "--count", "0"], "--count is 1 or more"),
-        (["features", "{stack}", "--out", "{tmp}/x.txt"], "name a file .npy"),
+        (["features", "{stack}", "--out", "{tmp}/x.txt"], "must end in .npy"),
         (["features", "{stack}", "--out", "{tmp}/x.npy", "--data", "{tmp}/wide.npy"], "but the stack takes 64"),
     ],
 )
@@ -372,7 +370,7 @@ def test_a_damaged_file_is_one_line(stack: Path, tmp_path: Path, capsys: pytest.
 def test_a_training_that_diverges_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--visible", "gaussian", "--hidden", "rectified", "--learning-rate", "1000"]
     assert fit(tmp_path, *flags) == 1
-    assert "take a smaller --learning-rate" in capsys.readouterr().err.splitlines()[-1]
+    assert "use a smaller --learning-rate" in capsys.readouterr().err.splitlines()[-1]
 
 
 class Terminal:

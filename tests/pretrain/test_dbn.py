@@ -42,7 +42,7 @@ def with_labels(features: Tensor, label: int, classes: int) -> Tensor:
 
 
 def exact_log_p(net: DBN, v: Tensor) -> Tensor:
-    """log p(v) of a net of two machines, every first hidden layer written down."""
+    """log p(v) of a net of two RBMs, every first hidden layer written down."""
     first, top = net.layers
     h = all_bits(first.outputs)
     if net.classes:
@@ -62,11 +62,11 @@ def test_the_bound_is_below_the_likelihood(classes: int) -> None:
     bound = net.log_probability_bound(v, exact_log_z(net.top), samples=4000, generator=torch.Generator().manual_seed(0))
     exact = exact_log_p(net, v)
     assert (bound < exact + 0.05).all()
-    assert (exact - bound).mean() > 0.1, "these two machines do not fit: the bound is not tight"
+    assert (exact - bound).mean() > 0.1, "these two RBMs do not fit: the bound is not tight"
 
 
-def test_the_bound_is_tight_where_the_top_undoes_the_machine_below() -> None:
-    # then the net is the lower machine, whose posterior is factorial (Hinton, Osindero & Teh 2006, section 4)
+def test_the_bound_is_tight_where_the_top_undoes_the_rbm_below() -> None:
+    # then the net is the lower RBM, whose posterior is factorial (Hinton, Osindero & Teh 2006, section 4)
     net, v = tiny(5, 4, 5), all_bits(5)
     first, top = net.layers
     with torch.no_grad():
@@ -216,14 +216,14 @@ def test_killed_while_training_up_and_down_it_ends_with_the_same_bits(tmp_path: 
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: DBN([]), "a machine or more"),
-        (lambda: DBN([RBM(4, 3), RBM(4, 2)]), "machine 1 has 3 hidden units, but the next has 4"),
+        (lambda: DBN([]), "at least one RBM"),
+        (lambda: DBN([RBM(4, 3), RBM(4, 2)]), "RBM 1 has 3 hidden units, but the next has 4"),
         (lambda: DBN([RBM(4, 3, hidden="rectified"), RBM(3, 2)]), "Bernoulli hidden units"),
         (lambda: DBN([RBM(4, 3), RBM(3, 2)]).classify(torch.zeros(1, 4)), "no label units"),
-        (lambda: deep_belief_net(4), "numbers of visible and of hidden"),
-        (lambda: deep_belief_net(4, 3, classes=2).sample(1, labels=torch.tensor([5])), "labels are 0 to 1"),
+        (lambda: deep_belief_net(4), "number of visible units"),
+        (lambda: deep_belief_net(4, 3, classes=2).sample(1, labels=torch.tensor([5])), "labels must lie in 0 to 1"),
         (lambda: deep_belief_net(4, 3, 2).fill_gradient(torch.zeros(1, 4)), "untie the weights first"),
-        (lambda: deep_belief_net(4, 3).encoder(), "by its layers"),
+        (lambda: deep_belief_net(4, 3).encoder(), "of a deep belief net's layers"),
         (lambda: train_greedily([RBM(4, 3)], torch.zeros(2, 4), label_units=torch.tensor([0, 1])), "no label units"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Our estimators by scikit-learn's own rules, and the machine beside the one whose place it takes."""
+"""Our estimators by scikit-learn's own rules, and the RBM beside the one whose place it takes."""
 # ruff: noqa: N806  X is scikit-learn's name for the data
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def binary(count: int = 50) -> Array:
     return (IMAGES[:count] > 0.5).astype(np.float64)
 
 
-def test_constructor_of_the_machine_is_theirs() -> None:
+def test_constructor_of_the_rbm_is_theirs() -> None:
     def parameters(kind: type) -> list[tuple[str, Any, Any]]:
         return [(p.name, p.kind, p.default) for p in inspect.signature(kind).parameters.values()]
 
@@ -79,7 +79,7 @@ def test_constructor_of_the_machine_is_theirs() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csr_array])
-def test_machine_has_their_attributes_and_answers_in_their_shapes_and_types(form: Any, dtype: str) -> None:
+def test_rbm_has_their_attributes_and_answers_in_their_shapes_and_types(form: Any, dtype: str) -> None:
     X = form(IMAGES[:33].astype(dtype))
     fitted = [kind(12, n_iter=1, random_state=0).fit(X) for kind in (BernoulliRBM, TheirRBM)]
     ours, theirs = fitted
@@ -98,7 +98,7 @@ def test_machine_has_their_attributes_and_answers_in_their_shapes_and_types(form
     assert set(np.unique(ours.h_samples_)) <= {0.0, 1.0}
 
 
-def test_partial_fit_starts_as_theirs_and_keeps_the_type_of_a_fitted_machine() -> None:
+def test_partial_fit_starts_as_theirs_and_keeps_the_type_of_a_fitted_rbm() -> None:
     X = IMAGES[:10]
     ours, theirs = BernoulliRBM(12, random_state=0), TheirRBM(12, random_state=0)
     assert ours.partial_fit(X) is ours
@@ -113,7 +113,7 @@ def test_partial_fit_starts_as_theirs_and_keeps_the_type_of_a_fitted_machine() -
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csr_array])
-def test_machine_answers_as_theirs_of_the_same_weights(form: Any, dtype: str) -> None:
+def test_rbm_answers_as_theirs_of_the_same_weights(form: Any, dtype: str) -> None:
     ours, theirs = pair(dtype)
     X = form(binary().astype(dtype))
     np.testing.assert_allclose(ours.transform(X), theirs.transform(X), rtol=1e-5, atol=1e-6)
@@ -136,13 +136,13 @@ def test_pseudo_likelihood_is_theirs_on_average_over_the_bits() -> None:
     assert (np.abs(mean - exact) < 5 * error).all()
 
 
-def test_gibbs_samples_from_the_machine_as_theirs_does() -> None:
+def test_gibbs_samples_from_the_rbm_as_theirs_does() -> None:
     ours, theirs = pair()
     v = np.repeat(binary(1), 4000, axis=0)
     np.testing.assert_allclose(ours.gibbs(v).mean(0), theirs.gibbs(v).mean(0), atol=0.06)
 
 
-def test_machine_learns_the_digits_as_well_as_theirs() -> None:
+def test_rbm_learns_the_digits_as_well_as_theirs() -> None:
     def score(kind: Any) -> float:
         rbm = kind(64, learning_rate=0.05, n_iter=5, random_state=0).fit(IMAGES)
         return float(rbm.score_samples(IMAGES).mean())
@@ -153,7 +153,7 @@ def test_machine_learns_the_digits_as_well_as_theirs() -> None:
     assert ours == pytest.approx(theirs, abs=3)
 
 
-def test_machine_in_a_pipeline_tells_digits_as_well_as_theirs() -> None:
+def test_rbm_in_a_pipeline_tells_digits_as_well_as_theirs() -> None:
     def score(kind: Any) -> float:
         steps = [
             ("scale", MinMaxScaler()),
@@ -166,7 +166,7 @@ def test_machine_in_a_pipeline_tells_digits_as_well_as_theirs() -> None:
     assert score(BernoulliRBM) > max(0.8, score(TheirRBM) - 0.03)
 
 
-def test_machine_shows_the_pseudo_likelihood_of_each_pass(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rbm_shows_the_pseudo_likelihood_of_each_pass(capsys: pytest.CaptureFixture[str]) -> None:
     BernoulliRBM(5, n_iter=2, verbose=1).fit(IMAGES[:20])
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("=")[0] for line in lines] == [

@@ -313,9 +313,9 @@ def test_bad_data_get_one_clear_line_before_any_training(settings: dict[str, Any
         ({"optimizer": "newton"}, "adam, sgd, lbfgs, cg"),
         ({"patience": 3}, "needs a validation set"),
         ({"loss": "squared"}, "classifier"),
-        ({"targets": None, "loss": "cross-entropy"}, "end in nn.Sigmoid"),
+        ({"targets": None, "loss": "cross-entropy"}, "ends in nn.Sigmoid"),
         ({"optimizer": "adam", "momentum": 0.5}, "takes no momentum"),
-        ({"batch_size": -1}, "1 example or more"),
+        ({"batch_size": -1}, "at least 1 example"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], says: str) -> None:

@@ -53,7 +53,7 @@ def test_probabilities_sum_to_one() -> None:
     assert float(log_probability(rbm, V, exact_log_z(rbm)).exp().sum()) == pytest.approx(1.0)
 
 
-def test_the_density_of_a_gaussian_machine_integrates_to_one() -> None:
+def test_the_density_of_a_gaussian_rbm_integrates_to_one() -> None:
     rbm = RBM(1, 3, visible="gaussian").double()
     with torch.no_grad():
         for number, parameter in enumerate(rbm.parameters()):
@@ -136,7 +136,7 @@ def test_annealing_backwards_bounds_log_z_from_above() -> None:
     assert found.low <= exact <= found.high and found.log_z == pytest.approx(exact, abs=0.1)
 
 
-def test_annealing_of_a_machine_trained_on_mnist_is_right(mnist_folder: Path) -> None:
+def test_annealing_of_a_rbm_trained_on_mnist_is_right(mnist_folder: Path) -> None:
     images = torch.from_numpy(mnist(mnist_folder, train_size=5_000).train.images)
     generator = torch.Generator().manual_seed(0)
     rbm = RBM(784, 20, generator=generator)
@@ -147,7 +147,7 @@ def test_annealing_of_a_machine_trained_on_mnist_is_right(mnist_folder: Path) ->
     assert abs(found.log_z - exact) < 0.1
 
 
-def test_annealing_of_a_machine_trained_on_digits_is_right_from_either_base() -> None:
+def test_annealing_of_a_rbm_trained_on_digits_is_right_from_either_base() -> None:
     images = torch.from_numpy(digits().train.images)
     generator = torch.Generator().manual_seed(0)
     rbm = RBM(64, 15, generator=generator)

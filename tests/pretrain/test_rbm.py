@@ -47,7 +47,7 @@ V, H = all_bits(INPUTS), all_bits(OUTPUTS)
 
 
 def small_rbm(kind: str = "bernoulli", seed: int = 0, hidden: str = "bernoulli", **training: Any) -> RBM:
-    """A tiny machine with weights that matter, in float64."""
+    """A tiny RBM with weights that matter, in float64."""
     rbm = RBM(INPUTS, OUTPUTS, hidden=hidden, estimator=GradientEstimator(**training), **KINDS[kind]).double()  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def images(kind: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_energy_free_energy_and_conditionals_are_those_of_the_enumerated_machine(kind: str) -> None:
+def test_energy_free_energy_and_conditionals_are_those_of_the_enumerated_rbm(kind: str) -> None:
     rbm, v = small_rbm(kind), images(kind)
     every = energies(rbm, v)
     ours = torch.stack([rbm.energy(v, h.expand(len(v), -1)) for h in H], dim=1)
@@ -96,7 +96,7 @@ def test_energy_free_energy_and_conditionals_are_those_of_the_enumerated_machine
 
 
 @pytest.mark.parametrize("kind", ["bernoulli", "labels"])
-def test_the_visible_conditional_of_discrete_units_is_that_of_the_enumerated_machine(kind: str) -> None:
+def test_the_visible_conditional_of_discrete_units_is_that_of_the_enumerated_rbm(kind: str) -> None:
     rbm, v = small_rbm(kind), images(kind)
     share = torch.softmax(-energies(rbm, v), dim=0)  # over v, for each h
     torch.testing.assert_close(rbm.decode(H), share.T @ v)
@@ -145,7 +145,7 @@ def test_rectified_units_stand_for_copies_of_bernoulli_units() -> None:
         torch.testing.assert_close(rbm.encode(V), field.clamp(min=0))
 
 
-def test_gibbs_sampling_comes_to_the_machines_own_distribution() -> None:
+def test_gibbs_sampling_comes_to_the_rbms_own_distribution() -> None:
     rbm = small_rbm()
     drawn = rbm.gibbs(V.repeat(1500, 1), 60, torch.Generator().manual_seed(1))
     exact = torch.softmax(-rbm.free_energy(V), dim=0).detach()
@@ -295,9 +295,7 @@ def test_with_enough_particles_and_steps_it_is_the_gradient_of_the_likelihood(
 
 
 @pytest.mark.parametrize("method", ["pcd", "tempering"])
-def test_chains_of_gaussian_units_come_to_the_machines_own_moments(
-    method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chains_of_gaussian_units_come_to_the_rbms_own_moments(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rbm = small_rbm("gaussian", method=method, chains=20_000, temperatures=3, steps=40)
     seen = particles_of(rbm, monkeypatch)
     rbm.fill_gradient(images("gaussian"), torch.Generator().manual_seed(4))
@@ -323,10 +321,10 @@ def test_fast_weights_learn_from_each_gradient_and_forget() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_centred_gradient_is_that_of_the_machine_written_with_centred_units(
+def test_the_centred_gradient_is_that_of_the_rbm_written_with_centred_units(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the oracle is the machine −(h − λ)ᵀ W (v − μ) − h·c' − …; a step there, read as a step of W, c and b here
+    # the oracle is the RBM −(h − λ)ᵀ W (v − μ) − h·c' − …; a step there, read as a step of W, c and b here
     rbm, v0 = small_rbm(kind, weight_cost=0.0, centred=True), images(kind)
     seen = particles_of(rbm, monkeypatch)
     rbm.fill_gradient(v0, torch.Generator().manual_seed(9))
@@ -415,7 +413,7 @@ def test_weight_cost_and_sparsity_are_added() -> None:
 @pytest.mark.parametrize(
     ("x", "says"),
     [
-        (torch.full((2, 4), 1.5), "scale them, or take gaussian"),
+        (torch.full((2, 4), 1.5), "scale them, or use gaussian"),
         (torch.tensor([[0.0, float("nan"), 0.0, 0.0]]), "NaN"),
         (torch.zeros(3, 5), r"takes \[n, 4\]"),
         (torch.zeros(0, 4), "empty"),
@@ -471,13 +469,13 @@ def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
     [
         (lambda: GradientEstimator(method="pdc"), "cd, pcd, fast-pcd, tempering, noise"),  # type: ignore[arg-type]
         (lambda: GradientEstimator(steps=0), "1 or more"),
-        (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "fewer must be burnt in"),
-        (lambda: GradientEstimator(temperatures=1), "two temperatures"),
+        (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "burn_in must be less than the 2 steps"),
+        (lambda: GradientEstimator(temperatures=1), "at least 2 temperatures"),
         (lambda: GradientEstimator(products="float16"), "float32, bfloat16"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, visible="binary"), "bernoulli, gaussian"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, groups=[5]), "out of 4"),
-        (lambda: RBM(4, 3, groups=[1, 2]), "two units or more"),
-        (lambda: RBM(0, 3), "a visible and a hidden unit"),
+        (lambda: RBM(4, 3, groups=[1, 2]), "at least 2 units"),
+        (lambda: RBM(0, 3), "one visible and one hidden unit"),
         (lambda: RBM(4, 3, hidden="rectified", estimator=GradientEstimator(method="tempering")), "another method"),
         (lambda: RBM(4, 3, groups=[2]).decoder(), "no plain decoder"),
     ],
