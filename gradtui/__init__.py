@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gradtui.runfolder import RunSummary as RunSummary
     from gradtui.runfolder import runs as runs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
