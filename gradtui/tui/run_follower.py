@@ -86,6 +86,7 @@ class RunFollower:
         self._status_at = 0.0
         self._has_more_layers = self._over = False
         self._has_findings = False
+        self._has_news = False  # kept where a lock comes between two reads
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,9 @@ class RunFollower:
         """Read what is new; True if anything is."""
         if self._reader is None and not self._open():
             return False
-        return self.attempt(self._read) or False
+        self.attempt(self._read)
+        news, self._has_news = self._has_news, False
+        return news
 
     def attempt(self, read: Callable[[RunReader], T]) -> T | None:
         """What `read` gives; None if the file is not open, or cannot be read now."""
@@ -143,10 +146,10 @@ class RunFollower:
 
     # -- what is new in it --------------------------------------------------------------------------------------------
 
-    def _read(self, reader: RunReader) -> bool:
+    def _read(self, reader: RunReader) -> None:
         if self._over:
-            return False
-        changed = self._poll_status(reader)
+            return
+        self._has_news |= self._poll_status(reader)
         assert self.status is not None
         # what was written before the ending is read after it, and then no more
         ended = self.status.state in ENDED
@@ -154,14 +157,13 @@ class RunFollower:
             self._read_layers(reader)
         span = reader.span()
         if span is not None and not self._keeps_history:
-            changed = self._read_newest(reader, span) or changed
+            self._has_news |= self._read_newest(reader, span)
         elif span is not None and self.layers:
-            changed = self._read_rows(reader, span) or changed
-        changed = self._read_scalars(reader) or changed
+            self._read_rows(reader, span)
+        self._has_news |= self._read_scalars(reader)
         if self._keeps_history and self.newest is not None:
-            changed = self._read_findings(reader) or changed
+            self._has_news |= self._read_findings(reader)
         self._over = ended
-        return changed
 
     def _poll_status(self, reader: RunReader) -> bool:
         now = time.monotonic()
@@ -181,18 +183,16 @@ class RunFollower:
         self.history, self.newest, self.last = None, None, -1
         self._past.clear()
 
-    def _read_rows(self, reader: RunReader, span: tuple[int, int]) -> bool:
+    def _read_rows(self, reader: RunReader, span: tuple[int, int]) -> None:
         """Every step since the last poll."""
         behind = span[1] - self.last > BEHIND or not reader.is_whole(self.last)
         if self.history is None or behind:
             self._read_overview(reader, span)
-        changed = False
         while len(rows := reader.newer(self.last, ROWS_PER_READ)):
             self._take(rows)
-            changed = True
+            self._has_news = True
             if len(rows) < ROWS_PER_READ:
                 break
-        return changed
 
     def _read_overview(self, reader: RunReader, span: tuple[int, int]) -> None:
         """Start from what was folded while the run was written: bounded work however long the run is."""
@@ -233,13 +233,12 @@ class RunFollower:
         if span[1] == self.last:
             return False
         count = self.look_back if self.newest is None else min(self.look_back, NEWEST_ROWS, span[1] - self.last)
-        rows = reader.at(span[1], count)
+        rows, self.loss = reader.at(span[1], count), reader.last_loss()
         self.first, self.last = span
         if len(rows):
             known = self.newest
             self.newest = newest_known(rows.measures) if known is None else update_known(known, rows.measures[::-1])
             self.row = rows
-        self.loss = reader.last_loss()
         return True
 
     def _read_scalars(self, reader: RunReader) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradtui.errors import GradtuiError
-from gradtui.runfile import Measure, RunWriter
+from gradtui.errors import GradtuiError, RunFileBusyError
+from gradtui.runfile import Measure, RunReader, RunWriter
 from gradtui.tui import run_follower
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.compared_runs import ComparisonView, Source
@@ -243,6 +243,28 @@ def test_runs_of_different_measures_are_compared_by_their_names(tmp_path: Path) 
     assert ratio is not None and ratio.measures[ratio.measure].name == "update_ratio"
     assert ratio.runs[1].values == (None, None)
     view.close()
+
+
+@pytest.mark.parametrize("keeps_history", [True, False])
+def test_a_lock_between_two_reads_loses_no_news(
+    keeps_history: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(tmp_path / "a.gradtui").path
+    follower = RunFollower(lambda: path, keeps_history=keeps_history)
+    scalars = RunReader.scalars
+    locked = [True]
+
+    def busy(reader: RunReader, newer_than: int = 0) -> object:
+        if locked.pop():
+            raise RunFileBusyError("locked")
+        return scalars(reader, newer_than)
+
+    monkeypatch.setattr(RunReader, "scalars", busy)
+    assert follower.poll() and follower.last == 1000 and not follower.scalars and not follower.problem
+    locked.append(False)
+    assert follower.poll() and follower.scalars
+    assert not follower.poll()
+    follower.close()
 
 
 def test_measures_of_older_files_have_titles_if_they_are_known(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from textual.widgets import Static
 
-from gradtui.runfile import NOT_MEASURED, Measure, RunWriter
+from gradtui.runfile import NOT_MEASURED, Finding, Measure, RunWriter
 from gradtui.tui.app import GradtuiApp
 from gradtui.tui.scales import number
 from gradtui.tui.screens.ask import AskScreen
@@ -242,6 +242,7 @@ async def test_values_that_are_no_numbers_are_loud(runs_in_tmp: Path) -> None:
         block = np.ones((5, 2), np.float32)
         block[:, 0] = values
         writer.step(step, None, step, float("nan"), 0.1, block.tobytes())
+    writer.finding(1, Finding("nan", ("fc1", "fc2"), 2, "the loss is NaN or infinite"))
     writer.close()
     app = app_of(writer.path)
     async with app.run_test(size=(120, 40)) as pilot:
