@@ -164,12 +164,12 @@ def test_any_does_not_fail_on_what_may_well_be_meant(tmp_path):
     assert run(tmp_path, sys.executable, frozen, options=(*options, "not-updating")).returncode == 10
 
 
-def test_a_folder_that_cannot_keep_runs_is_said_before_the_command_begins(tmp_path):
+def test_a_folder_that_runs_cannot_be_written_to_is_reported_before_the_command_begins(tmp_path):
     (tmp_path / "file").write_text("mine")
     began = tmp_path / "began"
     words = (sys.executable, "-c", f"open({str(began)!r}, 'w')")
     done = run(tmp_path, *words, options=("--dir", str(tmp_path / "file" / "runs")))
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot keep runs in" in done.stderr
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "cannot write runs to" in done.stderr
     assert not began.exists()
 
 
@@ -218,13 +218,13 @@ def test_a_script_alone_is_run_by_python(tmp_path):
         prepare([], options)
 
 
-def test_the_report_says_what_ails_a_run(tmp_path):
+def test_the_report_says_what_is_wrong_with_a_run(tmp_path):
     sick = script(tmp_path, TRAINS, name="sick.py", steps=40, spoil="/ (1.0 if step < 30 else 0.0)")
     run(tmp_path, sys.executable, sick, options=("--every", "1"))
     env = {**os.environ, "GRADTUI_DIR": str(tmp_path / "runs")}
     words = [sys.executable, "-m", "gradtui", "report"]
     text = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
-    assert "NAN" in text and "since step 31" in text and "try: a smaller learning rate" in text
+    assert "NAN" in text and "since step 31" in text and "try lower-rate: " in text
     found = json.loads(subprocess.run([*words, "--json"], env=env, capture_output=True, text=True, check=True).stdout)
     assert [finding["kind"] for finding in found["findings"]] == ["nan"]
     assert [layer["name"] for layer in found["layers"]] == ["0", "2"] and found["loss"] == "nan"
