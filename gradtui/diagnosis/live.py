@@ -137,7 +137,8 @@ class LiveDiagnosis:
 class _Tracked:
     number: int
     finding: Finding
-    passes: int = 1
+    begin: int  # the earliest that it was said to hold from: towards its end that is told ever later
+    passes: int = 0
     held_until: int = 0
 
 
@@ -167,12 +168,13 @@ class FindingTracker:
                 same = self._again(one)
             if same is None:
                 self._numbers += 1
-                same = _Tracked(self._numbers, one, 0)
+                same = _Tracked(self._numbers, one, one.begin)
                 begun.append(one)
                 changes.append((same.number, one))
             elif same.finding != one:
                 changes.append((same.number, one))
-            same.finding, same.passes, same.held_until = one, same.passes + 1, step
+            same.finding, same.begin = one, min(same.begin, one.begin)
+            same.passes, same.held_until = same.passes + 1, step
             self._open.append(same)
         for gone in before:
             changes += self._end(gone)
@@ -182,8 +184,10 @@ class FindingTracker:
         """The ended finding that this one goes on with: it overlaps it, or there were many like it."""
         like = [old for old in self._cleared if _is_like(old.finding, one)]
         if like and (one.begin <= like[-1].held_until or len(like) >= MOST_CLEARED):
-            self._cleared.remove(like[-1])
-            return like[-1]
+            again = like[-1]
+            self._cleared.remove(again)
+            again.begin = one.begin
+            return again
         return None
 
     def _end(self, gone: _Tracked) -> list[Change]:
@@ -191,9 +195,9 @@ class FindingTracker:
         if kind is not None and not kind.ends:
             self._open.append(gone)
             return []
-        if gone.passes < SEVERAL or gone.held_until - gone.finding.begin < self._patience:
+        if gone.passes < SEVERAL or gone.held_until - gone.begin < self._patience:
             return [(gone.number, None)]
-        gone.finding = replace(gone.finding, end=gone.held_until)
+        gone.finding = replace(gone.finding, begin=gone.begin, end=gone.held_until)
         self._cleared.append(gone)
         return [(gone.number, gone.finding)]
 

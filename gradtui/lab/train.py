@@ -211,7 +211,8 @@ class _Trainer:
         self._losses.append(value)
         # math.isfinite would wait for a device; the lab trains on the CPU, where it reads one number
         if not self._diverged and not math.isfinite(value):
-            self._diverged = self._how_it_diverged(images)
+            where = self._recording.broken_layer or "the cost"
+            self._diverged = f"diverged at step {self.step + 1:,} in {where}: the loss is not finite"
         self._descent.step()
         self.step += 1
 
@@ -266,44 +267,9 @@ class _Trainer:
         self._model.train()
         return outputs
 
-    def _how_it_diverged(self, images: Tensor) -> str:
-        """The step and the layer, for the batch whose loss is not finite, before its step is taken.
-
-        Weights that are not finite come from a gradient that overflowed on its way back: the layer of them nearest to
-        the output is where it began. Otherwise it is the first layer whose outputs are not finite.
-        """
-        layers = [
-            (name, module)
-            for name, module in self._model.named_modules()
-            if name and next(module.parameters(recurse=False), None) is not None
-        ]
-        broken = [name for name, module in layers if not _is_finite(tuple(module.parameters(recurse=False)))][-1:]
-        found = broken or self._first_that_overflows(layers, images)
-        where = found[0] if found else "the cost"
-        return f"diverged at step {self.step + 1:,} in {where}: the loss is not finite"
-
-    def _first_that_overflows(self, layers: list[tuple[str, nn.Module]], images: Tensor) -> list[str]:
-        found: list[str] = []
-        handles = [
-            module.register_forward_hook(
-                lambda _, __, output, name=name: found.append(name) if not _is_finite(output) else None
-            )
-            for name, module in layers
-        ]
-        with torch.no_grad():
-            self._model(images)
-        for handle in handles:
-            handle.remove()
-        return found[:1]
-
     def _tell(self, on_progress: Callable[[Progress], None], epoch: int, total: int) -> None:
         self._told = time.monotonic()
         on_progress(Progress(self.step, total, epoch, self._recipe.epochs, self.loss, self.accuracy))
-
-
-def _is_finite(output: Tensor | tuple[Tensor, ...]) -> bool:
-    parts = output if isinstance(output, tuple) else (output,)
-    return all(bool(part.isfinite().all()) for part in parts)
 
 
 class StopOnSignal:

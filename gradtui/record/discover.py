@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from gradtui.record.graph import leaf_uses
 from gradtui.record.layers import LayerSpec, own_parameters, specs_of
 
-MOST_NODES = 100_000  # of a graph that are walked for the order of the layers
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
 
 
@@ -95,32 +95,12 @@ def _model_like(inputs: Mapping[str, Tensor]) -> nn.Module | None:
 
 def order_of_use(loss: Tensor) -> dict[int, int]:
     """Id of a leaf tensor -> the number of the first operation that used it, from a loss's autograd graph."""
-    return {key: number for key, (number, _) in _first_uses(loss).items()}
+    return {key: number for key, (number, _) in leaf_uses(loss).items()}
 
 
 def leaves_of(loss: Tensor) -> list[Tensor]:
     """The leaf tensors behind a loss that need a gradient, in the order in which they were used."""
-    return [leaf for _, leaf in sorted(_first_uses(loss).values(), key=lambda use: use[0])]
-
-
-def _first_uses(loss: Tensor) -> dict[int, tuple[int, Tensor]]:
-    """Id of a leaf tensor -> the number of the first operation that used it, and the leaf."""
-    first: dict[int, tuple[int, Tensor]] = {}
-    seen: set[Any] = set()
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting and len(seen) < MOST_NODES:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        number = node._sequence_nr()
-        for following, _ in node.next_functions:
-            leaf = getattr(following, "variable", None)
-            if leaf is None:
-                waiting.append(following)
-            elif id(leaf) not in first or number < first[id(leaf)][0]:
-                first[id(leaf)] = number, leaf
-    return first
+    return [leaf for _, leaf in sorted(leaf_uses(loss).values(), key=lambda use: use[0])]
 
 
 def _models_with(wanted: set[int]) -> list[nn.Module]:

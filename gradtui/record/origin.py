@@ -7,17 +7,17 @@ order in which they ran (`_sequence_nr`), so the first of them with such a numbe
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradtui.record.dtensor import is_sharded, local_shard
+from gradtui.record.graph import graph_nodes
 from gradtui.record.layers import LayerTable
 from gradtui.runfile.schema import Origin
 
-MOST_NODES = 200_000  # of a graph that are looked at
 INFINITY = float("inf")
 
 
@@ -88,7 +88,7 @@ def where_it_broke(loss: Tensor, table: LayerTable) -> tuple[int | None, str]:
     health, and masks of attention are made of it.
     """
     # a view of a parameter, such as its transpose, is no operation on what flows through the net
-    nodes = [node for node in _nodes(loss) if not (_is_view(node) and _parameters(node))]
+    nodes = [node for node in graph_nodes(loss) if not (_is_view(node) and _parameters(node))]
     nodes.sort(key=lambda node: node._sequence_nr())
     found = _first_broken(nodes, table, lenient=True) or _first_broken(nodes, table, lenient=False)
     if found is not None:
@@ -121,19 +121,6 @@ def _first_broken(nodes: list[Any], table: LayerTable, *, lenient: bool) -> tupl
         if any(not _is_finite(tensor, lenient and not own) for tensor in made):
             return layer, f"what {_name(node)} returned after it was NaN or infinite"
     return None
-
-
-def _nodes(loss: Tensor) -> Iterator[Any]:
-    """The operations behind a loss, each once; not the leaves."""
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting and len(seen) < MOST_NODES:
-        node = waiting.pop()
-        if node is None or node in seen or hasattr(node, "variable"):
-            continue
-        seen.add(node)
-        yield node
-        waiting += [following for following, _ in node.next_functions]
 
 
 def _parameters(node: Any) -> list[int]:

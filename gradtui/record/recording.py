@@ -77,6 +77,14 @@ class Recording:
         """True once a viewer has asked the training to stop."""
         return self._writer is not None and "stop" in self._writer.commands
 
+    @property
+    def broken_layer(self) -> str | None:
+        """The layer after which the loss became NaN or infinite; None if it has not, or not in a layer."""
+        origins = [one.origin for one in self._listeners if isinstance(one, Trouble)] if self._writer else []
+        if not origins or origins[0] is None or origins[0].layer is None:
+            return None
+        return self._measurement.optimizers.table.layers[origins[0].layer].name
+
     # -- what is recorded -------------------------------------------------------------------------------------
 
     def observe(self, optimizer: Any, *layers: LayerSource) -> None:

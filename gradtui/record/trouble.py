@@ -15,6 +15,7 @@ from gradtui.record.row_queue import MOST_SKIPS_TOLD, skipped_step
 from gradtui.record.scaler import scalers
 from gradtui.record.step_machine import StepMachine
 from gradtui.runfile import RunWriter
+from gradtui.runfile.schema import Origin
 
 
 class Trouble:
@@ -25,10 +26,14 @@ class Trouble:
         rows: has the run diagnosed.
         measurement: knows the layers and optimizers.
         machine: counts the steps.
+
+    Attributes:
+        origin: where the loss became NaN or infinite, if it has.
     """
 
     def __init__(self, writer: RunWriter, rows: RowMaker, measurement: Measurement, machine: StepMachine) -> None:
         self._writer, self._rows, self._measurement, self._machine = writer, rows, measurement, machine
+        self.origin: Origin | None = None
         self._broke = False
         self._skips = 0
         backwards.listen(self)
@@ -51,6 +56,7 @@ class Trouble:
         try:
             table, guard = self._measurement.optimizers.table, self._machine.guard
             origin = find_origin(loss, table, guard, self.step)
+            self.origin = origin
             self._writer.origin(origin)
             self._rows.diagnosis.broke(origin)
         except Exception as error:
