@@ -35,9 +35,9 @@ def record_one(model, optimizer, tmp_path, loss_of):
     return reader.last(1).measures[0], reader
 
 
-def record_with_gradients(values, tmp_path, dtype=torch.float32):
+def record_with_gradients(values, tmp_path, dtype=torch.float32, sizes=(64, 100)):
     """One recorded step of a linear layer whose gradients are all the number given."""
-    model = nn.Linear(64, 100, dtype=dtype)
+    model = nn.Linear(*sizes, dtype=dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with watch_into(model, optimizer, every=1, path=tmp_path / "given.gradtui") as recorder:
         for parameter in model.parameters():
@@ -100,6 +100,12 @@ def test_tiny_and_huge_gradients_have_their_norm(size, tmp_path):
     assert row[WEIGHT_GRAD_NORM] == pytest.approx(true * 80, rel=tolerance)
     assert row[GRAD_NORM] == pytest.approx(true * 6500**0.5, rel=tolerance)
     assert not reader.findings()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 3e-21, 1e-10, 1e19, 1e30])
+def test_tiny_and_huge_gradients_of_large_parameters_have_their_norm(size, tmp_path):
+    row = record_with_gradients(size, tmp_path, sizes=(256, 400)).last(1).measures[0, 0]
+    assert row[WEIGHT_GRAD_NORM] == pytest.approx(float(torch.tensor(size)) * 320, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
