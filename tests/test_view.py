@@ -32,7 +32,7 @@ def test_history_keeps_every_extreme_in_bounded_room(batches: list[int], seed: i
     for batch in batches:
         history.add_rows(rows(first, values[first : first + batch]))
         first += batch
-    drawn = curves(history.envelope(), 1)
+    drawn = curves(history.aggregates(), 1)
     assert len(drawn.first_step) <= 65
     assert drawn.first_step[0] == 0 and drawn.last_step[-1] == total - 1
     assert (drawn.first_step[1:] == drawn.last_step[:-1] + 1).all()
@@ -49,7 +49,7 @@ def test_history_remembers_a_single_nan_among_many_steps() -> None:
     history = History(2, 1)
     for first in range(0, 100_000, 1000):
         history.add_rows(rows(first, values[first : first + 1000]))
-    drawn = curves(history.envelope(), 0)
+    drawn = curves(history.aggregates(), 0)
     (bucket,) = drawn.broken.nonzero()[0]
     assert drawn.first_step[bucket] <= 54_321 <= drawn.last_step[bucket]
 
@@ -58,7 +58,7 @@ def test_history_covers_all_steps_evenly() -> None:
     history = History(1, 1, buckets=64)
     for first in range(0, 100_000, 1000):
         history.add_rows(rows(first, np.zeros((1000, 1, 1), np.float32)))
-    drawn = curves(history.envelope(), 0)
+    drawn = curves(history.aggregates(), 0)
     lengths = drawn.last_step - drawn.first_step + 1
     assert len(set(lengths[:-1].tolist())) == 1
 
@@ -141,6 +141,6 @@ def test_a_spike_of_one_step_in_a_hundred_thousand_is_drawn() -> None:
     values[54_321] = 1e9
     history = History(1, 1)
     history.add_rows(rows(0, values))
-    drawn = curves(history.envelope(), 0)
+    drawn = curves(history.aggregates(), 0)
     plot = draw(drawn.last_step, drawn.mean, 40, 8, log=True)
     assert any(character != " " for character in plot.rows[0])

@@ -126,7 +126,7 @@ class LiveDiagnosis:
     def _look(self, layers: Sequence[Layer], origins: int) -> list[Change]:
         assert self._history is not None
         self._is_stale, self._origins_seen = False, origins
-        evidence = Evidence(layers, self._measures, self._history.envelope(), self._origins[:origins])
+        evidence = Evidence(layers, self._measures, self._history.aggregates(), self._origins[:origins])
         changes, begun = self._tracker.update(find(evidence, self.thresholds), self._last_step)
         if self._on_finding is not None:
             self.news += begun

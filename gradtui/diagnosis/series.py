@@ -23,7 +23,7 @@ class Evidence:
 
     layers: Sequence[Layer]
     measures: Sequence[str]
-    parts: Aggregates
+    aggregates: Aggregates
     origins: Sequence[Origin] = ()
 
     @classmethod
@@ -48,17 +48,17 @@ class Series:
 
     def __init__(self, evidence: Evidence, limits: Thresholds) -> None:
         self.evidence = evidence
-        parts = evidence.parts
-        self.steps = parts.last_step
-        self.first_steps = parts.first_step
+        aggregates = evidence.aggregates
+        self.steps = aggregates.last_step
+        self.first_steps = aggregates.first_step
         self.span = int(self.steps[-1] - self.first_steps[0]) + 1 if len(self.steps) else 0
         # a layer that has just joined may not have a column yet, nor its name be known
-        layers = evidence.layers[: parts.mean.shape[1]]
+        layers = evidence.layers[: aggregates.mean.shape[1]]
         self.names = [layer.name for layer in layers]
-        self._columns = {name: i for i, name in enumerate(evidence.measures[: parts.mean.shape[2]])}
+        self._columns = {name: i for i, name in enumerate(evidence.measures[: aggregates.mean.shape[2]])}
         self.broken = ~np.isfinite(self._largest("grad_norm")) & self.measured("grad_norm")
         self.broken_parameters = ~np.isfinite(self._largest("param_norm")) & self.measured("param_norm")
-        self.loss = np.where(np.isfinite(parts.loss_mean), parts.loss_mean, np.nan)
+        self.loss = np.where(np.isfinite(aggregates.loss_mean), aggregates.loss_mean, np.nan)
         self._limits = limits
         known = self.loss[np.isfinite(self.loss)]
         few = max(1, int(limits.begin * len(known)))
@@ -87,7 +87,7 @@ class Series:
         shape = (len(self.steps), len(self.names))
         if column is None:
             return np.full(shape, np.nan)
-        values = self.evidence.parts.mean[:, : len(self.names), column].astype(np.float64)
+        values = self.evidence.aggregates.mean[:, : len(self.names), column].astype(np.float64)
         return np.where(np.isfinite(values) & ~self.broken.any(axis=1, keepdims=True), values, np.nan)
 
     def _largest(self, measure: str) -> DoubleArray:
@@ -95,7 +95,7 @@ class Series:
         column = self._columns.get(measure)
         if column is None:
             return np.full((len(self.steps), len(self.names)), np.nan)
-        return self.evidence.parts.maximum[:, : len(self.names), column].astype(np.float64)
+        return self.evidence.aggregates.maximum[:, : len(self.names), column].astype(np.float64)
 
     def typical_update(self) -> DoubleArray:
         """The median update ratio of the layers [buckets]; NaN where none was measured."""
@@ -120,7 +120,7 @@ class Series:
         column = self._columns.get(measure)
         if column is None:
             return np.zeros((len(self.steps), len(self.names)), np.bool_)
-        values: FloatArray = self.evidence.parts.maximum[:, : len(self.names), column]
+        values: FloatArray = self.evidence.aggregates.maximum[:, : len(self.names), column]
         return is_measured(np.ascontiguousarray(values))
 
     def _takes_turns(self) -> bool:

@@ -43,11 +43,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Aggregates:
-    """Buckets of a run, oldest first: the smallest, the largest and the mean of each measure in each stretch.
+    """Buckets of a run, oldest first: the smallest, the largest and the mean of each measure in each bucket.
 
-    `rows` says how many recorded steps each of them holds. A stretch with a NaN has NaN as its largest value and as its
-    mean, so that no spike is lost by thinning. `minimum`, `maximum` and `mean` are [stretches, layers, measures], the
-    rest is [stretches]. A loss is NaN where none is known; `loss_maximum` is infinite where one was NaN.
+    `rows` says how many recorded steps each of them holds. A bucket with a NaN has NaN as its largest value and as its
+    mean, so that no spike is lost by thinning. `minimum`, `maximum` and `mean` are [buckets, layers, measures], the
+    rest is [buckets]. A loss is NaN where none is known; `loss_maximum` is infinite where one was NaN.
     """
 
     first_step: npt.NDArray[np.int64]
@@ -67,28 +67,28 @@ class Aggregates:
 
     @classmethod
     def of_rows(cls, rows: Rows) -> Aggregates:
-        """Each recorded step a stretch of its own."""
+        """Each recorded step a bucket of its own."""
         loss, measures = rows.loss, rows.measures
         largest = np.where(rows.loss_known & np.isnan(loss), np.inf, loss)
         ones = np.ones(len(rows), np.int64)
         return cls(rows.step, rows.step, ones, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
 
     @classmethod
-    def join(cls, parts: Sequence[Aggregates]) -> Aggregates:
+    def join(cls, several: Sequence[Aggregates]) -> Aggregates:
         """One after the other; at least one of them."""
-        whole = [part for part in parts if len(part)]
+        whole = [one for one in several if len(one)]
         if len(whole) <= 1:
-            return whole[0] if whole else parts[0]
-        joined: list[Any] = [np.concatenate([getattr(part, f.name) for part in whole]) for f in fields(cls)]
+            return whole[0] if whole else several[0]
+        joined: list[Any] = [np.concatenate([getattr(one, f.name) for one in whole]) for f in fields(cls)]
         return cls(*joined)
 
-    def part(self, start: int, stop: int) -> Aggregates:
-        """The stretches from `start` to before `stop`."""
+    def sliced(self, start: int, stop: int) -> Aggregates:
+        """The buckets from `start` to before `stop`."""
         sliced: list[Any] = [getattr(self, f.name)[start:stop] for f in fields(self)]
         return Aggregates(*sliced)
 
     def merged(self, group: int) -> Aggregates:
-        """Each `group` neighbours as one stretch; the length is a multiple of it."""
+        """Each `group` neighbours as one bucket; the length is a multiple of it."""
         if group <= 1 or not len(self):
             return self
         three = (self.minimum, self.maximum, self.mean)
@@ -113,13 +113,13 @@ class Aggregates:
         )
 
     def grouped(self, ends: Sequence[int]) -> Aggregates:
-        """Neighbours as one stretch, each group up to before one of `ends`; at least one group."""
+        """Neighbours as one bucket, each group up to before one of `ends`; at least one group."""
         starts = [0, *ends[:-1]]
         sizes = {end - start for start, end in zip(starts, ends, strict=True)}
         if len(sizes) == 1:
             return self.merged(sizes.pop())
         return Aggregates.join(
-            [self.part(start, end).merged(end - start) for start, end in zip(starts, ends, strict=True)]
+            [self.sliced(start, end).merged(end - start) for start, end in zip(starts, ends, strict=True)]
         )
 
 

@@ -1,6 +1,6 @@
-"""Folds a run into the table `envelope` while it is written: a bounded number of stretches, however long the run is.
+"""Folds a run into the table `envelope` while it is written: a bounded number of buckets, however long the run is.
 
-A stretch holds the smallest, the largest and the mean of each measure of so many recorded steps. When there are too
+A bucket holds the smallest, the largest and the mean of each measure of so many recorded steps. When there are too
 many, neighbours are merged two by two, and new ones grow as wide before they stay: so the widths of a run, oldest
 first, read like the digits of a binary number, e.g. 4096, 4096, …, 4096, 2048, 512.
 """
@@ -21,10 +21,10 @@ _COLUMNS = "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum
 
 
 class Buckets:
-    """The stretches of one run; call `add` within a transaction, take a copy to go back to if it fails.
+    """The buckets of one run; call `add` within a transaction, take a copy to go back to if it fails.
 
     Args:
-        rows_each: steps in a new stretch.
+        rows_each: steps in a new bucket.
         limit: of the widest there are always fewer, an even number; of each narrower width there is one at most.
         measures: the columns of each step's BLOB.
     """
@@ -42,12 +42,12 @@ class Buckets:
         return twin
 
     def add(self, connection: sqlite3.Connection, steps: Sequence[Row]) -> None:
-        """Take rows of the table `steps`; write the stretches that are full now."""
+        """Take rows of the table `steps`; write the buckets that are full now."""
         self._pending += steps
         while len(self._pending) >= self._rows_each:
-            stretch, self._pending = self._pending[: self._rows_each], self._pending[self._rows_each :]
-            _insert(connection, _folded(stretch, self._measures))
-            self._written.append((stretch[0][0], len(stretch)))
+            bucket, self._pending = self._pending[: self._rows_each], self._pending[self._rows_each :]
+            _insert(connection, _folded(bucket, self._measures))
+            self._written.append((bucket[0][0], len(bucket)))
             self._tidy(connection)
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
@@ -74,14 +74,14 @@ def _insert(connection: sqlite3.Connection, row: Row) -> None:
     connection.execute(f"INSERT OR REPLACE INTO envelope ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
 
 
-def _folded(stretch: Sequence[Row], measures: int) -> Row:
-    losses = np.array([row[3] for row in stretch if row[3] is not None], np.float64)
+def _folded(bucket: Sequence[Row], measures: int) -> Row:
+    losses = np.array([row[3] for row in bucket if row[3] is not None], np.float64)
     known = fold_losses(losses, np.where(np.isnan(losses), np.inf, losses), losses) if len(losses) else (None,) * 3
-    longest = max((len(row[5]) for row in stretch if row[5] is not None), default=0)
-    whole = [row[5] for row in stretch if row[5] is not None and len(row[5]) == longest]
+    longest = max((len(row[5]) for row in bucket if row[5] is not None), default=0)
+    whole = [row[5] for row in bucket if row[5] is not None and len(row[5]) == longest]
     blobs = [part.astype("<f4").tobytes() for part in fold(*[block_of(whole, measures)] * 3)] if whole else [None] * 3
-    first, last = stretch[0], stretch[-1]
-    return nan_as_text((first[0], last[0], len(stretch), last[1], last[2], *known, *blobs), (5, 6, 7))
+    first, last = bucket[0], bucket[-1]
+    return nan_as_text((first[0], last[0], len(bucket), last[1], last[2], *known, *blobs), (5, 6, 7))
 
 
 def _merged(older: Row, newer: Row, measures: int) -> Row:

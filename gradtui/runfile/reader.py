@@ -87,10 +87,10 @@ class RunReader(RunMetadata):
         """The oldest recorded step after `step` that has measures (one row, or none)."""
         return self._rows("WHERE step > ? AND measures IS NOT NULL ORDER BY step LIMIT 1", (step,))
 
-    def stretches(self) -> Aggregates:
-        """The run in stretches that were folded while it was written; `rows` says how many steps each holds.
+    def buckets(self) -> Aggregates:
+        """The run in buckets that were folded while it was written; `rows` says how many steps each holds.
 
-        The newest steps are in no stretch yet: `newer` gives them.
+        The newest steps are in no bucket yet: `newer` gives them.
         """
         return self._thinned(0, 2**62)
 
@@ -110,9 +110,9 @@ class RunReader(RunMetadata):
         return self.window(*span)
 
     def window(self, first: int, last: int) -> Aggregates:
-        """The steps from `first` to `last`: in full if they are few and all there, in stretches otherwise.
+        """The steps from `first` to `last`: in full if they are few and all there, in buckets otherwise.
 
-        Where less than a stretch is asked for, of steps that are thinned: those that are left.
+        Where less than a bucket is asked for, of steps that are thinned: those that are left.
         """
         rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, WHOLE_UP_TO + 1))
         if len(rows) <= WHOLE_UP_TO and self.is_whole(first - 1):

@@ -35,26 +35,26 @@ class Limits:
     newest_bytes: int = 64 << 20  # where these would take more, fewer stay whole
     newest_values: int = 4096  # values of a metric that stay whole; a power of two
     metrics: int = 1000  # names of metrics that are recorded at all
-    stretch_rows: int = 512  # steps folded into one stretch of the overview
-    stretches: int = 1024  # of the overview: when so many are as wide, they are merged by twos; an even number
+    bucket_rows: int = 512  # steps folded into one bucket of the overview
+    buckets: int = 1024  # of the overview: when so many are as wide, they are merged by twos; an even number
     first_events: int = 1000
     last_events: int = 4000
-    samples: int = 1000  # of a table of samples in the first part of a run
+    samples: int = 1000  # of a table of samples at the beginning of a run
     sample_bytes: int = 16 << 20  # where these would take more, fewer are kept
 
     def __post_init__(self) -> None:
         for count in (self.newest_rows, self.newest_values):
             if count < 2 or count & (count - 1):
                 raise ValueError(f"{count} is no power of two above 1")
-        if self.newest_rows < self.stretch_rows or self.stretches < 2 or self.stretches % 2:
-            raise ValueError("a stretch is longer than what stays whole, or the number of stretches is odd")
+        if self.newest_rows < self.bucket_rows or self.buckets < 2 or self.buckets % 2:
+            raise ValueError("a bucket is longer than what stays whole, or the number of buckets is odd")
 
     def whole_rows(self, layers: int, measures: int) -> int:
         """How many steps of a net stay whole: a power of two."""
         size = 4 * layers * measures + 60
         size = size if size < _PAGE // 2 else math.ceil(size / _PAGE) * _PAGE
         fitting = max(1, self.newest_bytes // size)
-        return max(self.stretch_rows, min(self.newest_rows, 1 << (fitting.bit_length() - 1)))
+        return max(self.bucket_rows, min(self.newest_rows, 1 << (fitting.bit_length() - 1)))
 
 
 def ended(first: int, stop: int, newest: int) -> list[int]:
@@ -64,7 +64,7 @@ def ended(first: int, stop: int, newest: int) -> list[int]:
     return [place for place in gone if place > 0]
 
 
-class ThinTables:
+class RetainedTables:
     """Writes the tables of a run file that thin out; call within a transaction, take a copy to go back to if it fails.
 
     Args:
@@ -81,23 +81,23 @@ class ThinTables:
         self._values: dict[str, int] = {}
         self._too_many_metrics = False
         self._whole_after: int | None = None
-        self._stretches = Buckets(limits.stretch_rows, limits.stretches, measures)
-        self._samples = {table: SampleThinning(limits.samples, limits.sample_bytes) for table in SAMPLED}
+        self._buckets = Buckets(limits.bucket_rows, limits.buckets, measures)
+        self._samples = {table: SampleRetention(limits.samples, limits.sample_bytes) for table in SAMPLED}
 
-    def copy(self) -> ThinTables:
+    def copy(self) -> RetainedTables:
         """The state as it is now."""
-        twin = ThinTables(self._limits, self._measures)
+        twin = RetainedTables(self._limits, self._measures)
         twin.__dict__.update(self.__dict__)
         twin._steps, twin._values = self._steps.copy(), self._values.copy()
-        twin._stretches = self._stretches.copy()
-        twin._samples = {table: thinning.copy() for table, thinning in self._samples.items()}
+        twin._buckets = self._buckets.copy()
+        twin._samples = {table: samples.copy() for table, samples in self._samples.items()}
         return twin
 
     def write_steps(self, connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], layers: int) -> None:
         """Add rows (step, epoch, seconds, loss, learning rate, measures), and take away the old ones they end."""
         # once and for all: rows whose turn has passed are not looked at again
         self._newest_rows = self._newest_rows or self._limits.whole_rows(layers, self._measures)
-        self._stretches.add(connection, rows)
+        self._buckets.add(connection, rows)
         before = self._steps.copy()
         placed = []
         for row, measured in zip(rows, self._measured(rows), strict=True):
@@ -179,11 +179,11 @@ class ThinTables:
         return found
 
 
-class SampleThinning:
+class SampleRetention:
     """Keeps the newest sample of a table always, and older ones ever further apart as a run grows.
 
     Args:
-        most: samples kept of the first part of a run; each time the run is e times as long, so many are added.
+        most: samples kept of the beginning of a run; each time the run is e times as long, so many are added.
         most_bytes: where these would take more, fewer are kept.
     """
 
@@ -193,9 +193,9 @@ class SampleThinning:
         self._newest: int | None = None
         self._newest_is_kept = True
 
-    def copy(self) -> SampleThinning:
+    def copy(self) -> SampleRetention:
         """The state as it is now."""
-        twin = SampleThinning(self._most, self._most_bytes)
+        twin = SampleRetention(self._most, self._most_bytes)
         twin.__dict__.update(self.__dict__)
         return twin
 

@@ -21,7 +21,7 @@ from gradtui.errors import say_on_stderr
 from gradtui.format import plain
 from gradtui.runfile.blocks import FloatArray
 from gradtui.runfile.creation import connect, create_run
-from gradtui.runfile.retention import SAMPLED, Limits, ThinTables
+from gradtui.runfile.retention import SAMPLED, Limits, RetainedTables
 from gradtui.runfile.schema import Finding, Header, Layer, Measure, Origin, Outcome, Pictures
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
@@ -86,7 +86,7 @@ class RunWriter:
         self._queued = self._done = 0
         self._layers: list[Layer] | None = None
         self._layer_count = 1
-        self._tables = ThinTables(limits, len(measures))
+        self._tables = RetainedTables(limits, len(measures))
         self._last_step = 0
         self._broken = False
         self._told: set[str] = set()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETRY_EVERY = 1.0  # s between attempts to open a file that could not be read
-STATUS_EVERY = 1.0  # s between polls of the heartbeat
+STATUS_EVERY = 1.0  # s between polls of the heartbeat, and of the findings
 ROWS_PER_READ = 2048  # bounds the work of one frame
 BEHIND = 20_000  # recorded steps; a follower further behind starts again from an overview
 LOOK_BACK = 512  # rows in which a sampled measure (the update ratio) is sought before a step
@@ -85,7 +85,7 @@ class RunFollower:
         self._pace: deque[tuple[float, int]] = deque()
         self._status_at = 0.0
         self._has_more_layers = self._over = False
-        self._has_findings = False
+        self._findings_at = 0.0
         self._has_news = False  # kept where a lock comes between two reads
 
     # -- the file -----------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class RunFollower:
             self._read_rows(reader, span)
         self._has_news |= self._read_scalars(reader)
         if self._keeps_history and self.newest is not None:
-            self._has_news |= self._read_findings(reader)
+            self._has_news |= self._read_findings(reader, ended)
         self._over = ended
 
     def _poll_status(self, reader: RunReader) -> bool:
@@ -199,7 +199,7 @@ class RunFollower:
         from gradtui.runfile.history import History
         from gradtui.view import newest_known
 
-        folded = reader.stretches()
+        folded = reader.buckets()
         self.history = History(len(self.layers), len(self.measures))
         self.history.add(folded)
         self.first = span[0]
@@ -247,14 +247,16 @@ class RunFollower:
             self.scalars[name] = _extended(self.scalars.get(name), added)
         return bool(series)
 
-    def _read_findings(self, reader: RunReader) -> bool:
+    def _read_findings(self, reader: RunReader, ended: bool) -> bool:
         """Those that are stored; of an older file, which stores none, they are computed once."""
-        if reader.version < 3 and self._has_findings:
+        now = time.monotonic()
+        is_done = reader.version < 3 and self._findings_at > 0
+        if is_done or (now - self._findings_at < STATUS_EVERY and not ended):
             return False
         from gradtui.diagnosis import findings_of
 
         before = self.findings, self.findings_problem
-        self._has_findings = True
+        self._findings_at = now
         try:
             self.findings, self.findings_problem = tuple(map(_as_text, findings_of(reader))), ""
         except RunFileBusyError:

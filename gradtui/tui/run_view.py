@@ -230,7 +230,7 @@ class RunView:
 
         assert self.follower.history is not None
         if self._curves is None or measure != self._curves_key[0] or self._curves_are_due():
-            self._curves = curves(self.follower.history.envelope(), measure)
+            self._curves = curves(self.follower.history.aggregates(), measure)
             self._curves_key = measure, self.follower.last
             self._curves_drawn = time.monotonic()
         return self._curves

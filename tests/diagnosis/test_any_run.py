@@ -101,7 +101,8 @@ AWKWARD = {
     "no rows": lambda: evidence(*healthy(rows=0)),
     "one row": lambda: evidence(*healthy(rows=1)),
     "two rows, far apart": lambda: replace(
-        evidence(*healthy(rows=2)), parts=replace(evidence(*healthy(rows=2)).parts, last_step=np.array([1, 900]))
+        evidence(*healthy(rows=2)),
+        aggregates=replace(evidence(*healthy(rows=2)).aggregates, last_step=np.array([1, 900])),
     ),
     "all NaN": broken,
     "no layers": lambda: evidence(*healthy(layers=0, loss=FLAT)),
@@ -120,10 +121,10 @@ def test_awkward_runs_are_diagnosed_without_a_warning(name: str) -> None:
 
 
 def test_players_in_turns_have_no_findings() -> None:
-    together = replace(in_turns(), parts=evidence(*healthy(loss=np.full(ROWS, 1.39))).parts)
+    together = replace(in_turns(), aggregates=evidence(*healthy(loss=np.full(ROWS, 1.39))).aggregates)
     assert kinds(diagnose(together)) == {"plateau"}
-    turns = replace(in_turns().parts, loss_mean=np.full(ROWS, 1.39))
-    assert diagnose(replace(in_turns(), parts=turns)) == diagnose(in_turns()) == []
+    turns = replace(in_turns().aggregates, loss_mean=np.full(ROWS, 1.39))
+    assert diagnose(replace(in_turns(), aggregates=turns)) == diagnose(in_turns()) == []
 
 
 NUMBERS = st.one_of(

@@ -136,7 +136,7 @@ def test_layers_that_join_do_not_end_the_history() -> None:
     put(more, "update_ratio", 0.3)
     scene.live.take(rows_of(more, FLAT[:20], first=101), last=True)
     assert "update-too-large" in {finding.kind for finding in scene.live.news}
-    assert scene.live._history is not None and len(scene.live._history.envelope()) == 120
+    assert scene.live._history is not None and len(scene.live._history.aggregates()) == 120
 
 
 def test_the_history_of_a_large_net_is_bounded() -> None:

@@ -253,8 +253,8 @@ def test_a_loss_that_stands_where_it_began_is_a_plateau() -> None:
     assert kinds(diagnose(evidence(block, FLAT))) == {"plateau"}
     assert diagnose(evidence(block, np.linspace(2.3, 2.3 * (1 - 1.5 * LIMITS.plateau), ROWS))) == []
     few = int(LIMITS.plateau_rows) - 1
-    parts = evidence(*healthy(few, loss=FLAT[:few])).parts
-    assert diagnose(replace(evidence(block, FLAT), parts=replace(parts, last_step=100 * parts.last_step))) == []
+    rows = evidence(*healthy(few, loss=FLAT[:few])).aggregates
+    assert diagnose(replace(evidence(block, FLAT), aggregates=replace(rows, last_step=100 * rows.last_step))) == []
 
 
 def test_a_loss_is_waited_for() -> None:

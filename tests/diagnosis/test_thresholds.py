@@ -36,7 +36,7 @@ def spread(steps: int, rows: int, loss: np.ndarray | None = None, **values: floa
     """So many rows, evenly over the steps 1 to `steps`."""
     run = shaped(FLAT[:rows] if loss is None else loss, rows, **values)
     at = np.linspace(1, steps, rows).round().astype(np.int64)
-    return replace(run, parts=replace(run.parts, first_step=at, last_step=at))
+    return replace(run, aggregates=replace(run.aggregates, first_step=at, last_step=at))
 
 
 def stepped(fall: float) -> np.ndarray:

@@ -19,23 +19,23 @@ from hypothesis import strategies as st
 from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, creation, open_run
 from gradtui.runfile import writer as writer_module
 from gradtui.runfile.reader import WHOLE_UP_TO
-from gradtui.runfile.retention import SampleThinning, ThinTables, ended
+from gradtui.runfile.retention import RetainedTables, SampleRetention, ended
 from gradtui.runfile.schema import SCHEMA
 from gradtui.tui.run_follower import RunFollower
 from gradtui.tui.run_view import RunView
 from gradtui.view import Snapshot
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
-SMALL = Limits(newest_rows=64, newest_values=16, stretch_rows=32, stretches=8, first_events=5, last_events=10)
+SMALL = Limits(newest_rows=64, newest_values=16, bucket_rows=32, buckets=8, first_events=5, last_events=10)
 any_run = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @contextmanager
-def tables(limits: Limits) -> Iterator[tuple[sqlite3.Connection, ThinTables]]:
+def tables(limits: Limits) -> Iterator[tuple[sqlite3.Connection, RetainedTables]]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(SCHEMA)
     connection.execute("INSERT INTO heartbeat VALUES (1, 0, 0, 0, NULL)")
-    yield connection, ThinTables(limits, 2)
+    yield connection, RetainedTables(limits, 2)
     connection.close()
 
 
@@ -115,21 +115,21 @@ def test_any_run_in_any_batches_keeps_its_newest_rows_and_an_overview_of_all(
         gone = {row[0] for row in everything} - {row[0] for row in kept}
         assert connection.execute("SELECT whole_after FROM heartbeat").fetchone() == (max(gone, default=None),)
 
-        stretches = connection.execute(
+        buckets = connection.execute(
             "SELECT first_step, last_step, rows, loss_minimum, loss_maximum, maximum FROM envelope ORDER BY first_step"
         ).fetchall()
-        widths = [rows for _, _, rows, *_ in stretches]
+        widths = [rows for _, _, rows, *_ in buckets]
         assert widths == sorted(widths, reverse=True)
-        assert all(widths.count(rows) < (SMALL.stretches if rows == widths[0] else 2) for rows in widths)
+        assert all(widths.count(rows) < (SMALL.buckets if rows == widths[0] else 2) for rows in widths)
         place = 0
-        for first, last, rows, low, high, maximum in stretches:
+        for first, last, rows, low, high, maximum in buckets:
             covered = everything[place : place + rows]
             assert (first, last, low, high) == (covered[0][0], covered[-1][0], covered[0][3], covered[-1][3])
             blocks = [np.frombuffer(row[5], np.float32) for row in covered if row[5] is not None]
             if blocks:
                 np.testing.assert_array_equal(np.frombuffer(maximum, np.float32), np.fmax.reduce(blocks))
             place += rows
-        assert len(everything) - place < SMALL.stretch_rows, "the rest is whole in steps"
+        assert len(everything) - place < SMALL.bucket_rows, "the rest is whole in steps"
 
 
 @any_run
@@ -165,7 +165,7 @@ def test_metrics_of_ever_new_names_are_told_once_and_left_out() -> None:
 
 def test_large_samples_are_kept_less_often() -> None:
     def kept(size: int) -> int:
-        thinning, steps = SampleThinning(1000, 1 << 20), set()
+        thinning, steps = SampleRetention(1000, 1 << 20), set()
         for step in range(5000):
             for gone in thinning.obsolete([(step, 0, b"x" * size)], float(step)):
                 steps.remove(gone)
@@ -191,12 +191,12 @@ def test_a_net_of_many_layers_keeps_fewer_steps_whole() -> None:
     assert limits.whole_rows(8, 5) == limits.newest_rows
     assert limits.whole_rows(50, 10) == 16384
     assert limits.whole_rows(1000, 5) == 2048
-    assert limits.whole_rows(100_000, 5) == limits.stretch_rows
+    assert limits.whole_rows(100_000, 5) == limits.bucket_rows
 
 
-@pytest.mark.parametrize("wrong", [{"newest_rows": 1000}, {"newest_rows": 256}, {"stretches": 7}])
+@pytest.mark.parametrize("wrong", [{"newest_rows": 1000}, {"newest_rows": 256}, {"buckets": 7}])
 def test_limits_under_which_rows_would_be_lost_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"power of two|stretch"):
+    with pytest.raises(ValueError, match=r"power of two|bucket"):
         Limits(**wrong)
 
 
@@ -256,7 +256,7 @@ def test_readers_that_follow_meet_every_step_while_old_ones_go(
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
     if journal == "truncate":
         monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
-    limits = Limits(newest_rows=2048, stretch_rows=32, stretches=8)
+    limits = Limits(newest_rows=2048, bucket_rows=32, buckets=8)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, limits=limits)
     writer.set_layers(layers(4))
     write_steps(writer, 1, 10, 4)

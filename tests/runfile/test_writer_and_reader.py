@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from gradtui.errors import RunFileError
 from gradtui.runfile import NOT_MEASURED, RunReader, RunWriter, is_measured, open_run, request
 from gradtui.runfile.blocks import as_pictures, fold, pad_layers
-from gradtui.runfile.retention import SampleThinning
+from gradtui.runfile.retention import SampleRetention
 from tests.synthetic import MEASURES, header, layers, make_run, speeds, write_steps
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -180,7 +180,7 @@ def test_a_viewer_asks_the_training_to_stop(tmp_path: Path) -> None:
 
 
 def test_neuron_samples_thin_out_with_the_length_of_a_run_and_the_newest_stays() -> None:
-    thinning = SampleThinning(1000, 1 << 20)
+    thinning = SampleRetention(1000, 1 << 20)
     kept: set[int] = set()
     for step in range(20_000):  # one sample a second, over five hours and a half
         for gone in thinning.obsolete([(step, 0, b"")], float(step)):

@@ -39,7 +39,7 @@ def exploding(series: Series, limits: Thresholds) -> Iterator[Finding]:
     last = float(np.median(losses[-max(1, int(limits.begin * len(losses))) :]))
     # an objective without a floor, as of a critic, explodes downwards
     size = abs(last / series.first_loss) if series.first_loss else math.nan
-    broke = bool(np.isinf(series.evidence.parts.loss_maximum).any() or series.evidence.origins)
+    broke = bool(np.isinf(series.evidence.aggregates.loss_maximum).any() or series.evidence.origins)
     rises = last > series.first_loss and size > limits.exploding_loss and not series.takes_turns
     if rises or (growth > limits.exploding_growth and (broke or (size > 1 and not series.takes_turns))):
         grows = gradient > begin * math.sqrt(limits.exploding_growth)

@@ -34,7 +34,7 @@ def nan(series: Series, limits: Thresholds) -> Iterator[Finding]:
             return
     else:
         shown = broken | series.broken_parameters
-        rows = np.flatnonzero(shown.any(axis=1) | np.isinf(series.evidence.parts.loss_maximum))
+        rows = np.flatnonzero(shown.any(axis=1) | np.isinf(series.evidence.aggregates.loss_maximum))
         if not len(rows):
             return
     first = int(rows[0])

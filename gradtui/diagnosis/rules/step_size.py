@@ -41,7 +41,7 @@ def update_too_large(series: Series, limits: Thresholds) -> Iterator[Finding]:
     if not series.is_stuck or not len(known):
         return
     few = max(3, math.ceil(limits.recent * len(known)))
-    at_first, now = (float(np.median(typical[part])) for part in (known[:few], known[-few:]))
+    at_first, now = (float(np.median(typical[rows])) for rows in (known[:few], known[-few:]))
     most, growth = max(at_first, now), series.growth_of_parameters()
     if most > limits.too_large:
         text = f"a step is {percent(most) if most < 10 else factor(most)} as long as the parameters"
