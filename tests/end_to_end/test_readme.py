@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from gradtui import runs
+from gradtui.diagnosis import FINDINGS
+from gradtui.lab.experiments import EXPERIMENTS
 from gradtui.lab.plan import Plan
 from gradtui.lab.recipe import Recipe
 from tests.end_to_end.terminal import Terminal
@@ -33,6 +35,17 @@ EXAMPLES = [block for language, block in BLOCKS if language == "python"]
 
 def test_the_readme_holds_what_these_tests_look_for() -> None:
     assert len(COMMANDS) >= 8 and len(EXAMPLES) == 4
+
+
+def rows_of(heading: str) -> set[str]:
+    """The names in the first column of a table."""
+    table = README[README.index(f"| {heading} |") :].partition("\n\n")[0]
+    return {name for line in table.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", line.split("|")[1])}
+
+
+def test_its_tables_have_every_experiment_and_every_finding() -> None:
+    assert rows_of("experiment") == set(EXPERIMENTS) - {"nielsen", "mnist"}  # those of the book
+    assert rows_of("finding") == set(FINDINGS)
 
 
 def check_comparison(words: list[str], folder: Path) -> None:
