@@ -108,7 +108,7 @@ class RowQueue:
             self.send(Row(step, self.seconds(), None, None))
 
     def number(self, name: str, value: Any, step: int) -> float | torch.Tensor | None:
-        """A float; or the tensor itself if it is on a device, where asking would wait. What is no number is told."""
+        """A float; or the tensor itself if it is on a device, where asking would wait. Anything else is told in the run."""
         try:
             if isinstance(value, torch.Tensor):
                 if value.is_cpu:
@@ -118,7 +118,7 @@ class RowQueue:
                 return value.detach()
             return float(value)
         except (TypeError, ValueError, RuntimeError) as error:
-            self.tell(f"metric {name}", f"{name!r} is not recorded: it is no number ({error})", step)
+            self.tell(f"metric {name}", f"{name!r} is not recorded: it is not a number ({error})", step)
             return None
 
     def scalar(self, step: int, name: str, value: float | torch.Tensor) -> None:

@@ -139,4 +139,4 @@ def test_what_is_no_number_is_told_and_nothing_breaks(runs_in_tmp):
     accelerator.log({"name": "words", "self": 2.0})
     accelerator.end_training()
     run = only_run(runs_in_tmp)
-    assert metrics_of(run) == {"self_": [2.0]} and any("no number" in event.text for event in run.events())
+    assert metrics_of(run) == {"self_": [2.0]} and any("not a number" in event.text for event in run.events())

@@ -81,8 +81,8 @@ def test_epoch_holds_and_metrics_are_kept(tmp_path):
     assert list(series) == ["val_accuracy"]
     assert series["val_accuracy"].step.tolist() == [2, 4]
     assert series["val_accuracy"].value.tolist() == [0.5, 0.75]
-    assert [event.text for event in reader.events() if "no number" in event.text or event.text == "half way"][-1:]
-    assert sum("no number" in event.text for event in reader.events()) == 2
+    assert [event.text for event in reader.events() if "not a number" in event.text or event.text == "half way"][-1:]
+    assert sum("not a number" in event.text for event in reader.events()) == 2
 
 
 def test_every_k_measures_each_kth_step(tmp_path):
