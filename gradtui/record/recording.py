@@ -22,7 +22,7 @@ from gradtui.record.optimizer_steps import OptimizerSteps
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import RowQueue
 from gradtui.record.sharded import ShardedNorms, trains_shards
-from gradtui.record.step_machine import StepMachine
+from gradtui.record.step_machine import QUIET, StepMachine
 from gradtui.record.step_source import StepSink, StepSource
 from gradtui.record.trouble import Trouble
 from gradtui.runfile import Outcome, RunWriter
@@ -150,9 +150,11 @@ class Recording:
             return
         try:
             loss, machine = metrics.get("loss"), self._machine
-            if len(metrics) > (loss is not None):
+            if loss is None or len(metrics) > 1:
                 self._log_others(metrics)
-            if loss is not None and machine.wants_logged_loss:
+            # the usual case: steps are only counted, and the last row with a loss has just been sent
+            is_quiet = machine.state is QUIET and machine.losses.are_logged
+            if loss is not None and not (is_quiet and self._clock() < self._queue.next_loss_at):
                 machine.log_loss(loss)
         except Exception as error:
             self._fail(error)

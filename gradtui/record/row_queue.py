@@ -108,7 +108,7 @@ class RowQueue:
             self.send(Row(step, self.seconds(), None, None))
 
     def number(self, name: str, value: Any, step: int) -> float | torch.Tensor | None:
-        """A float; or the tensor itself if it is on a device, where asking would wait. Anything else is told in the run."""
+        """A float; or the tensor itself if it is on a device, where asking would wait. Anything else is told."""
         try:
             if isinstance(value, torch.Tensor):
                 if value.is_cpu:

@@ -37,7 +37,7 @@ class StepMachine:
     Args:
         measurement: takes the samples.
         queue: sends rows.
-        losses: finds the loss of each step.
+        losses: of the steps.
         rows: may have findings to tell.
         clock: seconds.
         on_error: told of what fails, and whether that was within a step; closes the machine.
@@ -48,6 +48,7 @@ class StepMachine:
         quiet_until: when it looks at a step again, by the clock.
         guard: looks at gradients that are changed before the step.
         inside: collects the steps inside one backward.
+        losses: finds the loss of each step.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class StepMachine:
         self.quiet_until = 0.0
         self.guard = GradientGuard(measurement.optimizers.table)
         self.inside = StepsInBackward(self)
-        self._measurement, self._queue, self._losses, self._rows = measurement, queue, losses, rows
+        self.losses = losses
+        self._measurement, self._queue, self._rows = measurement, queue, rows
         self._clock, self._on_error = clock, on_error
         self._row: Row | None = None  # while MEASURING or WAITING
         self._stepper: Any = None  # while MEASURING
@@ -101,7 +103,7 @@ class StepMachine:
     def evaluated(self) -> None:
         """The step's closure was called for the first time, on which it had its loss."""
         if self.state is not CLOSED:
-            self._losses.evaluated(self._row)
+            self.losses.evaluated(self._row)
 
     def finish(self, stepper: Any) -> None:
         """The step has been taken."""
@@ -114,7 +116,7 @@ class StepMachine:
                 self._complete(stepper)
                 has_news = bool(self._rows.diagnosis.news)
             elif self.state is IDLE:
-                self._losses.keep(self.step, stepper)
+                self.losses.keep(self.step, stepper)
             self._measurement.end(self.step)
             if self.state is IDLE:
                 self._rest()
@@ -136,21 +138,16 @@ class StepMachine:
             return
         try:
             self.state = IDLE
-            self._losses.forget()
+            self.losses.forget()
             for source in self._measurement.optimizers.sources:
                 source.wake()
         except Exception as error:
             self.fail(error)
 
-    @property
-    def wants_logged_loss(self) -> bool:
-        """False if a loss that is logged now would have no row: the usual case, while steps are only counted."""
-        return self.state is not QUIET or not self._losses.are_logged or self._clock() >= self._queue.next_loss_at
-
     def log_loss(self, loss: Any) -> None:
         """The training tells the loss of the step before or of the one to come."""
         waiting = self._row if self.state is WAITING else None
-        if self._losses.log(loss, self.step, waiting):
+        if self.losses.log(loss, self.step, waiting):
             self.send_row()
 
     def send_row(self) -> None:
@@ -178,7 +175,7 @@ class StepMachine:
         row.sample.after()
         row.seconds = self._queue.seconds()
         self.state = WAITING
-        if self._losses.complete(row, stepper):
+        if self.losses.complete(row, stepper):
             self.send_row()
 
     def _rest(self) -> None:
@@ -186,7 +183,7 @@ class StepMachine:
         if self.guard.alters is None or self._queue.pending or not self._measurement.can_rest:
             return
         self.quiet_until = self._measurement.next_at
-        if not self._losses.come_after_steps:
+        if not self.losses.come_after_steps:
             self.quiet_until = min(self.quiet_until, self._queue.next_loss_at)
         if self._clock() < self.quiet_until:
             self.state = QUIET
@@ -215,7 +212,7 @@ class StepMachine:
             if joint is not None and joint.samples:
                 self._row = Row(self.step, self._queue.seconds(), None, joint)
                 self.state = WAITING
-                self._losses.evaluated(self._row)
+                self.losses.evaluated(self._row)
         except Exception as error:
             self.fail(error)
 
