@@ -139,12 +139,25 @@ def test_layers_that_join_do_not_end_the_history() -> None:
     assert scene.live._history is not None and len(scene.live._history.aggregates()) == 120
 
 
-def test_the_history_of_a_large_net_is_bounded() -> None:
-    scene = Scene(layers=20_000)
+@pytest.mark.parametrize("layers, buckets", [(4, 4096), (1000, 256), (20_000, 64)])
+def test_the_history_of_a_large_net_is_bounded(layers: int, buckets: int) -> None:
+    scene = Scene(layers=layers)
     scene.live.take([(1, None, 0.0, 1.0, 0.1, None)], last=True)
     history = scene.live._history
-    assert history is not None and history._limit == 64
-    assert Scene().live._history is None and 64 * 20_000 * 12 * len(MEASURES) < 6 * HISTORY_BYTES
+    assert history is not None and history._limit == buckets
+    assert buckets == 64 or buckets * layers * 12 * len(MEASURES) <= HISTORY_BYTES
+
+
+def test_rows_that_wait_for_a_pass_are_folded_before_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(share=1e-6, seconds_a_pass=1.0)
+    rows = rows_of(*healthy(600))
+    scene.live.take(rows[:1])
+    monkeypatch.setattr("gradtui.diagnosis.live.WAITING_BYTES", 50_000)
+    for row in rows[1:]:
+        scene.live.take([row])
+        assert len(scene.live._waiting) < 300
+    assert scene.live._history is not None and len(scene.live._history.aggregates()) > 200
+    assert len(scene.passes) == 1
 
 
 # -- which finding is which -------------------------------------------------------------------------------------------

@@ -210,3 +210,46 @@ def test_stored_thresholds_are_read_leniently() -> None:
     assert stored["dead"] == "inf"
     assert Thresholds.from_json(stored) == limits
     assert Thresholds.from_json({"dead": 0.9, "unknown": 1, "slope": "steep", "begin": None}) == Thresholds(dead=0.9)
+
+
+# -- what else decides ------------------------------------------------------------------------------------------------
+
+
+def test_the_beginning_of_a_short_run_is_its_first_row() -> None:
+    values = np.repeat(np.array([5.0, 1, 1, 1, 1, 1, 1, 1, 1, 1])[:, None], 4, axis=1)
+    assert Series(shaped(rows=10), LIMITS).at_first(values).tolist() == [5.0] * 4
+
+
+@pytest.mark.parametrize("rows, found", [(12, False), (4, True)])
+def test_a_loss_that_was_low_in_few_steps_counts_as_unchanged(rows: int, found: bool) -> None:
+    loss = ONE.copy()
+    loss[40 : 40 + rows] = 0.7
+    assert ("plateau" in {finding.kind for finding in find(shaped(loss))}) is found
+
+
+def test_parameters_that_begin_at_0_grow_from_where_they_are_not() -> None:
+    block, _ = healthy()
+    put(block, "param_norm", 0.5)
+    block[0, :, 1] = 0.0
+    put(block, "param_norm", 0.5 * 13, since=50)
+    assert Series(evidence(block, FLAT), LIMITS).growth_of_parameters() == pytest.approx(13)
+    assert "update-too-large" in {finding.kind for finding in find(evidence(block, FLAT))}
+
+
+def test_a_net_that_no_step_moves_at_all_has_no_steps_that_are_too_small() -> None:
+    assert "update-too-small" not in {finding.kind for finding in find(shaped(update_ratio=0.0))}
+
+
+def test_the_last_layer_of_a_net_that_learns_may_be_saturated_and_no_other() -> None:
+    block, _ = healthy()
+    put(block, "saturated", 0.9)
+    slow = np.linspace(10, 5, ROWS)
+    assert only(find(evidence(block, slow)), "saturated").layers == ("fc1", "fc2", "fc3")
+
+
+def test_two_layers_neither_vanish_nor_explode_from_layer_to_layer() -> None:
+    for layers, found in ((2, False), (3, True)):
+        for value, kind in ((1e-9, "vanishing"), (1e9, "exploding")):
+            block, _ = healthy(layers=layers)
+            put(block, "grad_norm", value, 0)
+            assert (kind in {finding.kind for finding in find(evidence(block, FLAT))}) is found
