@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from gradtui.runfile.blocks import Aggregates, DoubleArray, FloatArray, is_measu
 from gradtui.runfile.schema import Layer, Origin
 
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -130,22 +131,12 @@ class Series:
         return bool((shares < 1 - self._limits.exceptions).all())
 
     def recent(self, values: DoubleArray) -> DoubleArray:
-        """The median over the recent part of those buckets that have the value, [layers]."""
-        found = np.full(values.shape[1], np.nan)
-        for layer in range(values.shape[1]):
-            known = values[:, layer][np.isfinite(values[:, layer])]
-            if len(known):
-                found[layer] = np.median(known[-max(3, math.ceil(self._limits.recent * len(known))) :])
-        return found
+        """The median over the newest of those buckets that have the value, [layers]."""
+        return _medians(values, lambda known: known[-max(3, math.ceil(self._limits.recent * len(known))) :])
 
     def at_first(self, values: DoubleArray) -> DoubleArray:
-        """The median over the beginning of those buckets that have the value, [layers]."""
-        found = np.full(values.shape[1], np.nan)
-        for layer in range(values.shape[1]):
-            known = values[:, layer][np.isfinite(values[:, layer])]
-            if len(known):
-                found[layer] = np.median(known[: max(1, int(self._limits.begin * len(known)))])
-        return found
+        """The median over the first of those buckets that have the value, [layers]."""
+        return _medians(values, lambda known: known[: max(1, int(self._limits.begin * len(known)))])
 
     def since(self, holds: Mask, known: Mask) -> int:
         """The first step of the bucket from which a condition [buckets] has held, where known, nearly always."""
@@ -168,6 +159,20 @@ class Series:
         """A finding about layers by index; without `remedies`, those of its kind are meant."""
         names = tuple(self.names[layer] for layer in layers)
         return Finding(kind, names, since, evidence, numbers, tuple(remedies), note)
+
+
+def _medians(values: DoubleArray, chosen: Callable[[Rows], Rows]) -> DoubleArray:
+    """The median [layers] over the rows that are chosen of those that have a value; NaN where none has."""
+    found = np.full(values.shape[1], np.nan)
+    by_rows: dict[bytes, list[int]] = {}  # layers are measured together, so there are few sets of rows
+    is_known = np.isfinite(values)
+    for layer in range(values.shape[1]):
+        by_rows.setdefault(is_known[:, layer].tobytes(), []).append(layer)
+    for layers in by_rows.values():
+        known = np.flatnonzero(is_known[:, layers[0]])
+        if len(known):
+            found[layers] = np.median(values[chosen(known)][:, layers], axis=0)
+    return found
 
 
 def _falls(losses: DoubleArray, errors: float) -> bool:

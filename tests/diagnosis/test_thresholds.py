@@ -253,3 +253,10 @@ def test_two_layers_neither_vanish_nor_explode_from_layer_to_layer() -> None:
             block, _ = healthy(layers=layers)
             put(block, "grad_norm", value, 0)
             assert (kind in {finding.kind for finding in find(evidence(block, FLAT))}) is found
+
+
+@pytest.mark.parametrize("rows, found", [(slice(70, None), True), (slice(0, 30), True), (slice(40, 60), False)])
+def test_steps_are_too_large_at_first_or_now(rows: slice, found: bool) -> None:
+    block, _ = healthy()
+    block[rows, :, 2] = 0.3
+    assert ("update-too-large" in {finding.kind for finding in find(evidence(block, FLAT))}) is found
