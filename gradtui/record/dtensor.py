@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """True if this process has a part of the tensor only; looking at its values would wait for the others."""
+    """True if this process has a shard of the tensor only; looking at its values would wait for the others."""
     module: Any = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
