@@ -96,7 +96,7 @@ def run(script: Script, folder: Path, *, recorded: bool) -> tuple[str, dict[str,
     else:
         if recorded:
             options = RecordOptions(every=1, folder=folder / "runs")
-            env = prepare([sys.executable, *script.command()], options).environment | env
+            env |= prepare([sys.executable, *script.command()], options).environment
         done = forked_python.run(script.command(), cwd=folder, env=env, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "unrecorded" not in done.stderr and "not recorded" not in done.stderr, done.stderr[-2000:]
