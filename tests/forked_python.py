@@ -84,7 +84,10 @@ def _server() -> str:
 def _end(server: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
     assert server.stdin is not None
     server.stdin.close()
-    server.wait(10)
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
     folder.cleanup()
 
 
