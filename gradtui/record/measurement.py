@@ -57,23 +57,25 @@ class Measurement:
             whole = self.optimizers[optimizer].whole
             if whole is not None:
                 return whole.measuring
-        now, by_budget = self._clock(), self._sampling.every is None
-        if by_budget and self.sampler.armed:
+        if self._sampling.every is not None:
+            return self._sampling.due(step, 0.0)
+        if self.sampler.armed:
             return True
-        if not self._sampling.due(step, now) or not by_budget:
-            return self._sampling.due(step, now)
+        now = self._clock()
+        if not self._sampling.due(step, now):
+            return False
         self._samples_next = self._wants_activations(now)
         return not self._samples_next
 
     def end(self, step: int) -> None:
         """Step number `step` has been taken: sample the activations of the next one, if that was asked for."""
-        is_next_due = self._sampling.every is not None and self._sampling.due(step + 1, 0.0)
-        if self._samples_next or is_next_due:
+        sampling = self._sampling
+        if self._samples_next or (sampling.every is not None and sampling.due(step + 1, 0.0)):
             self._samples_next = False
-            if self._clock() >= self._sampling.activations.next_at and not self.sampler.armed:
+            if self._clock() >= sampling.activations.next_at and not self.sampler.armed:
                 self.sampler.arm()
                 if not self.sampler.armed:
-                    self._sampling.activations.next_at = math.inf  # there is nothing that could be sampled
+                    sampling.activations.next_at = math.inf  # there is nothing that could be sampled
 
     @property
     def next_at(self) -> float:
