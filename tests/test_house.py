@@ -72,6 +72,11 @@ def test_files_and_functions_are_short_names_differ_and_words_are_plain() -> Non
     assert found == set()
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]  # pytest would collect one of them only
+
+
 def test_the_version_stands_in_one_place() -> None:
     version = re.escape(gradtui.__version__)
     places = [
