@@ -252,7 +252,7 @@ _add("epsilon", "training", "a small ε inside each logarithm, root and division
 _add("check-data", "training", "look for NaN, infinite and very large values among the inputs",
      "one of them makes the loss NaN, and then every weight", "Goodfellow et al. 2016, sec. 11.5")
 _add("check-labels", "training", "look whether labels belong to their inputs, and lie from 0 to classes − 1",
-     "of labels that say nothing about their inputs, nothing can be learnt that holds for others",
+     "from labels that do not depend on the inputs, nothing can be learnt that holds on new data",
      "Goodfellow et al. 2016, sec. 11.5")
 _add("add-to-optimizer", "training", "hand the layer's parameters to the optimizer, e.g. SGD(model.parameters())",
      "a parameter that no optimizer holds keeps its first value", "PyTorch, torch.optim")
