@@ -232,7 +232,7 @@ def test_the_report_says_what_is_wrong_with_a_run(tmp_path):
 
 @pytest.mark.parametrize(("size", "where"), [((160, 40), ":.1"), ((80, 24), ":")], ids=["pane", "window"])
 def test_watch_shows_the_viewer_where_tmux_has_room_for_it(size, where, tmp_path):
-    tmux = ["tmux", "-L", f"gradtui-{os.getpid()}"]
+    tmux = ["tmux", "-S", str(tmp_path / "t")]  # a server of its own: another may be ending
     if subprocess.run(["which", "tmux"], capture_output=True).returncode:
         pytest.skip("tmux is not installed")
     train = script(tmp_path, TRAINS.replace("optimizer.step()", "optimizer.step(); __import__('time').sleep(0.02)"),
