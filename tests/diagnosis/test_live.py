@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,18 @@ def test_what_another_process_stored_stands(tmp_path: Path) -> None:
     writer.close()
     with open_run(writer.path) as reader:
         assert findings_of(reader) == [one("a kind of somebody's", begin=9), one("vanishing", end=600)]
+
+
+def test_the_findings_of_an_older_run_which_stores_none_are_computed(tmp_path: Path) -> None:
+    block, _ = healthy()
+    put(block, "dead", 0.8, 1)
+    path = record(tmp_path / "a.gradtui", rows_of(block, FLAT))
+    with sqlite3.connect(path) as connection:  # as version 0.1.0 wrote it
+        connection.executescript(
+            "DROP TABLE findings; ALTER TABLE measures DROP COLUMN title; ALTER TABLE measures DROP COLUMN source;"
+            " DELETE FROM header WHERE key IN ('options', 'thresholds'); PRAGMA user_version = 2"
+        )
+    connection.close()
+    with open_run(path) as reader:
+        assert reader.findings() is None
+        assert [finding.kind for finding in findings_of(reader)] == ["dead", "plateau"]
