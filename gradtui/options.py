@@ -39,6 +39,14 @@ def _flag(help_text: str, metavar: str, **kind: Any) -> dict[str, Any]:
     return {"flag": {"help": help_text, "metavar": metavar, **kind}}
 
 
+class OptionRangeError(ValueError):
+    """An option is out of range: its name, what was given, and what is wanted, for Python and for the command line."""
+
+    def __init__(self, name: str, value: float, wanted: str, *, or_none: bool = False) -> None:
+        super().__init__(f"{name} is {value}: {wanted}{', or None' if or_none else ''}")
+        self.name, self.value, self.wanted = name, value, wanted
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordOptions:
     """How to record, and where.
@@ -92,12 +100,11 @@ class RecordOptions:
     measures: Sequence[Measure] = ()
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every is {self.every}: give a number of steps, 1 or more, or None")
-        if self.update_every is not None and self.update_every < 1:
-            raise ValueError(f"update_every is {self.update_every}: give a number of steps, 1 or more, or None")
+        for name, steps in (("every", self.every), ("update_every", self.update_every)):
+            if steps is not None and steps < 1:
+                raise OptionRangeError(name, steps, "give a number of steps, 1 or more", or_none=True)
         if not 0 < self.budget <= 1:
-            raise ValueError(f"budget is {self.budget}: give a share of the time, e.g. 0.01")
+            raise OptionRangeError("budget", self.budget, "give a share of the time, e.g. 0.01")
         layers = [self.layers] if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", tuple(layers) or ("*",))
         object.__setattr__(self, "thresholds", _changed(self.thresholds))
@@ -169,9 +176,8 @@ def options_from_flags(given: argparse.Namespace, folder: Path) -> RecordOptions
         return RecordOptions(**found, folder=folder)
     except UsageError as error:
         raise UsageError(f"--threshold: {error}") from error
-    except ValueError as error:
-        name, _, rest = str(error).partition(" is ")  # as all messages of `RecordOptions` begin
-        raise UsageError(f"--{name.replace('_', '-')} {rest.removesuffix(', or None')}") from error
+    except OptionRangeError as error:
+        raise UsageError(f"--{error.name.replace('_', '-')} {error.value}: {error.wanted}") from error
 
 
 def flag_of(one: Field[Any]) -> str:

@@ -120,11 +120,7 @@ def finding(
 
     def register(rule: R) -> R:
         for one in FINDINGS.registered():
-            if (
-                one.name == kind
-                and one.rule.__qualname__ == rule.__qualname__
-                and one.rule.__module__ == rule.__module__
-            ):
+            if one.name == kind and _place_of(one.rule) == _place_of(rule):
                 FINDINGS.unregister(kind)  # a notebook's cell that runs again, or a module that is reloaded
         taken = {name for one in FINDINGS.registered() for name in one.thresholds} | set(SHARED)
         for name in taken & set(own):
