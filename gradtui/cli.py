@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from gradtui import __version__, commands
 from gradtui.commands.open_viewer import add_viewer_flags, view
-from gradtui.errors import GradtuiError, UsageError
+from gradtui.errors import GradtuiError, UsageError, say_on_stderr
 
 DESCRIPTION = """\
 See how fast every layer of a neural network learns, live in the terminal.
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse(given) if given else argparse.Namespace(run=view)
         return int(options.run(options))
     except GradtuiError as error:
-        print(f"gradtui: {error}", file=sys.stderr)
+        say_on_stderr(str(error))
         return error.exit_code
     except BrokenPipeError:
         # the reader of our output has gone, e.g. `gradtui runs | head -1`; keep Python from saying so at exit

@@ -9,6 +9,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from gradtui.format import printable
+
 
 class GradtuiError(Exception):
     """Something the user can fix; the message is one line that says what, where and what to do."""
@@ -67,14 +69,17 @@ def needs_extra(extra: str) -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """An error in one line: its type, and the first line of its message."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # an error of somebody else's may not know how to be told
+        text = []
+    return printable(f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__)
 
 
 def say_on_stderr(text: str) -> None:
     """One line on stderr, even if stderr itself is gone."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(f"gradtui: {text}", file=sys.stderr, flush=True)
+        print(printable(f"gradtui: {text}"), file=sys.stderr, flush=True)
 
 
 _said: set[str] = set()

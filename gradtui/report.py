@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gradtui.diagnosis import FINDINGS, findings_of
-from gradtui.format import plain
+from gradtui.format import as_json as json_of
+from gradtui.format import printable, shortened
 from gradtui.measures import MEASURES, described
 from gradtui.remedies import REMEDIES
 from gradtui.runfile import Finding, RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
 
+WIDEST = 60  # characters of a name in a table for a terminal
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
 
 
@@ -23,8 +24,8 @@ def report(path: Path, *, as_json: bool, terminal: bool) -> str:
     with open_run(path) as reader:
         found = _facts(reader)
     if as_json:
-        return json.dumps(plain(found), indent=2, ensure_ascii=True)
-    return _text(found, terminal)
+        return json_of(found, indent=2)
+    return _text(_printable(found), terminal)
 
 
 def _facts(reader: RunReader) -> dict[str, Any]:
@@ -71,6 +72,15 @@ def _facts(reader: RunReader) -> dict[str, Any]:
     }
 
 
+def _printable(value: Any) -> Any:
+    """The same facts, all text in them printable: names of layers come from outside."""
+    if isinstance(value, dict):
+        return {_printable(key): _printable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(entry) for entry in value]
+    return printable(value) if isinstance(value, str) else value
+
+
 def _finding(finding: Finding) -> dict[str, Any]:
     """A finding, what its kind means, and what each of its remedies is."""
     kind = FINDINGS.get(finding.kind)
@@ -114,6 +124,7 @@ def _table(found: dict[str, Any], measures: list[dict[str, Any]], terminal: bool
         rows.append((layer["name"], layer["shape"], *(_number(layer.get(one["name"])) for one in measures)))
     if not terminal:
         return ["\t".join(row) for row in rows]
+    rows = [tuple(shortened(cell, WIDEST) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

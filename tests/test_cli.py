@@ -88,7 +88,7 @@ def test_runs_are_tab_separated_in_a_pipe_and_json_for_scripts(runs_in_tmp: Path
     writer.close("failed", "ValueError: [red]")
     (runs_in_tmp / "three.gradtui").write_bytes(b"garbage")
     table = [line.split("\t") for line in gradtui("runs").stdout.splitlines()]
-    assert table[0] == ["run", "state", "step", "loss", "accuracy", "layers", "started"]
+    assert table[0] == ["run", "state", "step", "loss", "accuracy", "layers", "started", "problem"]
     assert sorted((row[0], row[1]) for row in table[1:]) == [
         ("one", "finished"), ("three", "unreadable"), ("two", "failed")
     ]  # fmt: skip
@@ -143,6 +143,14 @@ def test_the_report_has_a_column_for_each_measure_that_was_taken(runs_in_tmp: Pa
     assert [layer["param_norm"] for layer in facts["layers"]] == [3.0, 4.0]
 
 
+def test_a_report_as_json_is_whole_whatever_the_layers_are_called(runs_in_tmp: Path) -> None:
+    names = ["x" * 10_000, 'quote " and, comma', "\x1b[31mred\x7f", "[bold]"]
+    make_run(runs_in_tmp / "named.gradtui", steps=50, names=names)
+    done = gradtui("report", "named", "--json")
+    assert [layer["name"] for layer in json.loads(done.stdout)["layers"]] == names
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+
+
 def test_a_long_run_without_layers_is_reported(runs_in_tmp: Path) -> None:
     writer = RunWriter(runs_in_tmp / "bare.gradtui", header("bare"), MEASURES)
     for step in range(1, 3000):
@@ -166,7 +174,7 @@ def test_comparisons_stand_before_the_runs(runs_in_tmp: Path) -> None:
     (runs_in_tmp / "torn.compare" / "plan.json").write_text("{")
     table = [line.split("\t") for line in gradtui("runs").stdout.splitlines()]
     assert sorted(row[:2] for row in table[1:3]) == [["cures.compare", "stopped"], ["torn.compare", "unreadable"]]
-    assert {len(row) for row in table} == {7} and [row[0] for row in table[3:]] == ["one"]
+    assert {len(row) for row in table} == {8} and [row[0] for row in table[3:]] == ["one"]
     facts = {one["run"]: one for one in json.loads(gradtui("runs", "--json").stdout)}
     assert [facts[name]["kind"] for name in ("cures.compare", "one")] == ["comparison", "run"]
     assert (facts["cures.compare"]["runs"], facts["cures.compare"]["planned"]) == (1, 4)

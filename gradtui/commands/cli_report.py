@@ -26,9 +26,7 @@ def print_report(options: argparse.Namespace) -> int:
     """Print the report of a run; returns the exit code."""
     from gradtui.report import report
     from gradtui.runfolder import find_run
-    from gradtui.tui.text import clean
 
-    terminal = sys.stdout.isatty()
-    text = report(find_run(options.name, folder_of(options)), as_json=options.json, terminal=terminal)
-    print("\n".join(clean(line) if options.json or terminal else line for line in text.split("\n")))
+    path = find_run(options.name, folder_of(options))
+    print(report(path, as_json=options.json, terminal=sys.stdout.isatty()))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from gradtui.commands.open_viewer import add_folder_flag, folder_of
 from gradtui.errors import UsageError
-from gradtui.format import plain
+from gradtui.format import as_json, printable
 from gradtui.runfolder import NO_RUNS, RunSummary
 
 if TYPE_CHECKING:
     from gradtui.lab.plan import ComparisonSummary
 
-COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started")
+COLUMNS = ("run", "state", "step", "loss", "accuracy", "layers", "started", "problem")
 
 
 def add_parser(commands: Any, is_given: bool) -> None:
@@ -44,7 +43,7 @@ def print_runs(options: argparse.Namespace) -> int:
     found, compared = runs(folder), [summarise_comparison(path) for path in comparisons(folder)]
     if options.json:
         facts = [*(_facts_of_comparison(one) for one in compared), *(_facts(run) for run in found)]
-        print(json.dumps(plain(facts), indent=2, ensure_ascii=True))
+        print(as_json(facts, indent=2))
     else:
         print(as_table(found, folder, compared, terminal=sys.stdout.isatty()))
     return 0
@@ -53,15 +52,19 @@ def print_runs(options: argparse.Namespace) -> int:
 def as_table(
     runs: Sequence[RunSummary], folder: Path, comparisons: Sequence[ComparisonSummary] = (), *, terminal: bool
 ) -> str:
-    """Aligned columns for a terminal, tab-separated ones for a pipe; the first line names them."""
+    """Aligned columns for a terminal, tab-separated ones for a pipe; the first line names them.
+
+    `problem` is why a file cannot be read; a terminal has that column only where there is one.
+    """
     if not runs and not comparisons and terminal:
         return NO_RUNS.format(folder)
     table = [COLUMNS, *(_row_of_comparison(one, terminal) for one in comparisons), *(_row(run) for run in runs)]
     if not terminal:
         return "\n".join("\t".join(row) for row in table)
     widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
+    kept = table if any(row[-1] for row in table[1:]) else [row[:-1] for row in table]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in kept
     )
 
 
@@ -81,7 +84,8 @@ def _facts_of_comparison(one: ComparisonSummary) -> dict[str, Any]:
 
 def _row_of_comparison(one: ComparisonSummary, terminal: bool) -> tuple[str, ...]:
     progress = f"{one.begun} of {one.planned} runs" if terminal else ""
-    return (_printable(one.folder.name), one.state, progress, "", "", "", _moment(one.started))
+    name, problem = printable(one.folder.name), printable(one.problem)
+    return (name, one.state, progress, "", "", "", _moment(one.started), problem)
 
 
 def _facts(run: RunSummary) -> dict[str, Any]:
@@ -103,19 +107,16 @@ def _facts(run: RunSummary) -> dict[str, Any]:
 
 def _row(run: RunSummary) -> tuple[str, ...]:
     return (
-        _printable(run.run_id),
+        printable(run.run_id),
         run.status.state if run.status else "unreadable",
         str(run.step),
         "" if run.loss is None else f"{run.loss:.4g}",
         "" if run.accuracy is None else f"{run.accuracy:.4f}",
         str(run.layers),
         _moment(run.started),
+        printable(run.problem or ""),
     )
 
 
 def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

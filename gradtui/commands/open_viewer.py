@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradtui.errors import UsageError
+from gradtui.format import printable
 
 if TYPE_CHECKING:
     from gradtui.recorded_command import Launched
@@ -78,5 +79,5 @@ def view(
     )
     last_line = app.run()
     if last_line:
-        print(last_line)
+        print(printable(last_line))
     return app.return_code or 0

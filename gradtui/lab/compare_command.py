@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from gradtui.errors import GradtuiError, UsageError
+from gradtui.format import printable
 from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.flags import changed_by_flags
 from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
@@ -131,7 +132,7 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
     rows = [as_cells(row) for row in table(plan, found)]
     target = "" if plan.target_cost is None else f"epochs to {plan.target_cost:g}"
     headings = tuple(target if heading == "epochs to cost" else heading for heading in HEADINGS)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         # an empty column says nothing
         kept = [i for i, _ in enumerate(headings) if i == 0 or any(row[i] for row in rows)]
@@ -141,14 +142,14 @@ def _show(plan: Plan, found: Sequence[RunResult], options: argparse.Namespace) -
         for row in rows:
             drawn.add_row(*(row[i] for i in kept))
         console.print(drawn)
-        print(f"see it            gradtui attach {plan.folder}")
+        print(printable(f"see it            gradtui attach {plan.folder}"))
     else:
         print("\n".join("\t".join(row) for row in [headings, *rows]))
 
 
 @contextmanager
 def _printing(cells: Sequence[Cell], *, quiet: bool) -> Iterator[_Printer]:
-    console = Console(highlight=False, markup=False, stderr=quiet)
+    console = Console(highlight=False, markup=False, emoji=False, stderr=quiet)
     printer: _Printer = _ProgressBar(cells, console) if console.is_terminal else _LinePrinter(quiet)
     with printer:
         yield printer
@@ -178,7 +179,7 @@ class _LinePrinter(_Printer):
             accuracy = "" if result.accuracy is None else f"{result.accuracy:.4f}"
             validation = "" if result.validation is None else f"{result.validation:.4f}"
             cells = (cell.label, cell.recipe.seed, f"{cell.recipe.rate:g}", result.state, validation, accuracy)
-            print("\t".join(map(str, (*cells, result.detail))).rstrip(), flush=True)
+            print("\t".join(printable(str(one)) for one in (*cells, result.detail)).rstrip(), flush=True)
 
 
 class _ProgressBar(_Printer):
@@ -188,7 +189,7 @@ class _ProgressBar(_Printer):
         self._cells = list(cells)
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[done]} of {task.fields[of]} trainings  {task.fields[now]}"),
+            TextColumn("{task.fields[done]} of {task.fields[of]} trainings  {task.fields[now]}", markup=False),
             BarColumn(bar_width=None),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
@@ -229,7 +230,10 @@ class _ProgressBar(_Printer):
                         continue  # being made, or removed
             done = sum(self._over.values()) + sum(live.values())
             self._progress.update(
-                self._task, completed=done, done=len(self._over), now=", ".join(cell.label for cell in live)[:40]
+                self._task,
+                completed=done,
+                done=len(self._over),
+                now=printable(", ".join(cell.label for cell in live), most=40),
             )
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from gradtui.errors import GradtuiError
+from gradtui.format import printable
 from gradtui.lab import train as training
 from gradtui.lab.background import check_data
 from gradtui.lab.recipe import Recipe
@@ -30,7 +31,7 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
     signals = training.StopOnSignal()
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     printer: _Printer = _ProgressBar(console) if console.is_terminal else _LinePrinter(recipe.epochs)
     if console.is_terminal:
         console.print(recipe.summary)
@@ -41,8 +42,8 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
     _print_layers(result.path, console)
     if result.test_accuracy is not None:
         print(f"test accuracy\t{100 * result.test_accuracy:.2f} %")
-    print(f"{result.outcome}\t{result.detail}".rstrip())
-    print(f"see it again\tgradtui attach {result.path}")
+    print(f"{result.outcome}\t{printable(result.detail)}".rstrip())
+    print(f"see it again\tgradtui attach {printable(str(result.path))}")
     return SIGNALLED + signals.number if signals.asked.is_set() else 0
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradtui.errors import GradtuiError, RunFileError
+from gradtui.format import printable
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, learning_speeds, table
 from gradtui.runfile import is_measured, open_run
@@ -47,11 +48,13 @@ def write_report(plan: Plan, found: Sequence[RunResult], path: Path) -> None:
     told = "epochs to cost" if plan.target_cost is None else f"epochs to {plan.target_cost:g}"
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
     text = page.render(
-        plan=plan,
+        title=printable(plan.title),
+        hint=printable(plan.hint),
+        seeds=plan.seeds,
         headings=[told if heading == "epochs to cost" else heading for heading in HEADINGS],
         rows=[(as_cells(row), row.accuracy is not None and row.accuracy.mean == best) for row in rows],
         plots=plots,
-        recipes=[(label, recipe.summary) for label, recipe in plan.recipes.items()],
+        recipes=[(printable(label), printable(recipe.summary)) for label, recipe in plan.recipes.items()],
         rates="chosen for each recipe by a sweep on the validation images" if plan.tuned else "as the recipes say",
     )
     try:
@@ -155,7 +158,7 @@ def _through_time(cells: dict[str, list[Cell]]) -> tuple[str, str, Markup] | Non
         for axis, step in ((start, 1), (end, 2**62)):
             for index, (state, norms) in enumerate(_states(of_label[0], step).items()):
                 style = DASHES[index % len(DASHES)]
-                name = f"{_plain(label)} {state}"
+                name = f"{_plain(label)} {_plain(state)}"
                 colour = COLOURS[number % len(COLOURS)]
                 axis.plot(np.arange(1, len(norms) + 1), norms, style, color=colour, linewidth=1.4, label=name)
     if not end.has_data():
@@ -194,7 +197,7 @@ def _tidy(axis: Axes, *, log: bool) -> None:
 
 def _plain(label: str) -> str:
     """A label that matplotlib reads as text and not as mathematics, and that a legend does not hide."""
-    return label.replace("$", r"\$").lstrip("_") or "recipe"
+    return printable(label).replace("$", r"\$").lstrip("_") or "recipe"
 
 
 def _svg(figure: Figure) -> Markup:
@@ -209,7 +212,7 @@ _PAGE = """\
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>{{ plan.title }}</title>
+<title>{{ title }}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5d6675; --line: #d9dbd8; --ground: #fbfbf9; }
 @media (prefers-color-scheme: dark) {
@@ -233,8 +236,8 @@ figure svg { width: 100%; height: auto; }
 dt { font-weight: 600; margin-top: .6rem; }
 dd { margin: 0; }
 </style>
-<h1>{{ plan.title }}</h1>
-<p>{{ plan.hint }}</p>
+<h1>{{ title }}</h1>
+<p>{{ hint }}</p>
 <div class="wide">
 <table>
 <tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr>
@@ -244,7 +247,7 @@ dd { margin: 0; }
 {% endfor %}
 </table>
 </div>
-<p>Seeds {{ plan.seeds | join(", ") }}. Learning rates: {{ rates }}.</p>
+<p>Seeds {{ seeds | join(", ") }}. Learning rates: {{ rates }}.</p>
 {% for title, text, drawing in plots %}
 <h2>{{ title }}</h2>
 <p>{{ text }}</p>

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from gradtui.errors import RunFileError
-from gradtui.format import multiple, plain
+from gradtui.format import as_json as json_of
+from gradtui.format import multiple, printable
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
 from gradtui.measures import LEARNING_SPEED, column_of
@@ -242,7 +242,7 @@ def as_cells(row: TableRow) -> tuple[str, ...]:
     accuracy = row.accuracy
     half = accuracy.half_width if accuracy is not None and accuracy.count >= FEWEST_SEEDS else None
     return (
-        row.label,
+        printable(row.label),
         f"{row.learning_rate:.3g}",
         "" if accuracy is None else f"{100 * accuracy.mean:.1f} %",
         "" if half is None else f"±{100 * half:.1f}",
@@ -251,7 +251,7 @@ def as_cells(row: TableRow) -> tuple[str, ...]:
         "" if row.speed_ratio_start is None else multiple(row.speed_ratio_start),
         "" if row.speed_ratio_end is None else multiple(row.speed_ratio_end),
         "" if row.milliseconds_per_step is None else f"{row.milliseconds_per_step:.2f}",
-        row.remark,
+        printable(row.remark),
     )
 
 
@@ -265,7 +265,7 @@ def as_json(plan: Plan, found: Sequence[RunResult]) -> str:
         "table": [asdict(row) for row in table(plan, found)],
         "runs": [asdict(result) for result in found],
     }
-    return json.dumps(plain(facts), indent=1, ensure_ascii=False, allow_nan=False)
+    return json_of(facts, indent=1)
 
 
 def as_csv(plan: Plan, found: Sequence[RunResult]) -> str:
@@ -275,5 +275,11 @@ def as_csv(plan: Plan, found: Sequence[RunResult]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(keys)
     for result in found:
-        writer.writerow(["" if value is None else value for value in vars(result).values()])
+        writer.writerow(map(_csv_cell, vars(result).values()))
     return text.getvalue()
+
+
+def _csv_cell(value: str | float | None) -> str | float:
+    if value is None:
+        return ""
+    return printable(value) if isinstance(value, str) else value

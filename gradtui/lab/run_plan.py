@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from gradtui.errors import GradtuiError
+from gradtui.errors import GradtuiError, say_on_stderr
+from gradtui.format import printable
 from gradtui.lab.background import check_data
 from gradtui.lab.plan import TUNING_FOLDER, Cell, Plan, load_plan, locked
 from gradtui.lab.recipe import Recipe, safe
@@ -139,13 +139,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with locked(options.folder):
             plan = load_plan(options.folder)
-            run_cells(plan.cells(), jobs=options.jobs, on_result=lambda cell, result: print(cell.label, result.state))
+            run_cells(plan.cells(), jobs=options.jobs, on_result=_print_result)
     except GradtuiError as error:
-        print(f"gradtui: {error}", file=sys.stderr)
+        say_on_stderr(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _print_result(cell: Cell, result: RunResult) -> None:
+    print(printable(cell.label), result.state)
 
 
 if __name__ == "__main__":

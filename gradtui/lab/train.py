@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from gradtui.errors import GradtuiError
+from gradtui.errors import GradtuiError, say_on_stderr
+from gradtui.format import printable
 from gradtui.lab.costs import COSTS, share_right, training_cost
 from gradtui.lab.descent import Descent
 from gradtui.lab.models import build, lsuv
@@ -298,9 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = Recipe.from_json(json.loads(options.recipe))
         result = train(recipe, path=options.file, should_stop=signals.asked.is_set)
     except GradtuiError as error:
-        print(f"gradtui: {error}", file=sys.stderr)
+        say_on_stderr(str(error))
         return error.exit_code
-    print(f"{result.outcome} after {result.steps:,} steps {result.detail}".strip())
+    print(printable(f"{result.outcome} after {result.steps:,} steps {result.detail}".strip()))
     return 0
 
 

@@ -26,6 +26,7 @@ from gradtui.tui.widgets.too_small import LEAST_HEIGHT, LEAST_WIDTH
 
 if TYPE_CHECKING:
     from textual.driver import Driver
+    from textual.notifications import SeverityLevel
 
     from gradtui.lab.experiments import Experiment
     from gradtui.lab.recipe import Recipe
@@ -92,6 +93,19 @@ class GradtuiApp(PaintedApp):
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a message, as text whatever it holds: names and errors from outside stand in it."""
+        shown, heading = clean(message), clean(title)
+        super().notify(shown, title=heading, severity=severity, timeout=timeout, markup=False)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's filters, and the one that leaves only ASCII."""

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 
+from gradtui.format import printable
+
 if TYPE_CHECKING:
     from gradtui.runfile import Measure
 
-# Zero-width joiners, variation selectors and bidirectional controls make terminals disagree about width and order
-_INVISIBLE = {"Cf", "Cs", "Co", "Cn"}
-_VARIATION = range(0xFE00, 0xFE10)
+_VARIATION = range(0xFE00, 0xFE10)  # variation selectors, which make terminals disagree about width
 
 
 def clean(text: str, limit: int = 400) -> str:
-    """One line of printable text: control characters become visible pictures, invisible ones vanish."""
-    return "".join(_clean_character(character) for character in str(text)[:limit])
+    """One line of printable text, as `printable` gives it, and without marks that are drawn over others."""
+    shown = printable(str(text)[:limit])
+    return shown if shown.isascii() else "".join(character for character in shown if not _is_drawn_over(character))
 
 
 def title_of(measure: Measure) -> str:
@@ -29,17 +30,8 @@ def title_of(measure: Measure) -> str:
     return f"{clean(measure.title or measure.name)}  {clean(measure.symbol)}"
 
 
-def _clean_character(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return " " if character in "\t\n\r" else chr(0x2400 + code)
-    if code < 0x7F:
-        return character
-    if code < 0xA0:
-        return "\N{SYMBOL FOR DELETE}" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
-    if code in _VARIATION or unicodedata.category(character) in _INVISIBLE or unicodedata.combining(character):
-        return ""
-    return " " if unicodedata.category(character) in ("Zl", "Zp", "Zs") else character
+def _is_drawn_over(character: str) -> bool:
+    return ord(character) in _VARIATION or bool(unicodedata.combining(character))
 
 
 def fit(text: str, width: int) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gradtui.runfolder import RunSummary
 
 POLL_EVERY = 2.0  # s between polls of the folder
-COMPARISON = "comparison:"  # before the name of a comparison's folder, where runs have their ids
+COMPARISON = "comparison/"  # before the name of a comparison's folder, where runs have their ids
 
 
 class Choices(OptionList):
