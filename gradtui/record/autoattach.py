@@ -135,7 +135,8 @@ class AutoRecorder:
     def _trace(self, loss: Tensor) -> None:
         from gradtui.record.discover import order_of_use
 
-        self._ranks.update(order_of_use(loss))
+        # a graph that holds a gradient, as of a penalty, uses layers backwards; the first graph does not
+        self._ranks = order_of_use(loss) | self._ranks
 
     def _look_for_updates(self) -> None:
         self._looks_for_updates, self._updates, self._grads = True, None, None
