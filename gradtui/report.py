@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradtui.format import as_json as json_of
 from gradtui.format import printable, shortened
 from gradtui.measures import MEASURES, described
 from gradtui.remedies import REMEDIES
+from gradtui.report_optimizers import optimizer_facts, optimizer_lines
 from gradtui.runfile import Finding, RunReader, is_measured, open_run
 from gradtui.view import facts, known, newest_known
 
@@ -68,6 +70,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
             }
             for layer, row in zip(layers, values, strict=False)
         ],
+        "optimizers": optimizer_facts(reader.optimizers(), [layer.name for layer in layers]),
         "events": [vars(event) for event in reader.events()[-20:]],
     }
 
@@ -108,7 +111,9 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
         *others, last = outputs
         named = f"{', '.join(others)} and {last}" if others else last
         lines += ["", f"{named}: as of step {found['activations_step']:,}, when outputs were last sampled"]
-    return "\n".join([*lines, "", *_table(found, measures, terminal)])
+    optimizers = aligned(optimizer_lines(found["optimizers"], len(found["layers"])), terminal, 2 * WIDEST)
+    tables = [*optimizers, *([""] if optimizers else []), *_table(found, measures, terminal)]
+    return "\n".join([*lines, "", *tables])
 
 
 def _is_shown(name: str, layers: list[dict[str, Any]]) -> bool:
@@ -122,9 +127,14 @@ def _table(found: dict[str, Any], measures: list[dict[str, Any]], terminal: bool
     rows = [("layer", "shape", *(measure["symbol"] for measure in measures))]
     for layer in found["layers"]:
         rows.append((layer["name"], layer["shape"], *(_number(layer.get(one["name"])) for one in measures)))
+    return aligned(rows, terminal)
+
+
+def aligned(rows: Sequence[Sequence[str]], terminal: bool, widest: int = WIDEST) -> list[str]:
+    """A table as lines: with columns for a terminal, with tabs for a pipe."""
     if not terminal:
         return ["\t".join(row) for row in rows]
-    rows = [tuple(shortened(cell, WIDEST) for cell in row) for row in rows]
+    rows = [tuple(shortened(cell, widest) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -10,6 +10,7 @@ from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
 from gradtui.record.budget import Sampling
 from gradtui.record.columns import Columns
+from gradtui.record.optimizer_log import OptimizerLog
 from gradtui.record.optimizers import Optimizers, Watched
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import DISTURBANCE, ROW_COST, RowQueue
@@ -34,6 +35,7 @@ class Measurement:
     Attributes:
         optimizers: whose steps are measured.
         sampler: of activations.
+        optimizer_log: notes what the optimizers are, and their rates.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Measurement:
     ) -> None:
         self.optimizers = Optimizers(clock, columns)
         self.sampler = ActivationSampler(self.optimizers.table, clock)
+        self.optimizer_log = OptimizerLog(writer, queue, self.optimizers.table, clock)
         self._writer, self._sampling, self._rows, self._queue = writer, sampling, rows, queue
         self._clock = clock
         self._samples_next = False  # activations are to be sampled in the next step
@@ -106,6 +109,7 @@ class Measurement:
             self._queue.tell("busy", "the device is far behind the host: some steps are not recorded", step)
             return None
         now = self._clock()
+        self.optimizer_log.look(optimizer, step)
         update, neurons = wants or self._sampling.wants(step, now)
         timed = self._sampling.every is None
         sample = watched.probe.before(optimizer, now, timed=timed, update=update, neurons=neurons)

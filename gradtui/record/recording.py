@@ -202,6 +202,7 @@ class Recording:
                 self._machine.send_row()
                 self._queue.send_last(self.step)
                 self._queue.poll(all_of_them=True)
+                self._measurement.optimizer_log.finish()
         except Exception as error:
             self._fail(error)
         self._take_off()
@@ -232,6 +233,7 @@ class Recording:
         self, stepper: Any, source: StepSource, layers: tuple[LayerSource, ...], whole: ShardedNorms | None
     ) -> None:
         self._machine.wake()
+        self._measurement.optimizer_log.add(stepper)
         self._measurement.optimizers.add(stepper, layers, source, whole)
 
     def _go_by_backward(self, steps: int) -> None:

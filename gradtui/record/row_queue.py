@@ -130,6 +130,10 @@ class RowQueue:
         else:
             writer.scalar(step, epoch, name, value)
 
+    def fetch(self, tensors: Sequence[torch.Tensor], deliver: Callable[[Any], None]) -> None:
+        """Copy numbers from their device, and hand them over once they are here."""
+        self.pending.append((self._stream(tensors[0].device).send(tensors), deliver))
+
     def tell(self, kind: str, text: str, step: int) -> None:
         """Note something in the run, once for each kind."""
         if kind not in self._told:

@@ -23,6 +23,7 @@ from gradtui.runfile.blocks import (
     ThroughTime,
     pad_layers,
 )
+from gradtui.runfile.optimizer_facts import OptimizerFacts, from_row
 from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures
 from gradtui.runfile.summary import RunMetadata
 
@@ -60,6 +61,14 @@ class RunReader(RunMetadata):
             )
         self._layers = [_layer(row) for row in found]
         return self._layers
+
+    def optimizers(self) -> list[OptimizerFacts]:
+        """The optimizers in the order in which they were met; none in files that are older than this table."""
+        if self.version < 4:
+            return []
+        with self._reading():
+            found = self._all("SELECT optimizer, kind, groups, course FROM optimizers ORDER BY optimizer")
+            return [from_row(row) for row in found]
 
     def newer(self, than_step: int, limit: int = WHOLE_UP_TO) -> Rows:
         """Recorded steps after `than_step`, oldest first, at most `limit`."""

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from gradtui.format import listed, plain
 
 APPLICATION_ID = 0x67726164  # "grad", so that `file` and other tools can tell a run from any SQLite database
-# 1: no row is thinned, every bucket of the envelope holds as many rows; 2: no findings, no titles of measures
-SCHEMA_VERSION = 3
+# 1: no row is thinned, every bucket of the envelope holds as many rows; 2: no findings, no titles of measures;
+# 3: no optimizers
+SCHEMA_VERSION = 4
 
 # kind of finding as it was called once -> what it is called now
 OLD_KINDS = {"still": "not-updating", "too-large": "update-too-large", "too-small": "update-too-small"}
@@ -35,6 +36,12 @@ CREATE TABLE layers (
     shapes TEXT,                      -- JSON: parameter name -> shape
     parameters INTEGER,
     input_shape TEXT, output_shape TEXT  -- JSON, without the batch dimension; NULL if never seen
+);
+CREATE TABLE optimizers (
+    optimizer INTEGER PRIMARY KEY,    -- from 0, in the order in which they were met
+    kind TEXT,
+    groups TEXT,                      -- JSON: name, tensors, parameters, layers ([first, last], …), settings, first
+    course BLOB                       -- float64[points, 1 + groups]: a step, and the rates of all groups from there on
 );
 CREATE TABLE steps (                  -- the newest stay whole, older ones get ever sparser
     step INTEGER PRIMARY KEY, epoch REAL,

@@ -160,6 +160,10 @@ class RunWriter:
         """Queue what the diagnosis says: a new finding, one that has changed, or None for one to be taken back."""
         self._put("findings", _finding_row(number, finding))
 
+    def optimizer(self, row: tuple[Any, ...]) -> None:
+        """Queue what is known of an optimizer, as `optimizer_facts.as_row` has it; it replaces what was known."""
+        self._put("optimizers", row, len(row[2]) + len(row[3]) + ROW_OVERHEAD)
+
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
         """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
         if self._closing.is_set() or os.getpid() != self._pid:
@@ -264,7 +268,7 @@ class RunWriter:
         return last
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
-        tables = ("steps", "scalars", "origins", "findings", "events", *SAMPLED)
+        tables = ("steps", "scalars", "origins", "optimizers", "findings", "events", *SAMPLED)
         by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
         for table, row in self._backlog:
             by_table[table].append(row)
@@ -279,6 +283,7 @@ class RunWriter:
         for table in SAMPLED:
             self._tables.write_samples(connection, table, by_table[table], now)
         connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
+        connection.executemany("INSERT OR REPLACE INTO optimizers VALUES (?, ?, ?, ?)", by_table["optimizers"])
         _write_findings(connection, by_table["findings"])
         self._tables.write_events(connection, events)
 

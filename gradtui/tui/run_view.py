@@ -167,6 +167,7 @@ class RunView:
 
     def _snapshot(self, reader: RunReader) -> Snapshot:
         from gradtui import view
+        from gradtui.report_optimizers import in_one_line
 
         follower, wants = self.follower, self._wants
         assert follower.newest is not None and follower.row is not None and follower.status is not None
@@ -184,6 +185,8 @@ class RunView:
         self._pictures = reader.pictures(step, self._pictures)
         shown = view.known(values[:, measure])
         said = view.describe_values(follower.layers, shown, follower.measures[measure])
+        optimizers = in_one_line(reader.optimizers())
+        said += [optimizers] if optimizers else []
         lines = view.describe_run(follower.findings, said, follower.status, reader.events())
         if follower.findings_problem:
             lines.insert(0, follower.findings_problem)
