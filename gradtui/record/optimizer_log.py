@@ -98,8 +98,9 @@ class OptimizerLog:
             return known.number
         if known is not None:
             self._write(known)  # it was freed, and the new one has its address
-        number, self._count = self._count, self._count + 1
-        if number < MOST_OPTIMIZERS:
+        self._count += 1
+        number = self._count
+        if number <= MOST_OPTIMIZERS:
             self._noted[id(stepper)] = _Noted(number, stepper)
         return number
 

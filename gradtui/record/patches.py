@@ -116,6 +116,13 @@ PATCHES = (
         "that of autoattach, " + FOR_PROCESS,
     ),
     Patch(
+        "sys.exit, exit and quit (`_sitebuiltins.Quitter`)",
+        "record/exit_hooks.py",
+        "the exit code, by which a training has failed; `raise SystemExit(3)` without them is not seen",
+        "`Replaced.undo` after the last recording",
+        "our function, passing calls on, if somebody else has wrapped it since",
+    ),
+    Patch(
         "os.register_at_fork",
         "record/exit_hooks.py, record/autoattach.py",
         "a forked child does not write into its parent's run",

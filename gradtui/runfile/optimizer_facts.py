@@ -39,7 +39,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class OptimizerFacts:
-    """One optimizer: `number` counts from 0 in the order in which the recording met them.
+    """One optimizer: `number` counts from 1 in the order in which the recording met them.
 
     Attributes:
         kind: its class, e.g. "AdamW".

@@ -38,7 +38,7 @@ CREATE TABLE layers (
     input_shape TEXT, output_shape TEXT  -- JSON, without the batch dimension; NULL if never seen
 );
 CREATE TABLE optimizers (
-    optimizer INTEGER PRIMARY KEY,    -- from 0, in the order in which they were met
+    optimizer INTEGER PRIMARY KEY,    -- from 1, in the order in which they were met
     kind TEXT,
     groups TEXT,                      -- JSON: name, tensors, parameters, layers ([first, last], …), settings, first
     course BLOB                       -- float64[points, 1 + groups]: a step, and the rates of all groups from there on

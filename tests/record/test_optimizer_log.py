@@ -52,7 +52,7 @@ def test_each_group_says_its_layers_rate_and_settings(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True)
     path = train(model, optimizer, tmp_path)
     (one,) = facts(path)
-    assert (one.number, one.kind) == (0, "SGD")
+    assert (one.number, one.kind) == (1, "SGD")
     assert [(g.name, g.tensors, g.parameters, g.layers) for g in one.groups] == [
         ("stem", 2, 40, (0,)), ("", 4, 90, (1, 2)),
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def test_two_optimizers_are_numbered_in_the_order_in_which_they_were_met(tmp_pat
                 optimizer.step()
     assert recorder.path is not None
     assert [(one.number, one.kind, one.groups[0].layers) for one in facts(recorder.path)] == [
-        (0, "Adam", (0, 1, 2)), (1, "SGD", (3, 4, 5)),
+        (1, "Adam", (0, 1, 2)), (2, "SGD", (3, 4, 5)),
     ]  # fmt: skip
 
 

@@ -201,6 +201,10 @@ def test_a_recording_whose_optimizer_is_freed_is_finished(tmp_path):
         (ValueError("bad [red] batch\nmore"), "failed", "ValueError: bad [red] batch"),
         (KeyboardInterrupt(), "stopped", "interrupted"),
         (SystemExit(0), "finished", ""),
+        (SystemExit(), "finished", ""),
+        (SystemExit(3), "failed", "exit code 3"),
+        (SystemExit("no data\nmore"), "failed", "exit code 1: no data"),
+        (SystemExit(130), "stopped", "interrupted"),
     ],
 )
 def test_the_context_manager_notes_how_the_training_ended(error, state, detail, tmp_path):
