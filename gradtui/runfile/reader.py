@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.errors import RunFileError
+from gradtui.runfile import checked
 from gradtui.runfile.blocks import (
     Aggregates,
     DoubleArray,
@@ -25,9 +25,14 @@ from gradtui.runfile.blocks import (
 )
 from gradtui.runfile.optimizer_facts import OptimizerFacts, from_row
 from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures
-from gradtui.runfile.summary import RunMetadata
+from gradtui.runfile.summary import RunMetadata, reads
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
+MOST_VALUES = 1 << 27  # measures that are read at once: of a very deep net, fewer steps
+FEWEST_ROWS = 512  # a bucket, or what is kept whole, of however many layers
+MOST_SIDE = 1 << 16  # pixels
+LARGEST_PIXEL = 1e39  # float32 ends before
+MOST_LAYERS, MOST_MEASURES = 100_000, 1_000
 
 
 def open_run(path: str | Path) -> RunReader:
@@ -48,17 +53,22 @@ class RunReader(RunMetadata):
             with self._reading():
                 more = ", title, source" if self.version >= 3 else ""
                 found = self._all(f"SELECT name, symbol, unit, definition{more} FROM measures ORDER BY position")
+                if len(found) > MOST_MEASURES:
+                    raise ValueError(f"it has {len(found):,} measures")
                 self.measures = [_measure(row) for row in found]
         except RunFileError:
             self.close()
             raise
 
+    @reads
     def layers(self) -> list[Layer]:
         """The layers in order of execution; empty until the first step."""
         with self._reading():
             found = self._all(
                 "SELECT name, kind, shapes, parameters, input_shape, output_shape FROM layers ORDER BY layer"
             )
+        if len(found) > MOST_LAYERS:
+            raise ValueError(f"it has {len(found):,} layers")
         self._layers = [_layer(row) for row in found]
         return self._layers
 
@@ -72,25 +82,26 @@ class RunReader(RunMetadata):
 
     def newer(self, than_step: int, limit: int = WHOLE_UP_TO) -> Rows:
         """Recorded steps after `than_step`, oldest first, at most `limit`."""
-        return self._rows("WHERE step > ? ORDER BY step LIMIT ?", (than_step, limit))
+        return self._rows("WHERE step > ? ORDER BY step LIMIT ?", (than_step, self._most_rows(limit)))
 
     def last(self, count: int = 1) -> Rows:
         """The newest `count` recorded steps, oldest first."""
-        newest = self._rows("ORDER BY step DESC LIMIT ?", (count,))
+        newest = self._rows("ORDER BY step DESC LIMIT ?", (self._most_rows(count),))
         return Rows(*(getattr(newest, f.name)[::-1] for f in fields(Rows)))
 
+    @reads
     def losses(self, newer_than: int = 0) -> tuple[npt.NDArray[np.int64], DoubleArray]:
         """The recorded steps after `newer_than` that have a loss, oldest first, and their losses."""
         with self._reading():
             found = self._all(
                 "SELECT step, loss FROM steps WHERE step > ? AND loss IS NOT NULL ORDER BY step", (newer_than,)
             )
-        return np.array([row[0] for row in found], np.int64), _floats([row[1] for row in found])
+        return _steps([row[0] for row in found]), _floats([row[1] for row in found])
 
     def at(self, step: int, count: int = 1) -> Rows:
         """The newest `count` recorded steps that are not after `step` and have measures, newest first."""
         where = "WHERE step <= ? AND measures IS NOT NULL ORDER BY step DESC LIMIT ?"
-        return self._rows(where, (step, count))
+        return self._rows(where, (step, self._most_rows(count)))
 
     def after(self, step: int) -> Rows:
         """The oldest recorded step after `step` that has measures (one row, or none)."""
@@ -103,13 +114,14 @@ class RunReader(RunMetadata):
         """
         return self._thinned(0, 2**62)
 
+    @reads
     def is_whole(self, after_step: int) -> bool:
         """True if all recorded steps after this one are there: of older ones the file keeps fewer and fewer."""
         if self.version < 2:
             return True
         with self._reading():
             found = self._one("SELECT whole_after FROM heartbeat")
-        return found is None or found[0] is None or after_step >= found[0]
+        return found is None or found[0] is None or after_step >= checked.whole(found[0], "the newest thinned step")
 
     def overview(self) -> Aggregates:
         """The whole run, thinned to smallest and largest values; a short run as it is."""
@@ -123,19 +135,20 @@ class RunReader(RunMetadata):
 
         Where less than a bucket is asked for, of steps that are thinned: those that are left.
         """
-        rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, WHOLE_UP_TO + 1))
-        if len(rows) <= WHOLE_UP_TO and self.is_whole(first - 1):
+        most = self._most_rows(WHOLE_UP_TO)
+        rows = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?", (first, last, most + 1))
+        if len(rows) <= most and self.is_whole(first - 1):
             return Aggregates.of_rows(rows)
         thinned = self._thinned(first, last)
         if not len(thinned):
             return Aggregates.of_rows(rows)
-        inside = self._rows(
-            "WHERE step BETWEEN ? AND ? ORDER BY step", (first, min(last, int(thinned.first_step[0]) - 1))
-        )
-        tail = self._rows("WHERE step BETWEEN ? AND ? ORDER BY step", (int(thinned.last_step[-1]) + 1, last))
+        between = "WHERE step BETWEEN ? AND ? ORDER BY step LIMIT ?"
+        inside = self._rows(between, (first, min(last, int(thinned.first_step[0]) - 1), most))
+        tail = self._rows(between, (int(thinned.last_step[-1]) + 1, last, most))
         ends = [Aggregates.of_rows(rows).merged(max(1, len(rows))) for rows in (inside, tail)]
         return Aggregates.join([ends[0], thinned, ends[1]])
 
+    @reads
     def neurons(self, step: int) -> NeuronGrads | None:
         """The newest sample of the neurons' gradients that is not after `step`."""
         with self._reading():
@@ -146,8 +159,10 @@ class RunReader(RunMetadata):
             )
         if not found:
             return None
-        return NeuronGrads(found[0][0], {layer: np.frombuffer(blob, "<f4") for _, layer, blob in found})
+        grads = {checked.whole(layer, "a layer"): _float32("the neurons", blob) for _, layer, blob in found}
+        return NeuronGrads(checked.whole(found[0][0], "a step"), grads)
 
+    @reads
     def through_time(self, step: int) -> ThroughTime | None:
         """The newest sample of the gradient through time that is not after `step`; None if the net has no time."""
         with self._reading():
@@ -160,8 +175,10 @@ class RunReader(RunMetadata):
             )
         if not found:
             return None
-        return ThroughTime(found[0][0], {state: np.frombuffer(blob, "<f4") for _, state, blob in found})
+        norms = {checked.text(state, "a state"): _float32("the states", blob) for _, state, blob in found}
+        return ThroughTime(checked.whole(found[0][0], "a step"), norms)
 
+    @reads
     def pictures(self, step: int, known: tuple[Pictures, ...] = ()) -> tuple[Pictures, ...]:
         """Of each kind of pictures the newest that are not after `step`; `known` are given back if they still are."""
         with self._reading():
@@ -174,8 +191,9 @@ class RunReader(RunMetadata):
                 return known
             columns = "step, name, layer, rows, columns, low, high, pixels"
             found = [self._all(f"SELECT {columns} FROM pictures WHERE step = ? AND name = ?", key) for key in newest]
-        return tuple(Pictures(*row) for rows in found for row in rows if row[3] * row[4] > 0)
+        return tuple(one for rows in found for row in rows if (one := _pictures(row)).rows * one.columns)
 
+    @reads
     def scalars(self, newer_than: int = 0) -> tuple[dict[str, Scalars], int]:
         """The metrics by name, those added after `newer_than`; and the mark to ask with the next time."""
         with self._reading():
@@ -185,25 +203,27 @@ class RunReader(RunMetadata):
             )
         by_name: dict[str, list[tuple[Any, ...]]] = {}
         for row in found:
-            by_name.setdefault(str(row[3]), []).append(row)
+            by_name.setdefault(checked.text(row[3], "a metric's name"), []).append(row)
         series = {
             name: Scalars(
-                np.array([row[1] for row in rows], np.int64),
-                _floats([r[2] for r in rows]),
+                _steps([row[1] for row in rows], ordered=False),
+                _floats([r[2] for r in rows], finite=True),
                 _floats([r[4] for r in rows]),
             )
             for name, rows in by_name.items()
         }
-        return series, (found[-1][0] if found else newer_than)
+        return series, (checked.whole(found[-1][0], "a metric's number") if found else newer_than)
 
+    @reads
     def origins(self) -> list[Origin]:
         """Where the first NaN or ∞ came from; empty if there was none, or nobody saw it."""
         with self._reading():
             if not self._all("SELECT 1 FROM sqlite_master WHERE name = 'origins'"):
                 return []  # written before anybody looked
             found = self._all("SELECT step, phase, layer, what FROM origins ORDER BY rowid")
-        return [Origin(*row) for row in found]
+        return [checked.row_as(Origin, row, "an origin") for row in found]
 
+    @reads
     def findings(self) -> list[Finding] | None:
         """What the diagnosis said while the run was recorded, oldest first; None if the run is older than that."""
         if self.version < 3:
@@ -212,20 +232,23 @@ class RunReader(RunMetadata):
         with self._reading():
             return [_finding(row) for row in self._all(f"SELECT {columns} FROM findings ORDER BY finding")]
 
+    @reads
     def events(self) -> list[Event]:
         """What happened, in order; the last thousand."""
         with self._reading():
             found = self._all("SELECT time, step, kind, text FROM events ORDER BY event DESC LIMIT 1000")
-        return [Event(*row) for row in reversed(found)]
+        return [checked.row_as(Event, row, "an event") for row in reversed(found)]
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    @reads
     def _rows(self, where: str, arguments: tuple[int, ...]) -> Rows:
         with self._reading():
             found = self._all(f"SELECT step, epoch, time, loss, learning_rate, measures FROM steps {where}", arguments)
-        epoch, seconds, loss, rate = (_floats([row[column] for row in found]) for column in (1, 2, 3, 4))
+        epoch, seconds = (_floats([row[column] for row in found], finite=True) for column in (1, 2))
+        loss, rate = (_floats([row[column] for row in found]) for column in (3, 4))
         return Rows(
-            np.array([row[0] for row in found], np.int64),
+            _steps([row[0] for row in found]),
             epoch,
             seconds,
             loss,
@@ -234,6 +257,7 @@ class RunReader(RunMetadata):
             np.array([row[3] is not None for row in found], np.bool_),
         )
 
+    @reads
     def _thinned(self, first: int, last: int) -> Aggregates:
         columns = (
             "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
@@ -243,36 +267,90 @@ class RunReader(RunMetadata):
                 f"SELECT {columns} FROM envelope WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
                 (first, last),
             )
-        first_step, last_step, rows = (np.array([row[column] for row in found], np.int64) for column in (0, 1, 2))
-        epoch, seconds, low, high, mean = (_floats([row[column] for row in found]) for column in (3, 4, 5, 6, 7))
+        first_step, last_step = (_steps([row[column] for row in found]) for column in (0, 1))
+        rows = _steps([row[2] for row in found], ordered=False)
+        if (first_step[1:] <= last_step[:-1]).any() or (first_step > last_step).any() or (rows < 1).any():
+            raise ValueError("its buckets overlap, or are empty")
+        epoch, seconds = (_floats([row[column] for row in found], finite=True) for column in (3, 4))
+        low, high, mean = (_floats([row[column] for row in found]) for column in (5, 6, 7))
         blocks = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
         return Aggregates(first_step, last_step, rows, epoch, seconds, low, high, mean, *blocks)
 
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:
         layers = self._layers or self.layers()
+        for blob in blobs:
+            if blob is not None and len(checked.floats32(blob, "the measures")) % max(4, 4 * len(self.measures)):
+                raise ValueError(f"the measures of a step are {len(blob):,} bytes")
+        if len(blobs) * len(layers) * len(self.measures) > 4 * MOST_VALUES:
+            raise ValueError(f"{len(layers):,} layers of {len(blobs):,} steps are too many")
         return pad_layers(blobs, len(layers), len(self.measures))
+
+    def _most_rows(self, asked: int) -> int:
+        """How many of the steps that are asked for are read at once."""
+        width = max(1, len(self._layers) * len(self.measures))
+        return min(asked, max(FEWEST_ROWS, MOST_VALUES // width))
 
 
 def _measure(row: tuple[Any, ...]) -> Measure:
-    if len(row) == 4 and row[0] in OLD_OUTPUTS:
-        return Measure(*row, source="outputs")
-    return Measure(*row)
+    measure = checked.row_as(Measure, row, "a measure")
+    return replace(measure, source="outputs") if len(row) == 4 and measure.name in OLD_OUTPUTS else measure
 
 
 def _layer(row: tuple[Any, ...]) -> Layer:
     name, kind, shapes, parameters, *in_and_out = row
-    seen = [None if text is None else tuple(json.loads(text)) for text in in_and_out]
-    own = {key: tuple(shape) for key, shape in json.loads(shapes).items()}
-    return Layer(str(name), str(kind), own, int(parameters), *seen)
+    seen = [None if text is None else checked.counts(checked.parsed(text, "a shape"), "a shape") for text in in_and_out]
+    found = checked.mapping(checked.parsed(shapes, "the shapes"), "the shapes")
+    own = {key: checked.counts(shape, "a shape") for key, shape in found.items()}
+    count = checked.whole(parameters, "the number of parameters")
+    return Layer(checked.text(name, "a layer's name"), checked.text(kind, "a layer's kind"), own, count, *seen)
 
 
 def _finding(row: tuple[Any, ...]) -> Finding:
     kind, layers, begin, evidence, numbers, remedies, note, end = row
-    known = {name: float(value) for name, value in json.loads(numbers).items()}
-    named, helps = tuple(json.loads(layers)), tuple(json.loads(remedies))
-    kind, until = OLD_KINDS.get(kind, str(kind)), None if end is None else int(end)
-    return Finding(kind, named, int(begin), str(evidence), known, helps, bool(note), until)
+    kind = checked.text(kind, "a finding's kind")
+    known = checked.mapping(checked.parsed(numbers, "a finding's numbers"), "a finding's numbers")
+    return Finding(
+        OLD_KINDS.get(kind, kind),
+        checked.texts(checked.parsed(layers, "a finding's layers"), "a finding's layers"),
+        checked.whole(begin, "a finding's step"),
+        checked.text(evidence, "a finding's evidence"),
+        {name: checked.any_float(value, "a finding's number") for name, value in known.items()},
+        checked.texts(checked.parsed(remedies, "a finding's remedies"), "a finding's remedies"),
+        bool(note),
+        None if end is None else checked.whole(end, "a finding's step"),
+    )
 
 
-def _floats(values: list[Any]) -> DoubleArray:
-    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+def _pictures(row: tuple[Any, ...]) -> Pictures:
+    found = checked.row_as(Pictures, row, "pictures")
+    rows, columns = (checked.whole(side, "a side of a picture", most=MOST_SIDE) for side in (found.rows, found.columns))
+    if rows * columns and len(found.pixels) % (rows * columns):
+        raise ValueError(f"pictures of {rows} × {columns} are {len(found.pixels)} bytes")
+    for value in (found.low, found.high):
+        checked.number(value, "a picture's value", -LARGEST_PIXEL, LARGEST_PIXEL)
+    return found
+
+
+def _steps(values: list[Any], *, ordered: bool = True) -> npt.NDArray[np.int64]:
+    """Steps, in the order that was asked for, or counts."""
+    if any(type(value) is not int for value in values):
+        raise ValueError(f"a step is {checked.shown(next(one for one in values if type(one) is not int))}")
+    found = np.array(values, np.int64)
+    if len(found) and not 0 <= found.min() <= found.max() <= checked.MOST_COUNT:
+        raise ValueError(f"a step is {found.min() if found.min() < 0 else found.max()}")
+    apart = np.diff(found)
+    if ordered and not ((apart > 0).all() or (apart < 0).all()):
+        raise ValueError("its steps are not in order")
+    return found
+
+
+def _floats(values: list[Any], *, finite: bool = False) -> DoubleArray:
+    """Numbers, NaN for NULL; with `finite`, times and epochs, none of the others is NaN or ∞."""
+    found = np.array([np.nan if one is None else checked.any_float(one, "a number") for one in values], np.float64)
+    if finite and not (np.abs(found[[one is not None for one in values]]) <= checked.LATEST).all():
+        raise ValueError("a time or an epoch is out of range")
+    return found
+
+
+def _float32(what: str, blob: Any) -> FloatArray:
+    return np.frombuffer(checked.floats32(blob, what), "<f4")

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import functools
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from gradtui.errors import RunFileBusyError, RunFileError
+from gradtui.errors import RunFileBusyError, RunFileError, one_line
+from gradtui.format import printable
+from gradtui.runfile import checked
+from gradtui.runfile.hardening import Guard, check_tables
 from gradtui.runfile.liveness import Status, judge
 from gradtui.runfile.schema import APPLICATION_ID, SCHEMA_VERSION, Header
 
 SQLITE_MAGIC = b"SQLite format 3\0"
+OTHERS = "`gradtui runs` lists the runs there are"
 LOSS_WITHIN = 4096  # recorded steps in which the last loss is sought: a run without any need not be read whole
+LONGEST_REASON = 200  # characters of what SQLite says
+MOST_PID = 1 << 31
 READ_TIMEOUT = 2.0  # s that a reader waits for a lock; a commit on a network file system takes a fraction of it
+DAMAGES = (
+    sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError,
+)  # fmt: skip
+
 Self = TypeVar("Self", bound="RunMetadata")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def reads(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """What a method of a reader raises over odd content becomes a `RunFileError`."""
+
+    @functools.wraps(method)
+    def reading(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._reading():
+            return method(self, *args, **kwargs)
+
+    return reading
 
 
 class RunMetadata:
@@ -33,9 +59,12 @@ class RunMetadata:
         self.path = path
         self._clock = clock
         self._connection = _connect(path)
+        self._guard = Guard(self._connection, path)
         try:
             with self._reading():
+                self._guard.set_up()
                 self.version = self._check_identity()
+                check_tables(self._all)
                 self.header = _header(dict(self._all("SELECT key, value FROM header")))
         except RunFileError:
             self._connection.close()
@@ -61,25 +90,26 @@ class RunMetadata:
     def status(self) -> Status:
         """Whether the run is live, how it ended, or that it died."""
         with self._reading():
-            ending = self._one("SELECT outcome, detail FROM ending")
+            found = self._one("SELECT outcome, detail FROM ending")
             heartbeat = self._one("SELECT time FROM heartbeat")
+            ending = found and (checked.text(found[0], "the outcome"), checked.text(found[1] or "", "the detail"))
+            beat = checked.moment(heartbeat[0], "the heartbeat") if heartbeat else self.header.started
         header = self.header
-        beat = heartbeat[0] if heartbeat else header.started
-        return judge(ending, beat, header.machine, header.pid, header.process_start, self._clock())
+        return judge(ending or None, beat, header.machine, header.pid, header.process_start, self._clock())
 
     def duration(self) -> float:
         """Seconds from the start to the end, or to the last sign of life."""
         with self._reading():
             ending = self._one("SELECT time FROM ending")
             heartbeat = self._one("SELECT time FROM heartbeat")
-        last = ending or heartbeat
-        return max(0.0, float(last[0]) - self.header.started) if last else 0.0
+            last = ending or heartbeat
+            return max(0.0, checked.moment(last[0], "the end") - self.header.started) if last else 0.0
 
     def recorded(self) -> int:
         """About how many steps are recorded (as of the last heartbeat)."""
         with self._reading():
             found = self._one("SELECT rows FROM heartbeat")
-        return int(found[0]) if found else 0
+            return checked.whole(found[0], "the number of rows") if found else 0
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None if there is none yet."""
@@ -89,7 +119,7 @@ class RunMetadata:
                 None,
                 None,
             )
-        return None if first is None else (int(first), int(last))
+            return None if first is None else (checked.whole(first, "a step"), checked.whole(last, "a step"))
 
     def last_loss(self) -> float | None:
         """The loss of the newest step that has one; None if it is long ago."""
@@ -101,13 +131,13 @@ class RunMetadata:
         newest = f"SELECT step, loss FROM steps ORDER BY step DESC LIMIT {LOSS_WITHIN}"
         with self._reading():
             found = self._one(f"SELECT step, loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT 1")
-        return None if found is None else (int(found[0]), float(found[1]))
+            return found and (checked.whole(found[0], "a step"), checked.any_float(found[1], "a loss"))
 
     def last_accuracy(self) -> float | None:
         """The newest value of a metric with `accuracy` in its name."""
         with self._reading():
             found = self._one("SELECT value FROM scalars WHERE name LIKE '%accuracy%' ORDER BY scalar DESC LIMIT 1")
-        return None if found is None or found[0] is None else float(found[0])
+            return None if found is None or found[0] is None else checked.any_float(found[0], "a metric")
 
     def layer_count(self) -> int:
         """How many layers are recorded."""
@@ -120,6 +150,7 @@ class RunMetadata:
         if application != APPLICATION_ID:
             raise RunFileError(f"{self.path} is an SQLite database but not a gradtui run")
         (version,) = self._one("PRAGMA user_version") or (0,)
+        checked.whole(version, "the schema", least=1)
         if version > SCHEMA_VERSION:
             raise RunFileError(
                 f"{self.path} was written by a newer gradtui"
@@ -129,13 +160,14 @@ class RunMetadata:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        self._guard.begin()
         try:
             yield
-        except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+        except DAMAGES as error:
             raise _error(self.path, error) from error
 
     def _all(self, query: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, arguments).fetchall()
+        return self._guard.rows(query, arguments)
 
     def _one(self, query: str) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._connection.execute(query).fetchone()
@@ -147,8 +179,9 @@ def request(path: Path, command: str, *, clock: Callable[[], float] = time.time)
 
     Raises `RunFileError` if the file cannot be written.
     """
+    RunMetadata(path).close()  # a forged file may have triggers, which writing would set off
     try:
-        with sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=5.0) as connection:
+        with sqlite3.connect(_address(path, "mode=rw"), uri=True, timeout=5.0) as connection:
             connection.execute("INSERT INTO commands (time, name) VALUES (?, ?)", (clock(), command))
         connection.close()
     except sqlite3.Error as error:
@@ -157,18 +190,20 @@ def request(path: Path, command: str, *, clock: Callable[[], float] = time.time)
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        with path.open("rb") as file:
-            magic = file.read(len(SQLITE_MAGIC))
+        # not opened: closing it would take away the locks that SQLite holds in this process, as POSIX has it
+        facts = path.stat()
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise RunFileError(f"cannot open {path}: {error.strerror or error}") from error
-    if magic != SQLITE_MAGIC:
-        what = "is empty" if not magic else "is not a gradtui run"
-        raise RunFileError(f"{path} {what}: `gradtui runs` lists the runs there are")
+    if not (stat.S_ISREG(facts.st_mode) and facts.st_size):
+        what = "is empty" if stat.S_ISREG(facts.st_mode) else "is not a gradtui run"
+        raise RunFileError(f"{path} {what}: {OTHERS}")
     for mode in ("mode=ro", "mode=rw", "mode=ro&immutable=1"):
         # a process that was killed in a commit leaves a journal, which only a writer may roll back; and a read-only
         # folder takes neither that nor a shared-memory file: then read what the database itself holds
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?{mode}",
+            _address(path, mode),
             uri=True,
             timeout=READ_TIMEOUT,
             isolation_level=None,
@@ -184,6 +219,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _address(path: Path, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?{mode}"  # a name need not be UTF-8
+
+
 def _error(path: Path, error: Exception) -> RunFileError:
     return (RunFileBusyError if _is_busy(error) else RunFileError)(_explain(path, error))
 
@@ -196,11 +235,28 @@ def _is_busy(error: Exception) -> bool:
 def _explain(path: Path, error: Exception) -> str:
     if not path.exists():
         return f"{path} is gone"
+    if "not a database" in str(error) and not _is_sqlite(path):
+        return f"{path} is not a gradtui run: {OTHERS}"
     if _is_busy(error):
         return f"{path} is locked by another program; try again"
-    return f"{path} is damaged or cut short ({error})"
+    if isinstance(error, sqlite3.OperationalError) and "interrupted" in str(error):
+        return f"{path} is damaged (reading it takes too long)"
+    reason = str(error) if isinstance(error, (sqlite3.Error, ValueError)) else one_line(error)
+    return f"{path} is damaged or cut short ({printable(reason, LONGEST_REASON)})"
 
 
-def _header(facts: dict[str, str]) -> Header:
+def _is_sqlite(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+    return False
+
+
+def _header(facts: dict[Any, Any]) -> Header:
     known = {field.name for field in fields(Header)}
-    return Header(**{key: json.loads(value) for key, value in facts.items() if key in known})
+    values = {key: checked.parsed(value, f"{key} in the header") for key, value in facts.items() if key in known}
+    header = checked.record(Header, values, "the header")
+    checked.moment(header.started, "the start")
+    checked.whole(header.pid, "the process", most=MOST_PID)
+    checked.whole(header.total_steps or 0, "the number of steps")
+    checked.number(header.total_epochs or 0, "the number of epochs", 0.0, float(checked.MOST_COUNT))
+    return header

@@ -137,7 +137,7 @@ class RunFollower:
             return False
         self.problem, self.header = "", self._reader.header
         self.measures = tuple(map(described, self._reader.measures))
-        return self.attempt(_check) or False
+        return True
 
     def _fail(self, problem: str, again: bool = True) -> None:
         self.close()
@@ -261,7 +261,9 @@ class RunFollower:
             self.findings, self.findings_problem = tuple(map(_as_text, findings_of(reader))), ""
         except RunFileBusyError:
             raise
-        except Exception as error:  # one that a user has registered, or odd values in the file
+        except GradtuiError as error:  # the rest of the run may be whole
+            self.findings_problem = str(error)
+        except Exception as error:  # of one that a user has registered
             self.findings_problem = f"the findings of this run cannot be read ({type(error).__name__}: {error})"
         return before != (self.findings, self.findings_problem)
 
@@ -293,13 +295,6 @@ class RunFollower:
             return None
         (start, first), (end, last) = self._pace[0], self._pace[-1]
         return (last - first) / (end - start) if end - start > 0.2 else None
-
-
-def _check(reader: RunReader) -> bool:
-    """Raise what odd values in the header would raise where they are shown."""
-    header = reader.header
-    f"{header.total_steps or 0:,} {header.total_epochs or 0:g} {'stop' in header.takes_commands}"
-    return True
 
 
 def newest_loss(rows: Rows, *, oldest_first: bool = False, before: float | None = None) -> float | None:
