@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradtui.format import plain
+from gradtui.runfile import checked
 from gradtui.runfile.blocks import DoubleArray
 
 RISES, FALLS, STAYS = 1, -1, 0
@@ -80,10 +81,11 @@ def as_row(
 def from_row(row: tuple[Any, ...]) -> OptimizerFacts:
     """What `as_row` made; raises `ValueError`, `TypeError` or `KeyError` for anything else."""
     number, kind, groups, course = row
-    found = tuple(_group(facts) for facts in json.loads(groups))
-    points = np.frombuffer(course, "<f8").reshape(-1, 1 + len(found))
-    steps = tuple(int(step) for step in points[:, 0])
-    return OptimizerFacts(int(number), str(kind), found, steps, points[:, 1:].astype(np.float64))
+    found = tuple(_group(facts) for facts in checked.parsed(groups, "the groups of an optimizer"))
+    points = np.frombuffer(checked.floats32(course, "the rates of an optimizer"), "<f8").reshape(-1, 1 + len(found))
+    steps = tuple(checked.whole(int(step), "a step of an optimizer") for step in points[:, 0])
+    which, name = checked.whole(number, "an optimizer's number"), checked.text(kind, "an optimizer's kind")
+    return OptimizerFacts(which, name, found, steps, points[:, 1:].astype(np.float64))
 
 
 def spans(layers: Sequence[int]) -> list[list[int]]:
@@ -109,14 +111,17 @@ def course_of(facts: OptimizerFacts, group: int) -> Course | None:
 
 
 def _group(facts: Mapping[str, Any]) -> ParameterGroup:
-    layers = tuple(layer for first, last in facts["layers"] for layer in range(int(first), int(last) + 1))
+    ranges = [checked.counts(ends, "the layers of a group") for ends in facts["layers"]]
+    if sum(max(0, last + 1 - first) for first, last in ranges) > checked.MOST_LAYERS:
+        raise ValueError("a group has too many layers")
+    layers = tuple(layer for first, last in ranges for layer in range(first, last + 1))
     return ParameterGroup(
-        str(facts["name"]),
-        int(facts["tensors"]),
-        int(facts["parameters"]),
+        checked.text(facts["name"], "a group's name"),
+        checked.whole(facts["tensors"], "a group's tensors"),
+        checked.whole(facts["parameters"], "a group's parameters"),
         layers,
-        dict(facts["settings"]),
-        dict(facts["first"]),
+        dict(checked.mapping(facts["settings"], "a group's settings")),
+        dict(checked.mapping(facts["first"], "a group's settings")),
     )
 
 

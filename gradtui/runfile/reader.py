@@ -32,7 +32,7 @@ MOST_VALUES = 1 << 27  # measures that are read at once: of a very deep net, few
 FEWEST_ROWS = 512  # a bucket, or what is kept whole, of however many layers
 MOST_SIDE = 1 << 16  # pixels
 LARGEST_PIXEL = 1e39  # float32 ends before
-MOST_LAYERS, MOST_MEASURES = 100_000, 1_000
+MOST_MEASURES = 1_000
 
 
 def open_run(path: str | Path) -> RunReader:
@@ -67,11 +67,12 @@ class RunReader(RunMetadata):
             found = self._all(
                 "SELECT name, kind, shapes, parameters, input_shape, output_shape FROM layers ORDER BY layer"
             )
-        if len(found) > MOST_LAYERS:
+        if len(found) > checked.MOST_LAYERS:
             raise ValueError(f"it has {len(found):,} layers")
         self._layers = [_layer(row) for row in found]
         return self._layers
 
+    @reads
     def optimizers(self) -> list[OptimizerFacts]:
         """The optimizers in the order in which they were met; none in files that are older than this table."""
         if self.version < 4:
