@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from gradtui import __version__, commands
-from gradtui.commands.open_viewer import add_viewer_flags, view
+from gradtui.commands.open_viewer import add_viewer_flags, folder_of, view
 from gradtui.errors import GradtuiError, UsageError, say_on_stderr
 
 DESCRIPTION = """\
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sys.argv[1:] if arguments is None else list(arguments)
         # `gradtui` alone needs no parser: it starts as fast as it can
         options = parse(given) if given else argparse.Namespace(run=view)
+        _tidy(options)
         return int(options.run(options))
     except GradtuiError as error:
         say_on_stderr(str(error))
@@ -50,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _tidy(options: argparse.Namespace) -> None:
+    """Delete what processes that were killed have left in the folder of runs."""
+    from gradtui.leftovers import clear_leftovers
+
+    with contextlib.suppress(GradtuiError):  # the command says it
+        clear_leftovers(folder_of(options))
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:

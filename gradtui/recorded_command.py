@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Protocol
 from gradtui.errors import UsageError
 from gradtui.options import RecordOptions
 from gradtui.run_request import RunRequest
+from gradtui.runfile.private_files import create, draft_of
 
 STARTUP = Path(__file__).parent / "record" / "startup"
 COMMAND_NOT_FOUND = 127  # as shells have it
@@ -107,7 +107,7 @@ def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = 
     Raises:
         UsageError: there is no command, or it cannot be found.
     """
-    from gradtui.runfolder import new_run_path, runs_folder
+    from gradtui.runfolder import new_run_path, reserve, runs_folder
 
     if not words:
         raise UsageError("give the command that trains: gradtui run python train.py")
@@ -117,16 +117,24 @@ def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = 
             raise CommandNotFoundError(f"command not found: {words[0]!r}; give it as you would without gradtui run")
         words.insert(0, sys.executable)
     folder = runs_folder(options.folder).absolute()
-    request = RunRequest(
-        path=new_run_path(options.name or name_of(words), folder),
-        options=replace(options, folder=folder),
-        run_list=Path(tempfile.mkdtemp(prefix="gradtui-")) / "runs" if lists_runs else None,
-    )
+    name = options.name or name_of(words)
+    try:
+        path = reserve(name, folder)
+    except OSError:  # the training tells why
+        path = new_run_path(name, folder)
+    request = RunRequest(path, replace(options, folder=folder), _new_run_list(path) if lists_runs else None)
     # a script's own `gradtui.watch` writes to the same folder, also where the environment has no platformdirs
     environment = {**os.environ, "GRADTUI_DIR": str(folder), **request.environment()}
     before = os.environ.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *([before] if before else [])])
     return Command(words, request, environment)
+
+
+def _new_run_list(run: Path) -> Path:
+    """An empty list of runs, beside them; what is left of it if this process is killed, the next command deletes."""
+    path = draft_of(run.with_suffix(".runs"))
+    os.close(create(path))
+    return path
 
 
 def name_of(words: Sequence[str]) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gradtui.options import RecordOptions
-from gradtui.runfile.liveness import machine_identity, process_start
+from gradtui.runfile.liveness import machine_identity
+from gradtui.runfile.private_files import ABANDONED_AFTER, create, is_gone, make_folder, this_process
+from gradtui.runfolder import STARTING, release
 
 VARIABLE = "GRADTUI_RUN"
-STARTING = "-starting"  # ends the name of the file in which a command says that it will write a run
+CLAIM = "-claim"  # ends the name of the file in which a process of the command says that it is the first one to train
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class RunRequest:
     def acquire_path(self) -> Path | None:
         """The run file that was announced, for the first process to ask; None for the others, which take their own."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            make_folder(self.path.parent)
+            with os.fdopen(create(self._lock), "w", encoding="utf-8") as lock:
+                lock.write("\n".join(map(str, this_process())))
         except OSError:
             return None
         if self.path.exists():
@@ -58,19 +62,14 @@ class RunRequest:
             return None
         return self.path
 
-    def mark_pending(self) -> None:
-        """Note beside the run that this process, or what it becomes, will write it; trouble is told later."""
-        with contextlib.suppress(OSError):
-            self._starting.parent.mkdir(parents=True, exist_ok=True)
-            self._starting.write_text(f"{machine_identity()}\n{os.getpid()}", encoding="utf-8")
-
     def register_run(self, path: Path) -> None:
         """Add a run to the list; it has its file now, so that no other process will take it."""
         if path == self.path:
             self._lock.unlink(missing_ok=True)
-            self._starting.unlink(missing_ok=True)
+            release(path)
         if self.run_list is not None:
-            with self.run_list.open("a", encoding="utf-8") as run_list:
+            handle = os.open(self.run_list, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+            with os.fdopen(handle, "w", encoding="utf-8") as run_list:
                 run_list.write(f"{path}\n")
 
     def runs(self) -> list[Path]:
@@ -82,25 +81,50 @@ class RunRequest:
         except OSError:
             return []
 
-    @property
-    def _lock(self) -> Path:
-        return Path(f"{self.path}-claim")
+    def close(self) -> None:
+        """The command has ended: delete what was only noted for it."""
+        release(self.path)
+        for left in (self._lock, self.run_list):
+            if left is not None:
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
 
     @property
-    def _starting(self) -> Path:
-        return Path(f"{self.path}{STARTING}")
+    def _lock(self) -> Path:
+        return Path(f"{self.path}{CLAIM}")
 
 
 def newest_starting(folder: Path) -> tuple[float, Path] | None:
-    """The newest command under `gradtui run` that has not trained yet: when it began, the run that it is to write."""
+    """The newest training that has not made its step yet: when it began, the run that it is to write."""
     found: list[tuple[float, Path]] = []
-    for word in folder.glob(f"*{STARTING}"):
+    for mark in folder.glob(f"*{STARTING}"):
         with contextlib.suppress(OSError, ValueError):
-            machine, pid = word.read_text(encoding="utf-8").splitlines()
-            if machine != machine_identity():
-                continue  # whether it still runs cannot be known here
-            if process_start(int(pid)) is not None:
-                found.append((word.stat().st_mtime, Path(str(word).removesuffix(STARTING))))
-            else:
-                word.unlink()  # it ended without having trained
+            machine, began, gone = read_mark(mark)
+            # whether it still runs on another machine cannot be known here
+            if machine == machine_identity() and not gone:
+                found.append((began, Path(str(mark).removesuffix(STARTING))))
     return max(found, default=None)
+
+
+def clear_marks(folder: Path) -> None:
+    """Delete what says that a run will be written by a process which has ended."""
+    with contextlib.suppress(OSError):
+        for mark in folder.iterdir():
+            if mark.name.endswith((STARTING, CLAIM)):
+                with contextlib.suppress(OSError, ValueError):
+                    if read_mark(mark)[2]:
+                        mark.unlink()
+
+
+def read_mark(path: Path) -> tuple[str, float, bool]:
+    """Of the process that a file names: its machine, since when the file is there, whether the process has ended.
+
+    Raises `OSError` if it cannot be read, `ValueError` if it names none.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        changed, words = os.fstat(file.fileno()).st_mtime, file.read(2000).decode("utf-8").split("\n")
+    silent = time.time() - changed
+    if words == [""]:  # a file of gradtui up to 0.2, or of a process that was killed while it wrote this
+        return "", changed, silent > ABANDONED_AFTER
+    machine, pid, *started = words
+    return machine, changed, is_gone(machine, int(pid), started[0] if started else None, silent)

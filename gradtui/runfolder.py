@@ -6,16 +6,20 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradtui.errors import RunFileError, UsageError
+from gradtui.runfile.liveness import machine_identity, process_start
+from gradtui.runfile.private_files import create, make_folder, this_process, write_whole
 
 if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
+STARTING = "-starting"  # ends the name of the file in which a process says that it will write a run
 NO_RUNS = "no runs in {} yet; start one with `gradtui train` or `gradtui run python train.py`"
 
 
@@ -66,10 +70,61 @@ def new_run_path(name: str, folder: Path, *, clock: Callable[[], float] = time.t
     stamp = time.strftime("%m%d-%H%M%S", time.localtime(clock()))
     path = folder / f"{safe}-{stamp}{ENDING}"
     number = 2
-    while path.exists():
+    while _is_taken(path) or os.path.lexists(starting_mark(path)):
         path = folder / f"{safe}-{stamp}-{number}{ENDING}"
         number += 1
     return path
+
+
+def reserve(name: str, folder: Path) -> Path:
+    """As `new_run_path`, and nobody else is given that path until this process ends or calls `release`.
+
+    Raises `OSError` if the folder cannot be written.
+    """
+    make_folder(folder)
+    while True:
+        path = new_run_path(name, folder)
+        try:
+            mark_starting(path)
+        except FileExistsError:  # another process was as fast: the next number
+            continue
+        if not _is_taken(path):
+            return path
+        release(path)
+
+
+def mark_starting(path: Path) -> None:
+    """Note beside a run that this process, or what it becomes, will write it.
+
+    Raises `FileExistsError` if another process said so before.
+    """
+    with os.fdopen(create(starting_mark(path)), "w", encoding="utf-8") as mark:
+        mark.write("\n".join(map(str, this_process())))
+
+
+def hand_over(path: Path, pid: int) -> None:
+    """Note that it is a child of this process which will write the run."""
+    machine, started = machine_identity(), process_start(pid) or ""
+    with suppress(OSError):
+        write_whole(starting_mark(path), f"{machine}\n{pid}\n{started}")
+        if path.exists():  # it was faster than we are
+            release(path)
+
+
+def release(path: Path) -> None:
+    """The run is there, or will not be."""
+    with suppress(OSError):
+        starting_mark(path).unlink(missing_ok=True)
+
+
+def starting_mark(path: Path) -> Path:
+    """The file in which a process says that it will write the run."""
+    return Path(f"{path}{STARTING}")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a run has this name, or one that ended before it began: its log is kept."""
+    return os.path.lexists(path) or os.path.lexists(path.with_suffix(".log"))
 
 
 def runs(folder: str | Path | None = None) -> list[RunSummary]:

@@ -16,6 +16,7 @@ from gradtui.commands.open_viewer import add_folder_flag, folder_of, view
 from gradtui.errors import GradtuiError, UsageError, say_on_stderr
 from gradtui.options import add_record_flags, options_from_flags
 from gradtui.recorded_command import Command, end_as, prepare, wait_for
+from gradtui.runfile.private_files import create, make_folder
 
 FOUND = 10  # exit code if a run has a finding that --fail-on names
 NOTHING_RECORDED = 11  # exit code if there was no run for --fail-on to check
@@ -70,19 +71,18 @@ def run(options: argparse.Namespace) -> int:
         if options.watch:
             _open_pane(command)
         say_on_stderr(f"recording to {command.run_id}; watch it with `gradtui attach {_attach(command)}`")
-        command.request.mark_pending()
         if not kinds:
             command.replace_this_process()
         code = wait_for(command.start())
-    if kinds and code == 0:
-        return _verdict(command.request.runs(), kinds)
-    return end_as(code)
+    runs = command.request.runs()
+    command.request.close()
+    return _verdict(runs, kinds) if kinds and code == 0 else end_as(code)
 
 
 def _check_folder(folder: Path) -> None:
     """Raise `GradtuiError` if no run can be written there: better now than after an hour of training."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not os.access(folder, os.W_OK):
             raise PermissionError(EACCES, os.strerror(EACCES))
     except OSError as error:
@@ -157,8 +157,7 @@ def _run_behind_viewer(command: Command, options: argparse.Namespace) -> int:
     check_terminal()
     path = command.request.path
     log = path.with_suffix(".log")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with os.fdopen(create(log), "wb") as output:
         child = command.start(stdin=subprocess.DEVNULL, stdout=output.fileno(), stderr=output.fileno())
     view(options, run=path, launch=Launch(path, log, child))
     if child.poll() is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gradtui.errors import DataMissingError, GradtuiError
 from gradtui.lab import check_installed
 from gradtui.lab.recipe import Recipe
+from gradtui.runfile.private_files import open_to_append
 
 if TYPE_CHECKING:
     from gradtui.lab.plan import Plan
@@ -59,19 +60,23 @@ def launch_in(folder: Path, recipe: Recipe) -> Launch:
 
     Raises `DataMissingError` if its data are not there, `GradtuiError` if the folder cannot be written.
     """
-    from gradtui.runfolder import new_run_path
+    from gradtui.runfolder import hand_over, release, reserve
 
     check_installed()
     check_data(recipe)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = new_run_path(recipe.title, folder)
+        path = reserve(recipe.title, folder)
         log = path.with_suffix(".log")
-        process = _start(["gradtui.lab.train", "--file", str(path), "--recipe", json.dumps(recipe.to_json())], log)
+        try:
+            process = _start(["gradtui.lab.train", "--file", str(path), "--recipe", json.dumps(recipe.to_json())], log)
+        except OSError:
+            release(path)
+            raise
     except OSError as error:
         raise GradtuiError(
             f"cannot start a training in {folder}: {error.strerror}; --dir names another place"
         ) from error
+    hand_over(path, process.pid)
     return Launch(path, log, process)
 
 
@@ -93,7 +98,7 @@ def launch_comparison(plan: Plan, jobs: int = -1) -> subprocess.Popen[bytes]:
 
 def _start(module: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a module in a session of its own, which outlives the terminal."""
-    with log.open("ab") as output:
+    with os.fdopen(open_to_append(log), "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", *module],
             stdin=subprocess.DEVNULL,

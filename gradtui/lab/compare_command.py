@@ -25,6 +25,7 @@ from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, results, table
 from gradtui.lab.run_plan import RATES, plan_of, run_cells, tune_rates, tuning_cells
+from gradtui.runfile.private_files import write_whole
 
 POLL_EVERY = 0.5  # s between updates of the progress bar
 INTERRUPTED = 130
@@ -281,8 +282,6 @@ def _check_reports(options: argparse.Namespace) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, text, private=False)
     except OSError as error:
         raise GradtuiError(f"cannot write {path}: {error.strerror}") from error

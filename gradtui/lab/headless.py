@@ -19,6 +19,7 @@ from gradtui.lab.background import check_data
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import learning_speeds
 from gradtui.runfile import open_run
+from gradtui.runfile.private_files import make_folder
 
 MOST_LINES = 100  # in a pipe: a run of 500 epochs says every fifth
 SIGNALLED = 128  # and the signal's number: the exit code of a program that a signal ended, 130 after Ctrl-C
@@ -50,7 +51,7 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
 def _check_folder(folder: Path) -> None:
     """Raise `GradtuiError` where no run can be kept: better now than after the training."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         reason = "" if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
     except OSError as error:
         reason = str(error.strerror)

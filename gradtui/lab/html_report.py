@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, learning_speeds, table
 from gradtui.runfile import is_measured, open_run
 from gradtui.runfile.blocks import DoubleArray, FloatArray
+from gradtui.runfile.private_files import write_whole
 
 FLOOR = 1e-45  # float32's smallest number: exact zeros stand there on a logarithmic axis
 PANELS_A_ROW = 4
@@ -58,9 +58,7 @@ def write_report(plan: Plan, found: Sequence[RunResult], path: Path) -> None:
         rates="chosen for each recipe by a sweep on the validation images" if plan.tuned else "as the recipes say",
     )
     try:
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_whole(path, text, private=False)
     except OSError as error:
         raise GradtuiError(f"cannot write the report {path}: {error.strerror}; name another place") from error
 

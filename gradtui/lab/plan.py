@@ -15,10 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gradtui.errors import GradtuiError, RunFileError
 from gradtui.lab.recipe import Recipe, safe
+from gradtui.runfile.private_files import make_folder, open_to_append, write_whole
 from gradtui.runfolder import ENDING, remove
 
 FOLDER_ENDING = ".compare"
@@ -85,10 +86,8 @@ class Plan:
             "started": self.started,
         }
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            draft = self.folder / f"{PLAN}.{os.getpid()}"
-            draft.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
-            draft.replace(self.folder / PLAN)
+            make_folder(self.folder)
+            write_whole(self.folder / PLAN, json.dumps(facts, indent=1, ensure_ascii=False))
         except OSError as error:
             raise GradtuiError(
                 f"cannot keep a comparison in {self.folder}: {error.strerror}; --dir names another place"
@@ -177,8 +176,9 @@ def load_plan(folder: Path) -> Plan:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a comparison while its trainings run; raises `GradtuiError` if another process does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as lock:
+    make_folder(folder)
+    os.close(open_to_append(folder / LOCK))
+    with _open_lock(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -195,7 +195,7 @@ def locked(folder: Path) -> Iterator[None]:
 def running(folder: Path) -> int | None:
     """The id of the process on this computer that runs a comparison; None if there is none."""
     try:
-        with (folder / LOCK).open("r+") as lock:
+        with _open_lock(folder) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -203,6 +203,10 @@ def running(folder: Path) -> int | None:
     except (OSError, ValueError):
         pass
     return None
+
+
+def _open_lock(folder: Path) -> TextIO:
+    return os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+")
 
 
 def _digest(recipe: Recipe) -> str:

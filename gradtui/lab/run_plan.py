@@ -16,6 +16,7 @@ from gradtui.lab.plan import TUNING_FOLDER, Cell, Plan, load_plan, locked
 from gradtui.lab.recipe import Recipe, safe
 from gradtui.lab.results import RunResult, result_of
 from gradtui.lab.workers import train_all
+from gradtui.runfile.private_files import make_folder, write_whole
 from gradtui.runfolder import ENDING, remove
 
 # rates that `--tune lr` tries for each recipe, √10 apart; the best of them suits within a factor of two
@@ -115,10 +116,8 @@ def _merit(result: RunResult) -> tuple[bool, float, float]:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_bytes(content)
-    draft.replace(path)
+    make_folder(path.parent)
+    write_whole(path, content)
 
 
 def plan_of(

@@ -93,6 +93,8 @@ def train(
     )
     options = RecordOptions(every=recipe.every, budget=recipe.budget, name=recipe.title, folder=folder)
     recording = start_recording(model, descent.optimizer, options, path=path, facts=facts)
+    if path is not None and recording.path is None:
+        raise GradtuiError(f"{path} could not be made, see above: the training was not begun")
     with Recorder(recording) as recorder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # dropout draws from the global generator
         trainer = _Trainer(recipe, model, descent, tensors, recording, generator)

@@ -26,7 +26,7 @@ from gradtui.record.recorder import Recorder
 from gradtui.record.recording import Recording
 from gradtui.record.row_maker import RowMaker
 from gradtui.runfile import RunWriter
-from gradtui.runfolder import new_run_path, runs_folder
+from gradtui.runfolder import release, reserve, runs_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -95,8 +95,11 @@ def new_recording(options: RecordOptions, path: Path | None = None, facts: RunFa
         if is_first_rank():
             name = options.name or script_name(sys.argv)
             header = make_header(name, options, facts or RunFacts())
-            where = path or new_run_path(name, runs_folder(options.folder))
-            writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, diagnose=rows.diagnose)
+            where = path or reserve(name, runs_folder(options.folder))
+            try:
+                writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, diagnose=rows.diagnose)
+            finally:
+                release(where)
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
     return Recording(writer, Sampling(options), rows, columns)

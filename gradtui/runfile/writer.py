@@ -5,7 +5,9 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -17,16 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from gradtui.errors import say_on_stderr
+from gradtui.errors import one_line, say_on_stderr
 from gradtui.format import plain
 from gradtui.runfile.blocks import FloatArray
 from gradtui.runfile.creation import connect, create_run
+from gradtui.runfile.fork_lock import inside_sqlite
 from gradtui.runfile.retention import SAMPLED, Limits, RetainedTables
 from gradtui.runfile.schema import Finding, Header, Layer, Measure, Origin, Outcome, Pictures
+from gradtui.runfile.storable import storable
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
 HEARTBEAT_EVERY = 1.0  # s
-RETRY_EVERY = 2.0  # s between tries while the disk is full or the file is locked
+RETRY_EVERY = 2.0  # s between tries while the disk is full
+TELL_LOCKED_AFTER = 5.0  # s for which readers may keep the writer waiting without a word
+AFTER_LOCK = 0.02  # s between tries while it is locked, beside what SQLite itself waits
+LOCKED_AT_END = 1.0  # s that the end of a training waits for a file that is locked
 QUEUE_BYTES = 20 << 20  # what may wait in memory before rows are dropped
 BATCH_BYTES = 4 << 20  # written at a time, as writing takes some times as much memory
 LEAST_QUEUE = 64  # steps that may wait however large they are
@@ -90,6 +97,8 @@ class RunWriter:
         self._last_step = 0
         self._broken = False
         self._told: set[str] = set()
+        self._locked_since: float | None = None
+        self._locked_until = math.inf
         self._ending: tuple[float, str, str] | None = None
         self._closing = threading.Event()
         self._pid = os.getpid()
@@ -165,10 +174,14 @@ class RunWriter:
         self._put("optimizers", row, len(row[2]) + len(row[3]) + ROW_OVERHEAD)
 
     def close(self, outcome: Outcome = "finished", detail: str = "") -> None:
-        """Write what is queued and how the run ended; waits at most five seconds. Closing twice does nothing."""
+        """Write what is queued and how the run ended. Closing twice does nothing.
+
+        Waits at most five seconds for a slow disk, and about one for a file that another program has locked.
+        """
         if self._closing.is_set() or os.getpid() != self._pid:
             return
         self._ending = (self._clock(), outcome, detail)
+        self._locked_until = time.monotonic() + LOCKED_AT_END
         self._closing.set()
         self._thread.join(CLOSE_TIMEOUT)
         if self._thread.is_alive():
@@ -185,28 +198,38 @@ class RunWriter:
     # -- the thread -------------------------------------------------------------------------------------------
 
     def _write_until_closed(self) -> None:
+        connection: sqlite3.Connection | None = None
         try:
-            connection = connect(self.path)
+            with inside_sqlite():
+                connection = connect(self.path)
+            self._write_all(connection)
         except sqlite3.Error as error:
             self._give_up(REMOVED.format(self.path) if self._file_is_gone() else f"cannot write {self.path} ({error})")
-            return
-        next_heartbeat, written = 0.0, True
-        try:
-            while not self._broken:
-                closing = self._closing.wait(0.0 if written and self._queue else FLUSH_EVERY)
-                last = self._drain(closing)
-                heartbeat = last or time.monotonic() >= next_heartbeat
-                if heartbeat:
-                    next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
-                written = self._flush(connection, heartbeat, last)
-                if last or (closing and not written):
-                    break
-                if not written and not self._broken:
-                    self._closing.wait(RETRY_EVERY)
-            if self._ending is not None and not self._broken:
-                self._leave_one_file(connection)
+        except Exception as error:  # nobody else would hear of it
+            self._give_up(f"cannot write {self.path} ({one_line(error)})")
         finally:
-            connection.close()
+            if connection is not None:
+                with inside_sqlite():
+                    connection.close()
+
+    def _write_all(self, connection: sqlite3.Connection) -> None:
+        next_heartbeat, written = 0.0, True
+        while not self._broken:
+            closing = self._closing.wait(0.0 if written and self._queue else FLUSH_EVERY)
+            last = self._drain(closing)
+            heartbeat = last or time.monotonic() >= next_heartbeat
+            if heartbeat:
+                next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
+            with inside_sqlite():
+                written = self._flush(connection, heartbeat, last)
+            if written and last:
+                return
+            if self._locked_since is not None:  # the same rows again, as soon as the reader has read
+                time.sleep(AFTER_LOCK)
+            elif not written and closing:
+                return
+            elif not written and not self._broken:
+                self._closing.wait(RETRY_EVERY)
 
     def _flush(self, connection: sqlite3.Connection, heartbeat: bool, last: bool) -> bool:
         """Write the backlog in one transaction; True if it was written (or there is no hope)."""
@@ -226,28 +249,42 @@ class RunWriter:
             if last and self._ending is not None:
                 connection.execute("INSERT OR REPLACE INTO ending VALUES (1, ?, ?, ?)", self._ending)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        except Exception as error:
+            with contextlib.suppress(sqlite3.Error):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
             self._tables = before
-            if self._file_is_gone():
-                self._give_up(REMOVED.format(self.path))
-            elif self._closing.is_set():
-                self._tell("close", f"{self.path}: {error}; the last {self.waiting} rows are lost")
-            elif isinstance(error, sqlite3.OperationalError):
-                self._tell(
-                    str(error),
-                    f"{self.path}: {error}; training goes on, rows are kept and tried again every 2 s",
-                )
-            else:
-                self._give_up(f"{self.path}: {error}; recording stops")
+            self._not_written(connection, error)
             return False
+        self._locked_since = None
         self._backlog.clear()
         self._done += self._backlog_bytes
         self._backlog_bytes = 0
         if self._layers is layers:
             self._layers = None
         return True
+
+    def _not_written(self, connection: sqlite3.Connection, error: Exception) -> None:
+        """Say why, and whether it is tried again."""
+        now, locked_since = time.monotonic(), self._locked_since
+        self._locked_since = None
+        if self._file_is_gone():
+            self._give_up(REMOVED.format(self.path))
+        elif not isinstance(error, sqlite3.OperationalError):
+            text = f"{one_line(error)}; recording stops"
+            with contextlib.suppress(sqlite3.Error):
+                self._tables.write_events(
+                    connection, [storable((self._clock() - self._started, self._last_step, "recorder", text))]
+                )
+            self._give_up(f"{self.path}: {text}")
+        elif "locked" in str(error) and now < self._locked_until:
+            self._locked_since = now if locked_since is None else locked_since
+            if now - self._locked_since > TELL_LOCKED_AFTER:
+                self._tell("locked", f"{self.path}: {error}; training goes on, rows are kept until it is unlocked")
+        elif self._closing.is_set():
+            self._tell("close", f"{self.path}: {error}; the last {self.waiting} rows are lost")
+        else:
+            self._tell(str(error), f"{self.path}: {error}; training goes on, rows are kept and tried again every 2 s")
 
     def _drain(self, closing: bool) -> bool:
         """Move as much of the queue to the backlog as is written at a time; True if that is the last there will be."""
@@ -271,7 +308,7 @@ class RunWriter:
         tables = ("steps", "scalars", "origins", "optimizers", "findings", "events", *SAMPLED)
         by_table: dict[str, list[tuple[Any, ...]]] = {table: [] for table in tables}
         for table, row in self._backlog:
-            by_table[table].append(row)
+            by_table[table].append(row if table == "steps" else storable(row))
         steps, events, now = by_table["steps"], by_table["events"], self._clock() - self._started
         if steps:
             steps.sort(key=lambda row: int(row[0]))
@@ -298,14 +335,6 @@ class RunWriter:
             self._told.add("dropped")
             text = "the disk could not keep up: some recorded steps are missing from here on"
             self._tables.write_events(connection, [(self._clock() - self._started, self._last_step, "gap", text)])
-
-    def _leave_one_file(self, connection: sqlite3.Connection) -> None:
-        """Fold the write-ahead log back, so that a finished run is one file; not while a viewer holds it open."""
-        try:
-            connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("PRAGMA journal_mode = DELETE")
-        except sqlite3.Error:
-            pass
 
     def _file_is_gone(self) -> bool:
         try:
@@ -345,14 +374,16 @@ def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> No
     connection.executemany(
         "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (
-                index,
-                layer.name,
-                layer.kind,
-                json.dumps(layer.shapes),
-                layer.parameters,
-                None if layer.input_shape is None else json.dumps(layer.input_shape),
-                None if layer.output_shape is None else json.dumps(layer.output_shape),
+            storable(
+                (
+                    index,
+                    layer.name,
+                    layer.kind,
+                    json.dumps(layer.shapes),
+                    layer.parameters,
+                    None if layer.input_shape is None else json.dumps(layer.input_shape),
+                    None if layer.output_shape is None else json.dumps(layer.output_shape),
+                )
             )
             for index, layer in enumerate(layers)
         ],

@@ -16,9 +16,8 @@ import pytest
 
 from gradtui.lab.background import launch_in
 from gradtui.lab.recipe import Recipe
-from gradtui.options import RecordOptions
-from gradtui.run_request import RunRequest
 from gradtui.runfile import RunMetadata
+from gradtui.runfolder import mark_starting
 from tests.end_to_end.terminal import GRADTUI, Terminal
 from tests.synthetic import make_run
 
@@ -287,7 +286,7 @@ def test_standard_error_that_is_no_terminal_is_refused(runs_in_tmp: Path) -> Non
 
 def test_attach_prefers_a_command_that_is_about_to_train_to_runs_before_it(runs_in_tmp: Path) -> None:
     make_run(runs_in_tmp / "old.gradtui")
-    RunRequest(runs_in_tmp / "new.gradtui", RecordOptions(folder=runs_in_tmp)).mark_pending()
+    mark_starting(runs_in_tmp / "new.gradtui")
     with Terminal("attach") as terminal:
         terminal.wait_for("training is starting")
         make_run(runs_in_tmp / "new.gradtui", name="brand new")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gradtui import cli
 from gradtui.errors import UsageError
 from gradtui.options import RecordOptions
 from gradtui.recorded_command import CommandNotFoundError, name_of, prepare
@@ -277,6 +278,7 @@ def test_word_of_a_command_that_never_trained_is_taken_back(tmp_path):
     assert run(tmp_path, "echo", "hello").returncode == 0
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".gradtui-starting"]
     assert newest_starting(tmp_path / "runs") is None
+    assert cli.main(["runs", "--dir", str(tmp_path / "runs")]) == 0
     assert not list((tmp_path / "runs").iterdir())
 
 

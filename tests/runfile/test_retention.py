@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, creation, open_run
+from gradtui.runfile import NOT_MEASURED, Limits, RunWriter, open_run
 from gradtui.runfile import writer as writer_module
 from gradtui.runfile.reader import WHOLE_UP_TO
 from gradtui.runfile.retention import RetainedTables, SampleRetention, ended
@@ -249,13 +249,8 @@ def test_a_thinned_run_is_read_right(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(kept) < WHOLE_UP_TO, "the window is told to be thinned by the file, not by the number of its rows"
 
 
-@pytest.mark.parametrize("journal", ["wal", "truncate"])
-def test_readers_that_follow_meet_every_step_while_old_ones_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
-) -> None:
+def test_readers_that_follow_meet_every_step_while_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
-    if journal == "truncate":
-        monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
     limits = Limits(newest_rows=2048, bucket_rows=32, buckets=8)
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, limits=limits)
     writer.set_layers(layers(4))

@@ -1,4 +1,4 @@
-"""A run file with a rollback journal, as on NFS: readers and the writer lock each other out for moments only."""
+"""The rollback journal of a run file: readers and the writer lock each other out for moments only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradtui.errors import RunFileBusyError
-from gradtui.runfile import RunWriter, creation, open_run, summary
+from gradtui.runfile import RunWriter, open_run, summary
 from gradtui.runfile import writer as writer_module
 from gradtui.tui.run_view import Waiting
 from gradtui.view import Snapshot
@@ -28,9 +28,8 @@ def wait_until(condition, seconds: float = 10.0) -> None:
 
 
 @pytest.fixture
-def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunWriter, list[str]]]:
-    """A writer that believes to be on NFS, and what it said."""
-    monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
+def busy_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunWriter, list[str]]]:
+    """A writer that writes far more often than it would, and what it said."""
     monkeypatch.setattr(writer_module, "FLUSH_EVERY", 0.01)
     said: list[str] = []
     writer = RunWriter(tmp_path / "a.gradtui", header(), MEASURES, say=said.append)
@@ -47,8 +46,8 @@ def journal_of(path: Path) -> str:
         connection.close()
 
 
-def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tuple[RunWriter, list[str]]) -> None:
-    writer, said = on_nfs
+def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(busy_writer: tuple[RunWriter, list[str]]) -> None:
+    writer, said = busy_writer
     assert not Path(f"{writer.path}-wal").exists() and journal_of(writer.path) in ("delete", "truncate")
     delivered: list[Snapshot | Waiting] = []
     following = [follow(writer.path, delivered.append, frames_per_second=60)[1] for _ in range(3)]
@@ -73,10 +72,10 @@ def test_viewers_follow_while_the_writer_writes_and_nothing_is_lost(on_nfs: tupl
 
 
 def test_a_lock_that_lasts_is_waited_for_without_a_word(
-    on_nfs: tuple[RunWriter, list[str]], monkeypatch: pytest.MonkeyPatch
+    busy_writer: tuple[RunWriter, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(summary, "READ_TIMEOUT", 0.05)
-    writer, _ = on_nfs
+    writer, _ = busy_writer
     write_steps(writer, 1, 100, 4)
     delivered: list[Snapshot | Waiting] = []
     view, thread = follow(writer.path, delivered.append, frames_per_second=60)
@@ -97,8 +96,8 @@ def test_a_lock_that_lasts_is_waited_for_without_a_word(
     thread.join()
 
 
-def test_a_commit_that_a_killed_writer_left_half_done_is_undone(on_nfs: tuple[RunWriter, list[str]]) -> None:
-    writer, _ = on_nfs
+def test_a_commit_that_a_killed_writer_left_half_done_is_undone(busy_writer: tuple[RunWriter, list[str]]) -> None:
+    writer, _ = busy_writer
     write_steps(writer, 1, 500, 4)
     writer.close()
     connection = sqlite3.connect(writer.path, isolation_level=None)
@@ -116,8 +115,8 @@ def test_a_commit_that_a_killed_writer_left_half_done_is_undone(on_nfs: tuple[Ru
         assert len(rows) == 500 and not (rows.loss == 7.0).any()
 
 
-def test_a_reader_that_stays_does_not_starve_the_writer(on_nfs: tuple[RunWriter, list[str]]) -> None:
-    writer, said = on_nfs
+def test_a_reader_that_stays_does_not_starve_the_writer(busy_writer: tuple[RunWriter, list[str]]) -> None:
+    writer, said = busy_writer
     write_steps(writer, 1, 10, 4)
     stop = threading.Event()
     longest = 0.0

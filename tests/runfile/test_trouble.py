@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gradtui.runfile import RunWriter, creation, open_run
+from gradtui.errors import RunFileBusyError
+from gradtui.runfile import Finding, RunWriter, creation, open_run
 from gradtui.runfile import writer as writer_module
-from gradtui.runfile.creation import choose_journal, filesystem_of
 from gradtui.runfile.liveness import SILENT_AFTER, judge, machine_identity, process_start
+from gradtui.runfile.private_files import create, draft_of, publish
+from tests.forked_python import run
 from tests.synthetic import MEASURES, header, layers, make_run, write_steps
 
 WRITE_FOREVER = """
@@ -83,8 +89,8 @@ def test_a_full_disk_is_said_once_and_what_was_written_stays(tmp_path: Path, mon
     said: list[str] = []
     connect = writer_module.connect
 
-    def small(path: Path, mode: str = "rw") -> sqlite3.Connection:
-        connection = connect(path, mode)
+    def small(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
         connection.execute("PRAGMA max_page_count = 60")
         return connection
 
@@ -141,11 +147,11 @@ def test_a_small_tmpfs_that_fills_and_is_freed_again(tmp_path: Path, monkeypatch
 
 
 def test_a_locked_file_is_waited_for_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "RETRY_EVERY", 0.1)
+    monkeypatch.setattr(writer_module, "TELL_LOCKED_AFTER", 0.1)
     connect = writer_module.connect
 
-    def impatient(path: Path, mode: str = "rw") -> sqlite3.Connection:
-        connection = connect(path, mode)
+    def impatient(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
         connection.execute("PRAGMA busy_timeout = 50")
         return connection
 
@@ -224,17 +230,189 @@ def test_a_run_on_another_machine_lives_by_its_heartbeat() -> None:
     assert silent.state == "died" and "no sign of life for 16 s" in silent.detail
 
 
-def test_a_network_file_system_gets_a_rollback_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    assert filesystem_of(tmp_path / "a", mounts) == "nfs4"
-    assert filesystem_of(Path("/"), mounts) == "ext4"
-    monkeypatch.setattr(creation, "filesystem_of", lambda _: "nfs4")
-    writer = make_run(tmp_path / "a.gradtui", close=False)
-    assert not Path(f"{writer.path}-wal").exists()
-    with open_run(writer.path) as reader:
-        wait_until(lambda: (reader.span() or (0, 0))[1] == 1000)
-        assert any("rollback journal" in event.text for event in reader.events())
+def test_a_companion_file_that_is_cut_short_does_not_end_the_training(tmp_path: Path) -> None:
+    """A write-ahead log is read through a map of `-shm`: cut short, the system ends whoever looks at it."""
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom tests.synthetic import make_run, write_steps\n"
+        "path = Path(sys.argv[1])\nwriter = make_run(path, steps=100, close=False)\n"
+        "for first in range(101, 601, 100):\n"
+        "    time.sleep(0.1)\n"
+        "    maps = Path('/proc/self/maps')\n"
+        "    assert not maps.exists() or path.name not in maps.read_text()\n"
+        "    for companion in path.parent.glob(f'{path.name}-*'):\n        os.truncate(companion, 0)\n"
+        "    write_steps(writer, first, first + 99, 4)\n"
+        "writer.close()\n"
+    )
+    done = run(["-c", code, str(tmp_path / "a.gradtui")], cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_run(tmp_path / "a.gradtui") as reader:
+        assert len(reader.newer(0)) == 600 and reader.status().state == "finished"
+
+
+def test_a_lock_that_is_held_for_ever_costs_the_end_of_a_training_little(tmp_path: Path) -> None:
+    said: list[str] = []
+    writer = make_run(tmp_path / "a.gradtui", steps=100, close=False)
+    writer._say = said.append
+    wait_until(lambda: not writer.waiting)
+    other = sqlite3.connect(writer.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    write_steps(writer, 101, 150, 4)
+    began = time.monotonic()
     writer.close()
-    connection = sqlite3.connect(":memory:")
-    assert choose_journal(connection, tmp_path) == "memory"
+    assert time.monotonic() - began < writer_module.LOCKED_AT_END + 3 * creation.LOCK_WAIT
+    assert len(said) == 1 and "locked" in said[0] and "the last 50 rows are lost" in said[0]
+    other.close()
+    with open_run(tmp_path / "a.gradtui") as reader:
+        assert len(reader.newer(0)) == 100
+
+
+def test_whatever_stands_in_a_name_is_recorded(tmp_path: Path) -> None:
+    names = ["\ud83d", "\x1b[31m", "a\x00b", "ünïcode"]
+    said: list[str] = []
+    writer = RunWriter(tmp_path / "a.gradtui", header("\udc80"), MEASURES, say=said.append)
+    writer.set_layers(layers(4, names))
+    write_steps(writer, 1, 10, 4)
+    for name in names:
+        writer.scalar(1, 1.0, name, 1.0)
+        writer.event("note", name, 1)
+        writer.through_time(1, {name: np.ones(3, np.float32)})
+    writer.finding(1, Finding("dead", (names[0],), 1, names[0]))
+    writer.close()
+    assert said == []
+    wanted = ["\\ud83d", *names[1:]]
+    with open_run(writer.path) as reader:
+        assert reader.header.name == "\udc80"
+        assert [layer.name for layer in reader.layers()] == wanted
+        assert list(reader.scalars()[0]) == wanted and [event.text for event in reader.events()] == wanted
+        assert len(reader.newer(0)) == 10 and reader.status().state == "finished"
+
+
+def test_an_error_of_any_kind_in_the_thread_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    for number, (what, error) in enumerate([("_drain", MemoryError("no\nmore")), ("_beat", RuntimeError("odd"))]):
+        said: list[str] = []
+        writer = RunWriter(tmp_path / f"{number}.gradtui", header(), MEASURES, say=said.append)
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(writer, what, fail)
+        wait_until(lambda told=said: bool(told))
+        write_steps(writer, 1, 10, 4)
+        writer.close()
+        assert len(said) == 1 and "\n" not in said[0] and "training goes on unrecorded" in said[0], said
+        with open_run(writer.path) as reader:
+            assert [event.kind for event in reader.events()] == (["recorder"] if what == "_beat" else [])
+    assert not seen
+
+
+def test_a_child_that_is_forked_in_the_middle_of_a_commit_harms_nothing(tmp_path: Path) -> None:
+    writer = make_run(tmp_path / "a.gradtui", close=False)
+    for first in range(1001, 4001, 100):
+        write_steps(writer, first, first + 99, 4)
+        time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            gc.collect()
+            make_run(tmp_path / f"{os.getpid()}.gradtui", steps=10)  # SQLite works in the child too
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    writer.close()
+    with open_run(writer.path) as reader:
+        assert len(reader.newer(0)) == 4000
+
+
+def test_a_run_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path) -> None:
+    for umask in (0o000, 0o022, 0o777):
+        before = os.umask(umask)
+        try:
+            writer = make_run(tmp_path / f"new{umask}" / "runs" / "a.gradtui", close=False)
+        finally:
+            os.umask(before)
+        assert writer.path.stat().st_mode & 0o777 == 0o600
+        for folder in (writer.path.parent, writer.path.parent.parent):
+            assert folder.stat().st_mode & 0o777 == 0o700
+        writer.close()
+    tmp_path.chmod(0o755)
+    make_run(tmp_path / "a.gradtui")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755, "a folder of the user's stays as it is"
+
+
+def test_a_run_is_never_made_through_a_link_or_over_a_file(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    path = tmp_path / "a.gradtui"
+    path.symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        make_run(path)
+    draft_of(tmp_path / "b.gradtui").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        make_run(tmp_path / "b.gradtui")
+    assert not victim.exists()
+    journal = tmp_path / "c.gradtui-journal"
+    journal.write_bytes(b"of a run that was deleted without it")
+    make_run(tmp_path / "c.gradtui")
+    assert not journal.exists()
+
+
+def test_of_writers_that_want_one_name_one_gets_it(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.gradtui", []
+
+    def make(number: int) -> None:
+        draft = tmp_path / f"draft{number}"
+        os.close(create(draft))
+        together.wait()
+        try:
+            publish(draft, path)
+            made.append(number)
+        except FileExistsError:
+            pass
+
+    together = threading.Barrier(8)
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+
+
+def test_a_file_system_without_hard_links_takes_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(os, "link", link)
+    path = make_run(tmp_path / "a.gradtui").path
+    with open_run(path) as reader:
+        assert len(reader.newer(0)) == 1000
+    with pytest.raises(FileExistsError):
+        make_run(path)
+    assert [one.name for one in tmp_path.iterdir() if one.name != "runs"] == ["a.gradtui"]
+
+
+def test_a_run_that_an_older_version_left_in_a_write_ahead_log_is_read(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "old.gradtui").path
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("UPDATE steps SET loss = 7.0 WHERE step = 1000")
+    left = tmp_path / "left.gradtui"  # as a killed process leaves it
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{left}{end}")
+    for one in (path, left):
+        with open_run(one) as reader:
+            assert len(reader.newer(0)) == 1000 and reader.last_loss() == 7.0
+    writer.close()
+
+
+def test_an_open_reader_does_not_take_the_writer_s_lock_away(tmp_path: Path) -> None:
+    """POSIX drops all locks of a process on a file with the first descriptor that it closes."""
+    path = make_run(tmp_path / "a.gradtui").path
+    mine = sqlite3.connect(path, isolation_level=None)
+    mine.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(RunFileBusyError):
+        open_run(path)
+    ask = "import sqlite3, sys\nsqlite3.connect(sys.argv[1], timeout=0).execute('SELECT 1 FROM steps').fetchone()"
+    assert "database is locked" in run(["-c", ask, str(path)]).stderr
+    mine.close()
