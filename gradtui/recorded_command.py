@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gradtui.errors import UsageError
+from gradtui.masking import MASK, masked
 from gradtui.options import RecordOptions
 from gradtui.run_request import RunRequest
 from gradtui.runfile.private_files import create, draft_of
@@ -144,7 +145,9 @@ def name_of(words: Sequence[str]) -> str:
         return Path(script).stem
     if "-m" in words and words.index("-m") + 1 < len(words):
         return words[words.index("-m") + 1].rpartition(".")[2]
-    plain = [Path(word).stem for word in words if not word.startswith("-") and "=" not in word]
+    plain = [
+        Path(word).stem for word in masked(words) if MASK not in word and not word.startswith("-") and "=" not in word
+    ]
     return next((word for word in plain if word not in LAUNCHERS), "training")
 
 

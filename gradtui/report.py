@@ -11,6 +11,7 @@ import numpy as np
 from gradtui.diagnosis import FINDINGS, findings_of
 from gradtui.format import as_json as json_of
 from gradtui.format import printable, shortened
+from gradtui.masking import masked
 from gradtui.measures import MEASURES, described
 from gradtui.remedies import REMEDIES
 from gradtui.report_optimizers import optimizer_facts, optimizer_lines
@@ -48,7 +49,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "name": reader.header.name,
         "state": status.state,
         "detail": status.detail,
-        "command": reader.header.command,
+        "command": masked(reader.header.command),
         "steps": span[1] if span else 0,
         "recorded": reader.recorded(),
         "loss": None if loss is None else loss[1],

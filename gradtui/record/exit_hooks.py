@@ -8,8 +8,11 @@ from _sitebuiltins import Quitter
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gradtui.masking import masked_text
 from gradtui.record.patches import Replaced, at_exit, in_forked_child
 from gradtui.runfile import Outcome
+
+LONGEST_ERROR = 10_000  # characters that are looked at
 
 
 class Closable(Protocol):
@@ -63,7 +66,7 @@ def how_it_ended(error: BaseException | None) -> tuple[Outcome, str]:
         return _of_code(error.code)
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
-    text = str(error).strip().splitlines()
+    text = masked_text(str(error)[:LONGEST_ERROR]).strip().splitlines()
     return "failed", f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gradtui.masking import masked
 from gradtui.options import RecordOptions
 from gradtui.runfile import Header
 from gradtui.runfile.liveness import machine_identity, process_start
@@ -56,7 +57,7 @@ def make_header(name: str, options: RecordOptions, facts: RunFacts) -> Header:
 
     return Header(
         name=name,
-        command=list(sys.orig_argv if facts.command is None else facts.command),
+        command=masked(sys.orig_argv if facts.command is None else facts.command),
         recipe=facts.recipe,
         started=time.time(),
         host=socket.gethostname(),
