@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gradtui.record.columns import Placed
-from gradtui.record.host_norms import Gather, RawGradients
+from gradtui.record.host_norms import Layout, RawGradients
 from gradtui.record.slots import Norms, Places
 from gradtui.runfile import NOT_MEASURED
 from gradtui.runfile.blocks import DoubleArray, FloatArray
@@ -33,7 +33,7 @@ class Fold:
     def __init__(self, rows: int, blank: FloatArray) -> None:
         self.grids = np.tile(blank, (rows, 1))
         self._shared: dict[int, int] = {}  # rows that several samples add up to, and their place among those
-        self._raw: dict[tuple[Gather, bool], list[tuple[int, RawGradients, float]]] = defaultdict(list)
+        self._raw: dict[tuple[Layout, bool], list[tuple[int, RawGradients, float]]] = defaultdict(list)
         self._gradients: dict[tuple[Places, bool], list[tuple[int, DoubleArray]]] = defaultdict(list)
         self._updates: dict[tuple[Places, bool], list[tuple[int, DoubleArray, DoubleArray]]] = defaultdict(list)
 
@@ -60,11 +60,11 @@ class Fold:
     def finish(self) -> FloatArray:
         """The rows. Rows that several samples share have the norms over all of them."""
         shared = _SharedRows(len(self._shared), self.grids.shape[1])
-        for (gather, is_shared), raw_members in self._raw.items():
-            squares = gather.squares([raw for _, raw, _ in raw_members])
+        for (layout, is_shared), raw_members in self._raw.items():
+            squares = layout.squares([raw for _, raw, _ in raw_members])
             squares /= np.square([scale for _, _, scale in raw_members])[:, None]
             rows = [row for row, _, _ in raw_members]
-            self._put_gradients(rows, gather.places, squares, shared if is_shared else None)
+            self._put_gradients(rows, layout.places, squares, shared if is_shared else None)
         for (places, is_shared), members in self._gradients.items():
             squares = np.stack([squares for _, squares in members])
             self._put_gradients([row for row, _ in members], places, squares, shared if is_shared else None)

@@ -66,16 +66,62 @@ class _Stack:
 
 
 # What is left of the gradients of one step, to be folded into a row later and elsewhere; a bare tuple, as one is made
-# at each step. Who took it; the short gradients one after another, a row of the block, or without a block their sums
+# at each step. How it is folded; the short gradients one after another, a row of the block, or without a block sums
 # of squares; the sums of squares of the others; the block.
-RawGradients = tuple["Gather", FloatArray | DoubleArray, list[float], _Block | None]
+RawGradients = tuple["Layout", FloatArray | DoubleArray, list[float], _Block | None]
+
+
+class Layout:
+    """How what was taken of a set of parameters is folded into a row; it waits with the rows, so it holds no parameter.
+
+    Attributes:
+        places: where the norms go.
+        sizes: elements of each short gradient.
+        order: which of the sums of squares, short gradients first, belongs to each slot.
+        fold_later: the short gradients are in a block, as they were.
+        has_others: there are gradients that are not short.
+        free: blocks that can be used again.
+    """
+
+    def __init__(self, places: Places, sizes: Index, order: Index, has_others: bool) -> None:
+        self.places, self.order, self.has_others = places, order, has_others
+        self.starts: Index = np.cumsum(sizes) - sizes
+        self.size = int(sizes.sum())
+        self.fold_later = self.size <= FOLDED_LATER
+        self.free: deque[_Block] = deque()
+
+    def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
+        """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
+        found: list[DoubleArray] = []
+        if self.size:
+            shorts: list[Any] = [short for _, short, _, _ in raws]
+            if self.fold_later:
+                # a few rows at a time, which stay in the cache
+                wide = np.empty((FOLD_ROWS, self.size))
+                shorts = [
+                    square_segments(np.stack(shorts[i : i + FOLD_ROWS]), self.starts, wide[: len(shorts) - i])
+                    for i in range(0, len(shorts), FOLD_ROWS)
+                ]
+                found.append(np.concatenate(shorts))
+            else:
+                found.append(np.stack(shorts))
+        for _, _, _, block in raws:
+            if block is not None:
+                block.folded += 1
+                if block.folded == len(block.rows):
+                    block.folded = 0
+                    self.free.append(block)
+        if self.has_others:
+            found.append(np.array([long for _, _, long, _ in raws], np.float64))
+        if not found:
+            return np.empty((len(raws), 0))
+        return np.concatenate(found, axis=1)[:, self.order]
 
 
 class Gather:
     """The slots of one set of parameters, sorted by how they are best reduced."""
 
     def __init__(self, slots: Slots, places: Places) -> None:
-        self.places = places
         chosen = [slots.slots[i].parameter for i in places.active]
         small = [i for i, p in enumerate(chosen) if p.dim() > 0 and p.numel() <= SHORT and p.dtype == torch.float32]
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -98,30 +144,31 @@ class Gather:
         self._medium = [(chosen[i], TINY * chosen[i].numel(), chosen[i].dtype) for i in medium]
         self._long = [(chosen[i], TINY * chosen[i].numel()) for i in long]
         self._odd = [chosen[i] for i in odd]
-        self._order = np.argsort(np.array(short + medium + long + odd, np.intp))
+        order = np.argsort(np.array(short + medium + long + odd, np.intp))
         sizes = np.array([chosen[i].numel() for i in short], np.intp)
-        self._starts = np.cumsum(sizes) - sizes
-        self._size = end
-        self._fold_later = end <= FOLDED_LATER
-        self._wide = None if self._fold_later else np.empty(end, np.float64)
-        self._free: deque[_Block] = deque()
-        self._block = _Block(end, self._stacks, BLOCK_ROWS if self._fold_later else 1)
+        self._layout = Layout(places, sizes, order, bool(medium or long or odd))
+        self._wide = None if self._layout.fold_later else np.empty(end, np.float64)
+        self._block = _Block(end, self._stacks, BLOCK_ROWS if self._layout.fold_later else 1)
         self._row = 0
 
     def take(self) -> RawGradients:
         """The gradients as they are now. Raises a few kinds of errors if they are not as they were."""
-        block, row = self._block, self._row
+        block, row, layout = self._block, self._row, self._layout
         for stack, target in zip(self._stacks, block.targets[row], strict=True):
-            torch.cat([parameter.grad for parameter in stack.parameters], out=target)  # type: ignore[misc]
+            # into a tensor of its own: PyTorch warns of a target that has not the size, as after `parameter.data = …`
+            found = torch.cat([parameter.grad for parameter in stack.parameters])  # type: ignore[misc]
+            if found.shape != target.shape or found.requires_grad:
+                raise ValueError("a gradient is not as it was")
+            target.copy_(found)
         flat: FloatArray = block.rows[row]
         short: FloatArray | DoubleArray = flat
-        if self._fold_later:
+        if layout.fold_later:
             self._row += 1
             if self._row == len(block.rows):
                 self._row = 0
-                self._block = self._free.popleft() if self._free else _Block(self._size, self._stacks, BLOCK_ROWS)
+                self._block = layout.free.popleft() if layout.free else _Block(layout.size, self._stacks, BLOCK_ROWS)
         else:
-            short = square_segments(flat, self._starts, self._wide)
+            short = square_segments(flat, layout.starts, self._wide)
         long: list[float] = []
         for parameter, floor, kind in self._medium:
             norm = vector_norm(parameter.grad)
@@ -136,34 +183,7 @@ class Gather:
             long.append(square if floor < square < INFINITE else square_sum(parameter.grad))
         for parameter in self._odd:
             long.append(square_sum(parameter.grad))
-        return self, short, long, block if self._fold_later else None
-
-    def squares(self, raws: Sequence[RawGradients]) -> DoubleArray:
-        """Sums of squares [rows, slots of `places`]; gives the rows' memory back, so fold each only once."""
-        found: list[DoubleArray] = []
-        if self._size:
-            shorts: list[Any] = [short for _, short, _, _ in raws]
-            if self._fold_later:
-                # a few rows at a time, which stay in the cache
-                wide = np.empty((FOLD_ROWS, self._size))
-                shorts = [
-                    square_segments(np.stack(shorts[i : i + FOLD_ROWS]), self._starts, wide[: len(shorts) - i])
-                    for i in range(0, len(shorts), FOLD_ROWS)
-                ]
-                found.append(np.concatenate(shorts))
-            else:
-                found.append(np.stack(shorts))
-        for _, _, _, block in raws:
-            if block is not None:
-                block.folded += 1
-                if block.folded == len(block.rows):
-                    block.folded = 0
-                    self._free.append(block)
-        if self._medium or self._long or self._odd:
-            found.append(np.array([long for _, _, long, _ in raws], np.float64))
-        if not found:
-            return np.empty((len(raws), 0))
-        return np.concatenate(found, axis=1)[:, self._order]
+        return layout, short, long, block if layout.fold_later else None
 
 
 def square_segments(rows: FloatArray, starts: Index, wide: DoubleArray | None = None) -> DoubleArray:

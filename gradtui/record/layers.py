@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -111,6 +112,7 @@ class LayerTable(Slots):
         self.models: dict[int, weakref.ref[nn.Module]] = {}  # by id
         self._keys: list[tuple[str, str, tuple[Any, ...]]] = []  # root, name and shapes of each layer
         self._counted: set[int] = set()
+        self.left_out: list[str] = []  # parameters that have no values
 
     def __contains__(self, parameter: torch.Tensor) -> bool:
         return id(parameter) in self._counted
@@ -124,6 +126,10 @@ class LayerTable(Slots):
                 for key, parameter in spec.parameters.items()
                 if id(parameter) not in self._counted and not isinstance(parameter, nn.UninitializedParameter)
             }
+            without_values = [key for key, parameter in own.items() if parameter.is_meta]
+            self.left_out += [".".join(word for word in (spec.name, key) if word) for key in without_values]
+            for key in without_values:
+                del own[key]
             if not own:
                 continue
             self._counted.update(id(parameter) for parameter in own.values())
@@ -135,10 +141,19 @@ class LayerTable(Slots):
         self.slots.sort(key=lambda slot: (slot.layer, not slot.is_bias))
         self.width = len(self.layers) * len(self.columns)
         self._known.clear()
+        names = Counter[str]()
         several = len({root for root, _, _ in self._keys if root}) > 1
         for layer, (root, name, _) in enumerate(self._keys):
             whole = ".".join(word for word in (root, name) if word) if several else name
-            self.layers[layer] = replace(self.layers[layer], name=whole or root or self.layers[layer].kind)
+            whole = whole or root or self.layers[layer].kind
+            names[whole] += 1  # a module that took another's place, with another shape
+            numbered = whole if names[whole] == 1 else f"{whole} ({names[whole]})"
+            self.layers[layer] = replace(self.layers[layer], name=numbered)
+
+    @property
+    def has_roots(self) -> bool:
+        """Whether models have names."""
+        return any(root for root, _, _ in self._keys)
 
     def root_of(self, parameters: set[int]) -> str:
         """What the model is called that has the first of these parameters (by id); "" if it has no name."""
@@ -150,6 +165,12 @@ class LayerTable(Slots):
         self._counted.difference_update(id(slot.parameter) for slot in leaving)
         self.slots = [slot for slot in self.slots if not gone(slot.parameter)]
         self._known.clear()
+
+    def is_owned(self, parameter: torch.Tensor) -> bool:
+        """Whether the module that had the parameter is there and has it still."""
+        layer = next((slot.layer for slot in self.slots if slot.parameter is parameter), -1)
+        module = self.modules[layer]() if layer in self.modules else None
+        return module is not None and any(own is parameter for own in own_parameters(module).values())
 
     def release(self) -> None:
         """Let go of all parameters."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from gradtui.errors import say_once
+from gradtui.format import listed
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
 from gradtui.record.budget import Sampling
@@ -103,6 +105,8 @@ class Measurement:
         `wants` says whether the update is wanted too, and the neurons; by default that is asked of the sampling.
         """
         watched = self.optimizers[optimizer]
+        if watched.has_changed():
+            self.optimizers.follow_changes(watched)
         if watched.probe is None or self.optimizers.has_new_layers:
             watched.probe = self._set_up(watched, step)
         if watched.probe.busy:
@@ -145,6 +149,11 @@ class Measurement:
         """The probe of one optimizer, once its layers are known; they are written to the run."""
         table, queue = self.optimizers.table, self._queue
         self.optimizers.learn_layers()
+        if table.left_out:
+            text = f"{listed(table.left_out)}: on the meta device, so not measured"
+            queue.tell("meta", text, step)
+            say_once(text)
+            table.left_out.clear()
         self._rows.know(table)
         self._writer.set_layers(table.layers)
         probe, is_whole = self.optimizers.make_probe(watched, inside_backward=backwards.active)

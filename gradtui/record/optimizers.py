@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from gradtui.record.columns import Columns
+from gradtui.record.discover import Discovered, find_specs
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.layers import LayerSource, LayerTable
 from gradtui.record.patches import when_freed
 from gradtui.record.sharded import ShardedNorms, ShardedProbe
 from gradtui.record.step_sample import Clock, Probe
 from gradtui.record.step_source import StepSource
+
+MOST_CHANGES = 100  # of the parameters of an optimizer that are followed: finding new layers takes some milliseconds
 
 
 class Watched:
@@ -24,6 +28,15 @@ class Watched:
         self.optimizer = weakref.ref(optimizer)
         self.source, self.whole = source, whole
         self.probe: Probe | ShardedProbe | None = None
+        self._known = self._ids()
+
+    def has_changed(self) -> bool:
+        """Whether it steps other parameters than when that was asked last."""
+        known, self._known = self._known, self._ids()
+        return self._known != known
+
+    def _ids(self) -> list[int]:
+        return [id(parameter) for group in self.groups() for parameter in group["params"]]
 
     def groups(self) -> list[dict[str, Any]]:
         """What it steps, as parameter groups; nothing if it is no more."""
@@ -55,6 +68,8 @@ class Optimizers:
         self._watched: dict[int, Watched] = {}  # by id of the optimizer
         self._finalizers: list[weakref.finalize[..., Any]] = []
         self._keeps_layers = False
+        self._patterns = False  # only some of the layers are wanted
+        self._changes = 0
 
     def __getitem__(self, optimizer: Any) -> Watched:
         return self._watched[id(optimizer)]
@@ -73,6 +88,7 @@ class Optimizers:
     ) -> None:
         """Measure one more, of whose steps `source` tells; `layers` tell the layers that are new with it."""
         self._layer_sources += layers
+        self._patterns |= any(tuple(getattr(source, "patterns", ())) not in ((), ("*",)) for source in layers)
         for watched in self._watched.values():
             watched.probe = None  # what it covers may change
         self._watched[id(optimizer)] = Watched(optimizer, source, whole)
@@ -82,6 +98,27 @@ class Optimizers:
     def groups(self) -> list[dict[str, Any]]:
         """All that is stepped, as parameter groups."""
         return [group for watched in self._watched.values() for group in watched.groups()]
+
+    def follow_changes(self, watched: Watched) -> None:
+        """An optimizer was given other parameters: let go of those that are in no model any more, meet the new ones."""
+        optimizer = watched.optimizer()
+        if not isinstance(optimizer, torch.optim.Optimizer) or self._changes >= MOST_CHANGES:
+            return
+        self._changes += 1
+        kept = self._stepped()
+        self.table.drop(lambda parameter: id(parameter) not in kept and not self.table.is_owned(parameter))
+        for one in self._watched.values():
+            one.probe = None
+        found = [p for group in optimizer.param_groups for p in group["params"] if p not in self.table]
+        if found and not self._patterns:
+            specs = find_specs(found, {})
+            if not self.table.has_roots:  # as `watch` names the layers of one model
+                specs = [replace(spec, root="") for spec in specs]
+            self._layer_sources.append(Discovered(specs))
+
+    def _stepped(self) -> set[int]:
+        """The ids of what all of them step."""
+        return set[int]().union(*(watched.parameters() for watched in self._watched.values()))
 
     @property
     def has_new_layers(self) -> bool:
@@ -149,7 +186,7 @@ class Optimizers:
         self._watched.pop(key, None)
         if self._keeps_layers:
             return
-        kept = set[int]().union(*(watched.parameters() for watched in self._watched.values()))
+        kept = self._stepped()
         self.table.drop(lambda parameter: id(parameter) not in kept)
         for watched in self._watched.values():
             watched.probe = None

@@ -76,7 +76,7 @@ class HostSample(StepSample):
     def __init__(
         self, norms: HostNorms, clock: Clock, optimizer: Any, begin: float, timed: bool, update: bool, neurons: bool
     ) -> None:
-        self._norms, self._clock = norms, clock
+        self._norms, self._clock = norms if update else None, clock  # a sample waits, and must hold no parameter
         # only optimizers that a loss scaler drives have these two, and only during the step
         state = optimizer.__dict__
         scale, found_inf = state.get("grad_scale"), state.get("found_inf")
@@ -98,12 +98,13 @@ class HostSample(StepSample):
 
     def after(self) -> None:
         """Take the step the optimizer really took."""
-        if self.held is not None:
+        if self.held is not None and self._norms is not None:
             begin = self._clock()
             self.update = self._norms.update()
             spent = self._clock() - begin
             self.cost += spent
             self.update_cost += spent
+        self._norms = None
 
     def add_to(self, fold: Fold, row: int) -> None:
         """Hand over the gradients as they were taken, and sums of squares."""
@@ -180,6 +181,7 @@ class DeviceSample(StepSample):
         elif self._biases is not None:
             self.neurons = split_neurons(self._biases[0], found["neurons"])
         self._squares, self._copied = found, []
+        del self._norms  # the sample may wait on, and must hold no parameter
 
     def add_to(self, fold: Fold, row: int) -> None:
         """Hand over sums of squares and what functions gave, once they have been received."""
