@@ -249,6 +249,14 @@ _add("smaller-init", "training", "first weights of a smaller variance, such as N
      init="normal", sigma=0.1)
 _add("epsilon", "training", "a small ε inside each logarithm, root and division, e.g. log(p + 1e-8)",
      "log 0 and 1/0 are infinite, and so is the slope of √x at 0", "Goodfellow et al. 2016, sec. 4.1")
+_add("larger-epsilon", "training", "a larger ε in the optimizer, e.g. Adam(…, eps=1e-4) where parameters are float16",
+     "what is below 6e-8 is 0 in float16, and 0 divided by 0 is NaN", "PyTorch, torch.optim.Adam")
+_add("wider-format", "training", "bfloat16 or float32 in place of float16, if only for that layer",
+     "float16 ends at 65,504, bfloat16 and float32 at 3.4e38", "Micikevicius et al. 2018")
+_add("scale-loss", "training", "torch.amp.GradScaler around the loss, and its steps",
+     "it leaves out steps whose gradients overflow, and scales small ones up", "Micikevicius et al. 2018")
+_add("partial-mask", "training", "one place unmasked in each row of a softmax, or a large negative number for -∞",
+     "the softmax of a row that is all -∞ is 0/0", "PyTorch, issue 24816")
 _add("check-data", "training", "look for NaN, infinite and very large values among the inputs",
      "one of them makes the loss NaN, and then every weight", "Goodfellow et al. 2016, sec. 11.5")
 _add("check-labels", "training", "look whether labels belong to their inputs, and lie from 0 to classes − 1",

@@ -16,7 +16,7 @@ from gradtui.remedies import FAMILIES, REMEDIES, Remedy, choices, find, of_famil
 
 FOR_YOUR_OWN = {
     "lower-rate", "higher-rate", "epsilon", "check-data", "check-labels", "smaller-init", "add-to-optimizer",
-    "unfreeze", "attach",
+    "unfreeze", "attach", "partial-mask", "scale-loss", "wider-format", "larger-epsilon",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
+from gradtui.record.first_steps import first_steps
 from gradtui.record.grad_calls import grad_calls
 from gradtui.record.patches import at_exit, in_forked_child, on_every_optimizer, when_freed
 from gradtui.run_request import RunRequest
@@ -53,6 +54,7 @@ class AutoRecorder:
         """Put the hooks on."""
         on_every_optimizer(self.before_any_step)
         self._look_for_updates()
+        first_steps.begin()
         in_forked_child(self._start_over)
         at_exit(self.tell_what_was_missed)
 

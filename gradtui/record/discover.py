@@ -98,11 +98,6 @@ def order_of_use(loss: Tensor) -> dict[int, int]:
     return {key: number for key, (number, _) in leaf_uses(loss).items()}
 
 
-def leaves_of(loss: Tensor) -> list[Tensor]:
-    """The leaf tensors behind a loss that need a gradient, in the order in which they were used."""
-    return [leaf for _, leaf in sorted(leaf_uses(loss).values(), key=lambda use: use[0])]
-
-
 def _models_with(wanted: set[int]) -> list[nn.Module]:
     """The outermost modules that own any of the parameters: as few as will do, those with most of them first."""
     modules = [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gradtui.record.backward import backwards
-from gradtui.record.discover import leaves_of, specs_of_inputs
+from gradtui.record.discover import specs_of_inputs
 from gradtui.record.grad_calls import Inputs, grad_calls
+from gradtui.record.graph import leaves_of
 from gradtui.record.layers import LayerSpec
 from gradtui.record.manual_steps import PATIENCE, has_memory, sample_of
 from gradtui.record.step_source import StepSink

@@ -7,7 +7,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 
-from gradtui.record.discover import leaves_of
+from gradtui.record.graph import leaves_of
 
 SAMPLED = 64  # elements of a parameter by which a change is noticed
 PATIENCE = 1000  # calls of backward after which no change is expected any more

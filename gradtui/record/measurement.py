@@ -37,6 +37,7 @@ class Measurement:
     Attributes:
         optimizers: whose steps are measured.
         sampler: of activations.
+        when_known: called once layers have become known.
         optimizer_log: notes what the optimizers are, and their rates.
     """
 
@@ -54,6 +55,7 @@ class Measurement:
         self.optimizer_log = OptimizerLog(writer, queue, self.optimizers.table, clock)
         self._writer, self._sampling, self._rows, self._queue = writer, sampling, rows, queue
         self._clock = clock
+        self.when_known: Callable[[], None] = lambda: None
         self._samples_next = False  # activations are to be sampled in the next step
 
     def is_due(self, step: int, optimizer: Any) -> bool:
@@ -142,20 +144,26 @@ class Measurement:
         self.sampler.disarm()
         self.optimizers.release(inside_a_step=inside_a_step)
 
+    def learn_layers(self) -> None:
+        """Put the layers that have come in the table and in the run."""
+        if self.optimizers.has_new_layers:
+            self.optimizers.learn_layers()
+            self._rows.know(self.optimizers.table)
+            self._writer.set_layers(self.optimizers.table.layers)
+            self.when_known()
+
     def _wants_activations(self, now: float) -> bool:
         return now >= self._sampling.activations.next_at and bool(self.optimizers.table.layers)
 
     def _set_up(self, watched: Watched, step: int) -> Probe | ShardedProbe:
         """The probe of one optimizer, once its layers are known; they are written to the run."""
+        self.learn_layers()
         table, queue = self.optimizers.table, self._queue
-        self.optimizers.learn_layers()
         if table.left_out:
             text = f"{listed(table.left_out)}: on the meta device, so not measured"
             queue.tell("meta", text, step)
             say_once(text)
             table.left_out.clear()
-        self._rows.know(table)
-        self._writer.set_layers(table.layers)
         probe, is_whole = self.optimizers.make_probe(watched, inside_backward=backwards.active)
         if not is_whole:
             text = "parameters that are sharded over some of the processes only are not measured"

@@ -120,6 +120,10 @@ class Optimizers:
         """The ids of what all of them step."""
         return set[int]().union(*(watched.parameters() for watched in self._watched.values()))
 
+    def steppers(self) -> list[Any]:
+        """The optimizers themselves."""
+        return [one for one in (watched.optimizer() for watched in self._watched.values()) if one is not None]
+
     @property
     def has_new_layers(self) -> bool:
         """True if layers have come that are not in the table."""

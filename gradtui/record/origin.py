@@ -1,24 +1,62 @@
-"""Where a NaN or ∞ came from: which layers' parameters have one, and which operation of the forward pass made it.
+"""Where a NaN or ∞ came from: a forward pass, a backward pass or an optimizer's step, after or in which layer, and why.
 
-The autograd graph of a loss keeps what each operation was given or gave (`_saved_*`). Its nodes are numbered in the
-order in which they ran (`_sequence_nr`), so the first of them with such a number says where it began.
+Nothing is kept for it while all is well. When a loss has broken, its autograd graph tells where a forward pass broke;
+if parameters were broken before, their gradients and the optimizer's state tell which of the other two it was.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradtui.record.dtensor import is_sharded, local_shard
-from gradtui.record.graph import graph_nodes
+from gradtui.record.dtensor import is_sharded
+from gradtui.record.forward_break import ForwardBreak, is_finite, operations_of
+from gradtui.record.graph import leaves_into, leaves_of
 from gradtui.record.layers import LayerTable
+from gradtui.record.operations import limit_of, poles
 from gradtui.runfile.schema import Origin
 
-INFINITY = float("inf")
+BROKEN_GRADIENT = "its gradient was NaN or infinite"
+LOOKED_AT = 32  # first steps in which the slopes of a graph are looked at before it is gone
+MOST_OPERATIONS = 3_000  # of a graph that is looked at for that
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where it began, before it is known which layers there are.
+
+    Attributes:
+        step: in which.
+        phase: "forward", "backward" or "optimizer".
+        parameters: it was in the layer of the last of them that is in a layer; before the first layer if none is.
+        what: in words, what happened.
+    """
+
+    step: int
+    phase: str
+    parameters: tuple[weakref.ref[Tensor], ...]
+    what: str
+
+    def origin(self, table: LayerTable) -> Origin:
+        """The same with the layer's index."""
+        layer_of = {id(slot.parameter): slot.layer for slot in table.slots}
+        used = [parameter for parameter in (ref() for ref in self.parameters) if parameter is not None]
+        layer = next((layer_of[id(one)] for one in reversed(used) if id(one) in layer_of), None)
+        return Origin(self.step, self.phase, layer, self.what if layer is not None else _without_layer(self.what))
+
+
+def _without_layer(what: str) -> str:
+    return what.replace(" after it", "").replace("its gradient", "a gradient").replace("its ", "their ")
+
+
+def make_break(step: int, phase: str, parameters: Iterable[Tensor], what: str) -> Break:
+    """A `Break` that keeps no tensor alive."""
+    return Break(step, phase, tuple(weakref.ref(one) for one in parameters), what)
 
 
 class GradientGuard:
@@ -26,26 +64,35 @@ class GradientGuard:
 
     One NaN makes the norm that clipping divides by NaN, and so every gradient: which layer it was can be seen only
     before. What is looked at is the smallest gradient of the first layer, which backpropagation reaches last: 2 µs.
-    Gradients on a device or sharded are not looked at, because that would wait.
+    Gradients on a device or sharded are not looked at, because that would wait. In the first steps the graph is looked
+    at too before it is gone, for operations with an infinite slope.
 
     Attributes:
-        found: the step in which a gradient was first NaN or ∞, and the last layer that had one.
+        found: where a gradient was first NaN or ∞.
         alters: whether gradients are changed before the step; None while that is not known.
     """
 
     def __init__(self, table: LayerTable) -> None:
         self._table = table
-        self.found: tuple[int, int] | None = None
+        self.found: Break | None = None
         self.alters: bool | None = None
         self._seen: tuple[weakref.ref[Tensor], int] | None = None
+        self._slopes: list[str] = []
+        self._leaves: list[weakref.ref[Tensor]] = []  # until there are layers
+
+    def before_backward(self, step: int, loss: Tensor | None) -> None:
+        """Look at the graph of a loss, in the first steps."""
+        self._slopes = []
+        if loss is not None and step <= LOOKED_AT and self.alters is not False:
+            self._slopes = infinite_slopes(loss)[0]
+            if not self._table.slots:
+                self._leaves = [weakref.ref(leaf) for leaf in leaves_of(loss)]
 
     def after_backward(self, step: int) -> None:
         """Look at the gradient of the step to come."""
         if self.alters is False:
             return
-        first = next((slot.layer for slot in self._table.slots if slot.parameter.grad is not None), None)
-        grads = [p.grad for p in (s.parameter for s in self._table.slots if s.layer == first) if p.grad is not None]
-        grads = [grad for grad in grads if grad.is_cpu and grad.layout == torch.strided and not is_sharded(grad)]
+        grads = [grad for grad in (one.grad for one in self._first_layer()) if grad is not None and _is_looked_at(grad)]
         if not grads:
             return
         grad = min(grads, key=Tensor.numel)
@@ -54,8 +101,17 @@ class GradientGuard:
         if total - total == 0.0:
             self.found = None  # what there was has been left out
         elif self.found is None:
-            layers = broken_layers(self._table, lambda p: p.grad)
-            self.found = (step, layers[-1]) if layers else None
+            known = [slot.parameter for slot in self._table.slots]
+            self.found = broken_gradient(step, known or self._used(), self._slopes)
+
+    def _first_layer(self) -> list[Tensor]:
+        """The parameters of the first layer that has a gradient; those used first before layers are known."""
+        slots = self._table.slots
+        first = next((slot.layer for slot in slots if slot.parameter.grad is not None), None)
+        return [slot.parameter for slot in slots if slot.layer == first] if slots else self._used()[:2]
+
+    def _used(self) -> list[Tensor]:
+        return [leaf for leaf in (ref() for ref in self._leaves) if leaf is not None]
 
     def before_step(self) -> None:
         """See whether the gradient has been changed since the backward."""
@@ -65,110 +121,120 @@ class GradientGuard:
             self.alters = grad is None or grad._version != seen[1]
 
 
-def find_origin(loss: Tensor, table: LayerTable, guard: GradientGuard, steps: int) -> Origin:
-    """Where a loss became NaN or infinite, after so many steps: in this forward pass, or in an earlier backward."""
-    broken = broken_layers(table)
+def _is_looked_at(grad: Tensor) -> bool:
+    return grad.is_cpu and grad.layout == torch.strided and not is_sharded(grad)
+
+
+def broken_gradient(step: int, parameters: Sequence[Tensor], slopes: Sequence[str]) -> Break | None:
+    """The break of a backward pass, if one of the gradients is NaN or infinite; `slopes` were infinite in it."""
+    broken = [one for one in parameters if not is_finite(one.grad)]
     if not broken:
-        return Origin(steps + 1, "forward", *where_it_broke(loss, table))
+        return None
     # backpropagation runs from the output to the input: the last layer met it first
-    step, layer = guard.found or (max(1, steps), broken[-1])
-    return Origin(step, "backward", layer, "its gradient was NaN or infinite")
+    return make_break(step, "backward", broken[-1:], _why_backward(broken[-1], slopes, certain=True))
+
+
+def _why_backward(parameter: Tensor, slopes: Sequence[str], *, certain: bool) -> str:
+    if slopes:
+        listed = " or ".join(dict.fromkeys(slopes))
+        if certain and len(set(slopes)) == 1:
+            return f"{BROKEN_GRADIENT}: {listed} has an infinite slope"
+        return f"{BROKEN_GRADIENT}, perhaps by {listed}, whose slope is infinite"
+    if parameter.dtype == torch.float16:
+        return f"{BROKEN_GRADIENT} in {limit_of(parameter.dtype)}"
+    return BROKEN_GRADIENT
+
+
+def infinite_slopes(loss: Tensor, after: Tensor | None = None) -> tuple[list[str], list[str]]:
+    """Where the slope of an operation behind a loss is infinite, and where it may have been; nothing on a device.
+
+    `after`: a parameter that has become NaN since; only what was done with it counts.
+    """
+    certain: list[str] = []
+    possible: list[str] = []
+    if not loss.is_cpu:
+        return certain, possible
+    nodes = operations_of(loss)
+    if len(nodes) > MOST_OPERATIONS:
+        return certain, possible
+    first = next((i for i, node in enumerate(nodes) if any(leaf is after for leaf in leaves_into(node))), 0)
+    for node in nodes[first:]:
+        found = poles(node, "slope" if after is None else "slope of NaN")
+        certain += found[0]
+        possible += found[1]
+    return certain, possible
+
+
+def find_break(
+    loss: Tensor, parameters: Sequence[Tensor], steps: int, optimizers: Sequence[Any] = (), guard: Break | None = None
+) -> Break:
+    """Where a loss became NaN or infinite, after so many steps.
+
+    Args:
+        loss: it is; its graph is still there.
+        parameters: of all layers, in their order.
+        steps: taken so far.
+        optimizers: that took them.
+        guard: what was seen of a gradient before something changed it.
+    """
+    broken = [one for one in parameters if not is_finite(one)]
+    if not broken:
+        forward = ForwardBreak(loss)
+        return make_break(steps + 1, "forward", forward.passed, forward.what)
+    if steps == 0:
+        text = "its parameters were NaN or infinite before the first step"
+        return make_break(1, "forward", broken[:1], text)
+    if guard is not None:
+        return guard
+    reason = _why_the_step(broken, optimizers)
+    if reason is not None:
+        first, text = reason
+        return make_break(steps, "optimizer", [first], text)
+    certain, possible = infinite_slopes(loss, broken[-1])
+    return make_break(
+        steps, "backward", broken[-1:], _why_backward(broken[-1], certain or possible, certain=bool(certain))
+    )
+
+
+def _why_the_step(broken: Sequence[Tensor], optimizers: Sequence[Any]) -> tuple[Tensor, str] | None:
+    """The first parameter that an optimizer broke although its gradient was finite, and why; None if that is not so.
+
+    Gradients are usually gone by now, but averages of them are not: a NaN or ∞ would still be in those.
+    """
+    for parameter in broken:
+        for optimizer in optimizers:
+            group = next((g for g in optimizer.param_groups if any(p is parameter for p in g["params"])), None)
+            if group is not None and _gradients_were_finite(parameter, getattr(optimizer, "state", {})):
+                why = _of_the_group(parameter, group, type(optimizer).__name__)
+                return parameter, f"its parameters became NaN or infinite, but its gradient was finite: {why}"
+    return None
+
+
+def _gradients_were_finite(parameter: Tensor, state: Any) -> bool:
+    """Whether all that is left of a parameter's gradients is finite; False if nothing is left."""
+    kept = [parameter.grad] if parameter.grad is not None else []
+    own = state.get(parameter, {}) if parameter in state else {}
+    # a mean of squares may overflow although the gradient does not
+    squares = [key for key in own if isinstance(key, str) and "sq" in key]
+    kept += [v for k, v in own.items() if isinstance(v, Tensor) and v.shape == parameter.shape and k not in squares]
+    return bool(kept) and all(is_finite(one) for one in kept)
+
+
+def _of_the_group(parameter: Tensor, group: Any, optimizer: str) -> str:
+    """Why a step of a parameter group made a parameter NaN or infinite."""
+    epsilon, rate = group.get("eps"), group.get("lr")
+    if isinstance(epsilon, float) and parameter.is_floating_point():
+        if epsilon == 0:
+            return f"the ε of {optimizer} is 0, so that 0 is divided by 0 where a gradient is 0"
+        if float(torch.tensor(epsilon, dtype=parameter.dtype)) == 0.0:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            return f"the ε of {optimizer}, {epsilon:g}, is 0 in {kind}"
+    rate = float(rate) if isinstance(rate, (int, float, Tensor)) else 0.0
+    if rate - rate != 0.0:
+        return f"the learning rate is {rate}"
+    return f"the step of {optimizer} overflowed {limit_of(parameter.dtype)}"
 
 
 def broken_layers(table: LayerTable, tensor_of: Callable[[Tensor], Tensor | None] = lambda p: p) -> list[int]:
     """The layers, in order, with a NaN or ∞ in a parameter, or in what `tensor_of` makes of it. Waits for devices."""
-    return sorted({slot.layer for slot in table.slots if not _is_finite(tensor_of(slot.parameter))})
-
-
-def where_it_broke(loss: Tensor, table: LayerTable) -> tuple[int | None, str]:
-    """The layer whose output was the first with a NaN or ∞ in the forward pass, and in words what happened.
-
-    None stands for the time before the first layer: the input itself was not finite. A −∞ counts only where a layer is
-    given it, or, if the net has made it, where nothing else is found: logarithms of probabilities have it in good
-    health, and masks of attention are made of it.
-    """
-    # a view of a parameter, such as its transpose, is no operation on what flows through the net
-    nodes = [node for node in graph_nodes(loss) if not (_is_view(node) and _parameters(node))]
-    nodes.sort(key=lambda node: node._sequence_nr())
-    found = _first_broken(nodes, table, lenient=True) or _first_broken(nodes, table, lenient=False)
-    if found is not None:
-        return found
-    layers = _layers(table)
-    last = next((layers[key] for node in reversed(nodes) for key in _parameters(node) if key in layers), None)
-    return last, "the loss was made NaN or infinite after it"
-
-
-def _layers(table: LayerTable) -> dict[int, int]:
-    """The layer of each parameter, by id."""
-    return {id(slot.parameter): slot.layer for slot in table.slots}
-
-
-def _first_broken(nodes: list[Any], table: LayerTable, *, lenient: bool) -> tuple[int | None, str] | None:
-    """The first operation that was given or made a NaN or ∞: the layer before it, and what happened."""
-    layer_of = _layers(table)
-    layer: int | None = None
-    for node in nodes:
-        own = [layer_of[key] for key in _parameters(node) if key in layer_of]
-        given, made = _saved(node)
-        # what has no gradient is a constant, such as a mask
-        if any(not _is_finite(tensor, not own and (lenient or not tensor.requires_grad)) for tensor in given):
-            if layer is None:
-                return None, "the input of the model was NaN or infinite"
-            before = f" before {table.layers[own[0]].name}" if own and own[0] != layer else ""
-            return layer, f"what {_name(node)} was given after it{before} was NaN or infinite"
-        if own:
-            layer = own[0]
-        if any(not _is_finite(tensor, lenient and not own) for tensor in made):
-            return layer, f"what {_name(node)} returned after it was NaN or infinite"
-    return None
-
-
-def _parameters(node: Any) -> list[int]:
-    """The ids of the leaves that go into an operation, directly or through a view such as a transpose."""
-    found = []
-    for following, _ in node.next_functions:
-        if following is None:
-            continue
-        if hasattr(following, "variable"):
-            found.append(id(following.variable))
-        elif _is_view(following):
-            found += [id(leaf.variable) for leaf, _ in following.next_functions if hasattr(leaf, "variable")]
-    return found
-
-
-def _is_view(node: Any) -> bool:
-    return type(node).__name__ in ("TBackward0", "TransposeBackward0", "ViewBackward0", "PermuteBackward0")
-
-
-def _saved(node: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """What an operation kept of its inputs, and of its results; parameters are left out."""
-    given: list[Tensor] = []
-    made: list[Tensor] = []
-    for name in dir(node):
-        if not name.startswith("_saved_"):
-            continue
-        try:
-            value = getattr(node, name)
-        except RuntimeError:
-            continue  # freed, or changed in place since
-        if isinstance(value, Tensor) and not (value.is_leaf and value.requires_grad):
-            (made if name in ("_saved_result", "_saved_output", "_saved_out") else given).append(value)
-    return given, made
-
-
-def _is_finite(tensor: Tensor | None, forgives: bool = False) -> bool:
-    """True if no number is NaN or infinite; −∞ may be if it `forgives`."""
-    if tensor is None or not (tensor.is_floating_point() or tensor.is_complex()):
-        return True
-    tensor = local_shard(tensor)
-    if tensor.layout != torch.strided:
-        tensor = tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.to_dense()
-    tensor = tensor.detach()
-    if bool(torch.isfinite(tensor).all()):
-        return True
-    return forgives and not tensor.is_complex() and bool((tensor < INFINITY).all())  # false for a NaN too
-
-
-def _name(node: Any) -> str:
-    """An operation as its users call it: `log` for LogBackward0."""
-    return str(type(node).__name__).partition("Backward")[0].lower()
+    return sorted({slot.layer for slot in table.slots if not is_finite(tensor_of(slot.parameter))})

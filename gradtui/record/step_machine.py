@@ -217,7 +217,11 @@ class StepMachine:
             self.fail(error)
 
     def backward_begins(self, loss: Tensor | None) -> None:
-        """Nothing to do."""
+        """The graph is there, which may show why a gradient will be infinite."""
+        try:
+            self.guard.before_backward(self.step + 1, loss)
+        except Exception as error:
+            self.fail(error)
 
     def backward_ended(self) -> None:
         """Gradients are there, which something may change before the step."""

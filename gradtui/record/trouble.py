@@ -8,8 +8,9 @@ from torch import Tensor
 
 from gradtui.errors import one_line
 from gradtui.record.backward import backwards
+from gradtui.record.first_steps import first_steps
 from gradtui.record.measurement import Measurement
-from gradtui.record.origin import broken_layers, find_origin
+from gradtui.record.origin import Break, broken_layers, find_break
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import MOST_SKIPS_TOLD, skipped_step
 from gradtui.record.scaler import scalers
@@ -36,6 +37,8 @@ class Trouble:
         self.origin: Origin | None = None
         self._broke = False
         self._skips = 0
+        self._first, machine.guard.found = first_steps.take()
+        measurement.when_known = self._layers_known
         backwards.listen(self)
         scalers.listen(self)
 
@@ -54,18 +57,30 @@ class Trouble:
             return
         self._broke = True
         try:
-            table, guard = self._measurement.optimizers.table, self._machine.guard
-            origin = find_origin(loss, table, guard, self.step)
-            self.origin = origin
-            self._writer.origin(origin)
-            self._rows.diagnosis.broke(origin)
+            measurement = self._measurement
+            measurement.learn_layers()
+            parameters = [slot.parameter for slot in measurement.optimizers.table.slots]
+            steppers = measurement.optimizers.steppers()
+            self._tell(find_break(loss, parameters, self.step, steppers, self._machine.guard.found))
         except Exception as error:
             text = f"the loss is NaN or infinite; where that began is not known ({one_line(error)})"
             self._writer.event("note", text, self.step)
 
+    def _layers_known(self) -> None:
+        """Tell what broke before."""
+        if self._first is not None and not self._broke:
+            self._broke = True
+            self._tell(self._first)
+
+    def _tell(self, found: Break) -> None:
+        self.origin = found.origin(self._measurement.optimizers.table)
+        self._writer.origin(self.origin)
+        self._rows.diagnosis.broke(self.origin)
+
     def step_skipped(self, optimizer: Any) -> None:
         """A loss scaler left a step out because scaled gradients overflowed; they are still there."""
         self._machine.step += 1
+        self._machine.guard.found = None
         backwards.take()
         self.step_had_no_effect(optimizer)
 

@@ -72,7 +72,7 @@ CREATE TABLE scalars (                -- older values of a metric get ever spars
 CREATE INDEX scalars_place ON scalars (name, place);
 CREATE TABLE events (event INTEGER PRIMARY KEY, time REAL, step INTEGER, kind TEXT, text TEXT);
 CREATE TABLE origins (                -- where the first NaN or infinity came from
-    step INTEGER, phase TEXT, layer INTEGER, what TEXT  -- phase: forward or backward; layer NULL: before the first
+    step INTEGER, phase TEXT, layer INTEGER, what TEXT  -- phase: forward, backward or optimizer; layer NULL: none
 );
 CREATE TABLE findings (               -- what the diagnosis said while the run was recorded
     finding INTEGER PRIMARY KEY, kind TEXT,
@@ -152,9 +152,9 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the first NaN or ∞ came from: in which pass, "forward" or "backward", and after which layer (its index).
+    """Where the first NaN or ∞ came from: a "forward" or "backward" pass or an "optimizer" step, and which layer.
 
-    `layer` is None before the first.
+    `layer` is its index: after it in a pass, whose parameters in a step; None before the first.
     """
 
     step: int

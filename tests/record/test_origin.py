@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradtui.record.layers import LayerTable, specs_of
-from gradtui.record.origin import GradientGuard, where_it_broke
+from gradtui.record.origin import GradientGuard, find_break
 from gradtui.runfile import open_run
 from gradtui.runfile.schema import Origin
 from tests.record.watched_nets import perceptron, watch_into
@@ -89,7 +89,7 @@ def test_the_infinity_of_a_mask_is_no_origin() -> None:
     mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     loss = torch.log(0 * head(mixed).sum() - 1)  # after the head
     assert torch.isnan(loss)
-    assert where_it_broke(loss, table)[0] == 1
+    assert find_break(loss, [slot.parameter for slot in table.slots], 0).origin(table).layer == 1
 
 
 def test_gradients_are_not_looked_at_where_nothing_changes_them() -> None:
@@ -117,4 +117,5 @@ def test_a_nan_that_was_left_out_is_forgotten() -> None:
         model.zero_grad()
         (factor * model(torch.randn(8, 6)).square().mean()).backward()
         guard.after_backward(step)
-        assert guard.found == ((1, 1) if step < 3 else None)
+        found = guard.found and guard.found.origin(table)
+        assert (found and (found.step, found.layer)) == ((1, 1) if step < 3 else None)

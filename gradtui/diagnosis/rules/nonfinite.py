@@ -10,6 +10,17 @@ from gradtui.diagnosis.kinds import Finding, Thresholds, finding
 from gradtui.diagnosis.series import Series
 from gradtui.runfile.schema import Origin
 
+# what helps where the reason is known, by words that tell it; otherwise the remedies of the kind
+REMEDIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("whose largest number is", ("wider-format", "scale-loss", "lower-rate", "clip-norm")),
+    ("a row that is all -∞", ("partial-mask",)),
+    ("the input of the model", ("check-data",)),
+    ("the target given", ("check-data",)),
+    ("of no targets at all", ("check-labels",)),
+    ("the ε of", ("larger-epsilon", "wider-format")),
+    ("the learning rate is", ("lower-rate",)),
+)
+
 
 @finding(
     "nan",
@@ -51,5 +62,7 @@ def nan(series: Series, limits: Thresholds) -> Iterator[Finding]:
 def _as_seen(series: Series, origin: Origin) -> Finding:
     """The finding of what the recorder saw begin."""
     layers = [] if origin.layer is None or origin.layer >= len(series.names) else [origin.layer]
-    text = f"first in the {origin.phase} pass of step {origin.step:,}: {origin.what}"
-    return series.finding("nan", layers, origin.step, text, {"step": float(origin.step)})
+    where = "the optimizer's step" if origin.phase == "optimizer" else f"the {origin.phase} pass of step"
+    text = f"first in {where} {origin.step:,}: {origin.what}"
+    remedies = next((names for words, names in REMEDIES if words in origin.what), ())
+    return series.finding("nan", layers, origin.step, text, {"step": float(origin.step)}, remedies=remedies)
