@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradtui.format import called, factor, listed
+from gradtui.layer_size import size_by_shapes
 from gradtui.measures import LEARNING_SPEED
 from gradtui.runfile import (
     Aggregates,
@@ -138,15 +139,8 @@ def update_known(current: FloatArray, rows_oldest_first: FloatArray) -> FloatArr
 
 
 def facts(layer: Layer) -> LayerFacts:
-    """A layer in the words of a list: the shape as inputs→outputs where the weight tells it."""
-    weight = next((shape for name, shape in layer.shapes.items() if len(shape) >= 2), None)
-    if weight is None:
-        shape = "×".join(str(n) for n in next(iter(layer.shapes.values()), ()))
-    elif "Embedding" in layer.kind:
-        shape = f"{weight[0]}→{weight[1]}"
-    else:
-        kernel = "×".join(str(n) for n in weight[2:])
-        shape = f"{weight[1]}→{weight[0]}" + (f" {kernel}" if kernel else "")
+    """A layer in the words of a list: the shape as inputs→outputs where that is known."""
+    shape = layer.size or size_by_shapes(layer.kind, layer.shapes, layer.parameters)
     return LayerFacts(layer.name, layer.kind, shape, layer.parameters)
 
 

@@ -83,6 +83,15 @@ def test_the_newest_known_value_of_each_measure() -> None:
         (Layer("norm", "LayerNorm", {"weight": (64,), "bias": (64,)}, 1), "64"),
         (Layer("words", "Embedding", {"weight": (1000, 32)}, 1), "1000→32"),
         (Layer("empty", "Module", {}, 0), ""),
+        # what is not known is not guessed
+        (Layer("up", "ConvTranspose2d", {"weight": (8, 3, 4, 4), "bias": (3,)}, 1), "8→3 4×4"),
+        (Layer("c_attn", "Conv1D", {"weight": (20, 60), "bias": (60,)}, 1), "20→60"),
+        (Layer("cell", "LSTMCell", {"weight_ih": (204, 1), "weight_hh": (204, 51)}, 1), "1→51"),
+        (Layer("normed", "Linear", {"original0": (32, 1), "original1": (32, 7)}, 256), "256 parameters"),
+        (Layer("graph", "Attention", {"W": (512, 60), "a": (120, 1)}, 30840), "30,840 parameters"),
+        (Layer("w", "Tensor", {"w": (784, 30)}, 1), "784×30"),
+        (Layer("hidden", "Tensor", {"weight": (20, 30), "bias": (30,)}, 1), "20→30"),
+        (Layer("told", "Anything", {"W": (2, 3)}, 6, size="3→2 heads"), "3→2 heads"),
     ],
 )
 def test_the_shape_of_a_layer_describe_values(layer: Layer, shape: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
+from gradtui.layer_size import size_of
 from gradtui.record.columns import Columns
 from gradtui.record.patches import ForwardHooks
 from gradtui.record.slots import Slot, Slots, whole_layers
@@ -192,8 +193,10 @@ class LayerTable(Slots):
                 taken.add(layer)
                 return layer
         self._keys.append(key)
-        size = sum(parameter.numel() for parameter in own.values())
-        self.layers.append(Layer(spec.name, spec.kind, shapes, size, spec.input_shape, spec.output_shape))
+        count = sum(parameter.numel() for parameter in own.values())
+        seen = (spec.input_shape, spec.output_shape)
+        size = size_of(spec.module, spec.kind, shapes, count, seen if _is_leaf(spec.module) else (None, None))
+        self.layers.append(Layer(spec.name, spec.kind, shapes, count, *seen, size=size))
         return len(self.layers) - 1
 
 
@@ -239,6 +242,14 @@ def _parametrizations(module: nn.Module) -> nn.Module:
 
 def _is_bias(key: str, parameter: torch.Tensor, spec: LayerSpec) -> bool:
     return key.startswith("bias") or key.endswith("bias") or (spec.module is None and parameter.dim() == 1)
+
+
+def _is_leaf(module: nn.Module | None) -> bool:
+    """True if what goes in and comes out goes through the module's own parameters alone."""
+    if module is None:
+        return True
+    makers = getattr(module, "parametrizations", None)
+    return not any(True for child in module.children() if child is not makers for _ in child.parameters())
 
 
 def is_anything_compiled() -> bool:

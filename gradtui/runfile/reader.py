@@ -64,9 +64,9 @@ class RunReader(RunMetadata):
     def layers(self) -> list[Layer]:
         """The layers in order of execution; empty until the first step."""
         with self._reading():
-            found = self._all(
-                "SELECT name, kind, shapes, parameters, input_shape, output_shape FROM layers ORDER BY layer"
-            )
+            size = "size" if self.version >= 4 else "''"
+            columns = f"name, kind, shapes, parameters, {size}, input_shape, output_shape"
+            found = self._all(f"SELECT {columns} FROM layers ORDER BY layer")
         if len(found) > checked.MOST_LAYERS:
             raise ValueError(f"it has {len(found):,} layers")
         self._layers = [_layer(row) for row in found]
@@ -298,12 +298,13 @@ def _measure(row: tuple[Any, ...]) -> Measure:
 
 
 def _layer(row: tuple[Any, ...]) -> Layer:
-    name, kind, shapes, parameters, *in_and_out = row
+    name, kind, shapes, parameters, size, *in_and_out = row
     seen = [None if text is None else checked.counts(checked.parsed(text, "a shape"), "a shape") for text in in_and_out]
     found = checked.mapping(checked.parsed(shapes, "the shapes"), "the shapes")
     own = {key: checked.counts(shape, "a shape") for key, shape in found.items()}
     count = checked.whole(parameters, "the number of parameters")
-    return Layer(checked.text(name, "a layer's name"), checked.text(kind, "a layer's kind"), own, count, *seen)
+    words = [checked.text(one, f"a layer's {what}") for one, what in ((name, "name"), (kind, "kind"), (size, "size"))]
+    return Layer(words[0], words[1], own, count, seen[0], seen[1], size=words[2])
 
 
 def _finding(row: tuple[Any, ...]) -> Finding:

@@ -35,7 +35,8 @@ CREATE TABLE layers (
     name TEXT, kind TEXT,
     shapes TEXT,                      -- JSON: parameter name -> shape
     parameters INTEGER,
-    input_shape TEXT, output_shape TEXT  -- JSON, without the batch dimension; NULL if never seen
+    input_shape TEXT, output_shape TEXT, -- JSON, without the batch dimension; NULL if never seen
+    size TEXT                         -- what it maps: 784→30, 3→16 5×5; '' if that is not known
 );
 CREATE TABLE optimizers (
     optimizer INTEGER PRIMARY KEY,    -- from 1, in the order in which they were met
@@ -115,7 +116,8 @@ class Layer:
     """One row of a step's BLOB: a module that owns parameters.
 
     `shapes` maps the module's own parameter names to their shapes. `input_shape` and `output_shape` leave the
-    batch dimension out; None means that no forward pass was seen.
+    batch dimension out; None means that no forward pass was seen. `size` says what it maps in a few characters, as
+    `layer_size` has it.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Layer:
     parameters: int
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
+    size: str = ""
 
 
 @dataclass(frozen=True)

@@ -372,7 +372,7 @@ def _write_findings(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ..
 
 def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
             storable(
                 (
@@ -383,6 +383,7 @@ def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> No
                     layer.parameters,
                     None if layer.input_shape is None else json.dumps(layer.input_shape),
                     None if layer.output_shape is None else json.dumps(layer.output_shape),
+                    layer.size,
                 )
             )
             for index, layer in enumerate(layers)
