@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
-from gradtui.errors import RunFileError
 from gradtui.run_request import clear_marks
 from gradtui.runfile.private_files import clear_drafts
 from gradtui.runfolder import ENDING
 
 COMPARISONS = ".compare"  # ends the name of a folder of runs that are compared
-SETTLED_AFTER = 60.0  # s after which a process that begins to write must have written more
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -31,22 +30,18 @@ def _is_comparison(entry: os.DirEntry[str]) -> bool:
 
 
 def _clear_journals(folder: Path) -> None:
-    """Delete journals with nothing in them, of runs that have ended; a reader deletes one that holds something."""
-    with contextlib.suppress(OSError):
-        for journal in folder.glob(f"*{ENDING}-journal"):
-            facts = journal.lstat()
-            silent = time.time() - facts.st_mtime > SETTLED_AFTER
-            if not facts.st_size and silent and _has_ended(Path(str(journal).removesuffix("-journal"))):
+    """Delete the journals of writers that were killed, after what they had begun was undone."""
+    for journal in folder.glob(f"*{ENDING}-journal"):
+        run = Path(str(journal).removesuffix("-journal"))
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if not run.exists():
                 journal.unlink()
-
-
-def _has_ended(run: Path) -> bool:
-    from gradtui.runfile.summary import RunMetadata
-
-    if not run.exists():
-        return True
-    try:
-        with RunMetadata(run) as facts:
-            return not facts.status().live
-    except RunFileError:
-        return False
+                continue
+            address = f"file:{quote(os.fsencode(run))}?mode=rw"
+            with contextlib.closing(
+                sqlite3.connect(address, uri=True, timeout=0.0, isolation_level=None)
+            ) as connection:
+                # undoes what the journal holds; then no other process is writing, so what is left of it is of no use
+                connection.execute("BEGIN IMMEDIATE")
+                journal.unlink(missing_ok=True)
+                connection.execute("ROLLBACK")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gradtui.options import RecordOptions
 from gradtui.runfile.liveness import machine_identity
-from gradtui.runfile.private_files import ABANDONED_AFTER, create, is_gone, make_folder, this_process
+from gradtui.runfile.private_files import ABANDONED_AFTER, is_gone, make_folder, write_mark
 from gradtui.runfolder import STARTING, release
 
 VARIABLE = "GRADTUI_RUN"
@@ -53,8 +53,7 @@ class RunRequest:
         """The run file that was announced, for the first process to ask; None for the others, which take their own."""
         try:
             make_folder(self.path.parent)
-            with os.fdopen(create(self._lock), "w", encoding="utf-8") as lock:
-                lock.write("\n".join(map(str, this_process())))
+            write_mark(self._lock)
         except OSError:
             return None
         if self.path.exists():
@@ -124,7 +123,7 @@ def read_mark(path: Path) -> tuple[str, float, bool]:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         changed, words = os.fstat(file.fileno()).st_mtime, file.read(2000).decode("utf-8").split("\n")
     silent = time.time() - changed
-    if words == [""]:  # a file of gradtui up to 0.2, or of a process that was killed while it wrote this
+    if words == [""]:  # a file of gradtui up to 0.2
         return "", changed, silent > ABANDONED_AFTER
     machine, pid, *started = words
     return machine, changed, is_gone(machine, int(pid), started[0] if started else None, silent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from gradtui.errors import RunFileError, UsageError
 from gradtui.runfile.liveness import machine_identity, process_start
-from gradtui.runfile.private_files import create, make_folder, this_process, write_whole
+from gradtui.runfile.private_files import make_folder, write_mark, write_whole
 
 if TYPE_CHECKING:
     from gradtui.runfile.liveness import Status
 
 ENDING = ".gradtui"
 STARTING = "-starting"  # ends the name of the file in which a process says that it will write a run
+MOST_TRIES = 1000  # to reserve a name, while others reserve theirs
 NO_RUNS = "no runs in {} yet; start one with `gradtui train` or `gradtui run python train.py`"
 
 
@@ -82,7 +84,7 @@ def reserve(name: str, folder: Path) -> Path:
     Raises `OSError` if the folder cannot be written.
     """
     make_folder(folder)
-    while True:
+    for _ in range(MOST_TRIES):
         path = new_run_path(name, folder)
         try:
             mark_starting(path)
@@ -91,6 +93,7 @@ def reserve(name: str, folder: Path) -> Path:
         if not _is_taken(path):
             return path
         release(path)
+    raise FileExistsError(errno.EEXIST, "no name for a run is free", str(folder))
 
 
 def mark_starting(path: Path) -> None:
@@ -98,8 +101,7 @@ def mark_starting(path: Path) -> None:
 
     Raises `FileExistsError` if another process said so before.
     """
-    with os.fdopen(create(starting_mark(path)), "w", encoding="utf-8") as mark:
-        mark.write("\n".join(map(str, this_process())))
+    write_mark(starting_mark(path))
 
 
 def hand_over(path: Path, pid: int) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,10 +83,21 @@ def publish(draft: Path, path: Path) -> None:
         draft.unlink()
 
 
+def write_mark(path: Path) -> None:
+    """Make a file that names this process, whole or not at all; raises `FileExistsError` if anything is there."""
+    draft = draft_of(path)
+    try:
+        with os.fdopen(create(draft), "w", encoding="utf-8") as mark:
+            mark.write("\n".join(map(str, this_process())))
+        publish(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def draft_of(path: Path) -> Path:
-    """Where this process writes what is to be moved to `path` whole."""
+    """Where this thread of this process writes what is to be moved to `path` whole."""
     machine, pid, started = this_process()
-    return path.with_name(f".{path.name}.{_short(machine)}-{pid}-{started}")
+    return path.with_name(f".{path.name}.{threading.get_ident():x}.{_short(machine)}-{pid}-{started}")
 
 
 def this_process() -> tuple[str, int, str]:

@@ -213,10 +213,11 @@ class RunWriter:
                     connection.close()
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
-        next_heartbeat, written = 0.0, True
+        next_heartbeat, written, full = 0.0, True, False
         while not self._broken:
-            closing = self._closing.wait(0.0 if written and self._queue else FLUSH_EVERY)
+            closing = self._closing.wait(0.0 if written and full else FLUSH_EVERY)
             last = self._drain(closing)
+            full = self._backlog_bytes >= BATCH_BYTES
             heartbeat = last or time.monotonic() >= next_heartbeat
             if heartbeat:
                 next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
