@@ -7,11 +7,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from errno import ENOSPC
 from typing import NoReturn
 
 from gradtui import __version__, commands
 from gradtui.commands.open_viewer import add_viewer_flags, folder_of, view
 from gradtui.errors import GradtuiError, UsageError, say_on_stderr
+from pretrain.arguments import Parser
+from pretrain.errors import shown
 
 DESCRIPTION = """\
 See how fast every layer of a neural network learns, live in the terminal.
@@ -29,10 +32,10 @@ From a script of your own, without gradtui run:  recorder = gradtui.watch(model,
 PREFIX = "cli_"  # of the modules of subcommands
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         """One line, as for every other error, instead of the usage and a line."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        raise UsageError(f"{shown(message)}; see `{self.prog} --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,16 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
         # `gradtui` alone needs no parser: it starts as fast as it can
-        options = parse(given) if given else argparse.Namespace(run=view)
+        options = build_parser(given).parse(given) if given else argparse.Namespace(run=view)
         _tidy(options)
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error can be told, and not when Python ends
+        return code
     except GradtuiError as error:
         say_on_stderr(str(error))
         return error.exit_code
     except BrokenPipeError:
-        # the reader of our output has gone, e.g. `gradtui runs | head -1`; keep Python from saying so at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # the reader of our output has gone, e.g. `gradtui runs | head -1`
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        _drop_output()
+        say_on_stderr(f"cannot write the output: {error.strerror}")
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -62,15 +74,13 @@ def _tidy(options: argparse.Namespace) -> None:
         clear_leftovers(folder_of(options))
 
 
-def parse(given: Sequence[str]) -> argparse.Namespace:
-    """The arguments, parsed; `run` is what to do with them."""
-    options, unknown = build_parser(given).parse_known_args(given)
-    if unknown:  # argparse would speak for `gradtui`, and not for the subcommand
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return options
+def _drop_output() -> None:
+    """Keep Python from writing the rest, and from telling of it, at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stream, or none with a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def build_parser(given: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(given: Sequence[str]) -> Parser:
     """The parser for the words that were given."""
     from importlib import import_module
     from pkgutil import iter_modules

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from errno import ENOSPC
 from importlib import import_module
 from pathlib import Path
 
 from pretrain import what_is_missing
-from pretrain.errors import DataError
+from pretrain.arguments import Parser
+from pretrain.errors import DataError, shown
 from pretrain.flags import add_flags, settings_of
+from pretrain.loading import loading
 from pretrain.settings import FinetuneCommand, FitCommand
 
 EPILOG = """\
@@ -26,10 +30,10 @@ same final weights; on a CPU, bit for bit.
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of all commands."""
     layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m pretrain",
         description="Train layers one by one, then the whole net; sample, encode, evaluate.",
         epilog=EPILOG,
@@ -40,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     def command(name: str, help: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         made.add_argument("folder", type=Path, help="the folder of the stack: layers, net, metrics, checkpoints")
+        made.set_defaults(parser=made)
         return made
 
     add_flags(command("fit", "train layers, each on the outputs of those below"), FitCommand)
@@ -68,26 +73,67 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; its exit status: 0, 1 after an error in one line, 6 without torch, 128 + n after signal n."""
-    given = make_parser().parse_args(arguments)
+    """Runs a command; its exit status: 0, 1 after an error in one line, 2 after one in the arguments, 6 without torch,
+    128 + n after signal n."""
+    given = make_parser().parse(arguments)
     try:
-        # imported here: help and mistakes should not wait for torch
-        if given.command == "fit":
+        code = _run(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error can be told, and not when Python ends
+        return code
+    except DataError as error:
+        return _say(str(error))
+    except ModuleNotFoundError as error:
+        return _say(what_is_missing(error), 6)
+    except BrokenPipeError:
+        # the reader of our output has gone
+        _drop_output()
+        return 0
+    except MemoryError as error:
+        return _say(f"there is not enough memory: {error}")
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        _drop_output()
+        return _say(f"cannot write the output: {error.strerror}")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(given: argparse.Namespace) -> int:
+    # imported here: help and mistakes should not wait for torch
+    from pretrain.commands import early_checks
+
+    if given.command == "fit":
+        chosen = settings_of(FitCommand, vars(given))
+        early_checks.check_fit(chosen, given.folder)
+        with loading():
             from pretrain.commands.fit import fit
 
-            return fit(settings_of(FitCommand, vars(given)), given.folder)
-        if given.command == "finetune":
+        return fit(chosen, given.folder)
+    if given.command == "finetune":
+        settings = settings_of(FinetuneCommand, vars(given))
+        early_checks.check_finetune(settings, given.folder)
+        with loading():
             from pretrain.commands.finetune import finetune
 
-            return finetune(settings_of(FinetuneCommand, vars(given)), given.folder)
+        return finetune(settings, given.folder)
+    early_checks.check_reader(given)
+    with loading():
         command = getattr(import_module(f"pretrain.commands.{given.command}"), given.command)
-        return int(command(given))
-    except DataError as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"pretrain: {what_is_missing(error)}", file=sys.stderr)
-        return 6
+    return int(command(given))
+
+
+def _say(text: str, code: int = 1) -> int:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr itself may be gone
+        print(f"pretrain: {shown(text)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _drop_output() -> None:
+    """Keep Python from writing the rest, and from telling of it, at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no stream, or none with a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> None:

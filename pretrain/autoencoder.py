@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.choices import Activation, Cost, Kind, Noise, check_choice
 from pretrain.errors import DataError
+from pretrain.limits import check_level, check_numbers
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.sampling import bernoulli, normal_like, uniform_like
@@ -82,9 +83,9 @@ class Autoencoder(nn.Module):
             raise ValueError(f"an autoencoder needs at least one input and one output, not {inputs} and {outputs}")
         if kind == "sparse" and activation != "sigmoid":
             raise ValueError("a sparse autoencoder needs sigmoid units: the divergence is between probabilities")
-        if kind == "sparse" and not 0 < target < 1:
-            raise ValueError(f"the target of a sparse autoencoder must lie between 0 and 1, not {target}")
-        _check_level(noise, level)
+        numbers = {"level": level, "contraction": contraction, "target": target, "sparsity": sparsity}
+        check_numbers(numbers.items())
+        check_level(noise, level)
         self.inputs, self.outputs = inputs, outputs
         self.kind, self.activation, self.cost = kind, activation, cost
         self.noise, self.level = noise, level
@@ -258,13 +259,6 @@ def corrupt(x: Tensor, noise: Noise, level: float, generator: torch.Generator | 
         return x * (draws >= level)
     # one draw decides both: below level/2 pepper, from there to level salt
     return torch.where(draws >= level, x, (draws >= level / 2).to(x.dtype))
-
-
-def _check_level(noise: Noise, level: float) -> None:
-    if level < 0 or not math.isfinite(level):
-        raise ValueError(f"the level of the noise must be 0 or more, not {level}")
-    if noise != "gaussian" and level > 1:
-        raise ValueError(f"the level of {noise} noise must be a probability, not {level}")
 
 
 def _start(rows: int, columns: int, activation: Activation, generator: torch.Generator | None) -> Tensor:

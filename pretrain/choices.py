@@ -16,7 +16,6 @@ Optimizer = Literal["adam", "sgd", "lbfgs", "cg"]
 Loss = Literal["cross-entropy", "squared"]
 Precision = Literal["float32", "bfloat16"]
 Task = Literal["classify", "autoencode"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -102,9 +102,8 @@ def mnist(folder: Path | None, train_size: int | None = None) -> Dataset:
     Of the training images only the first `train_size` are made into numbers; None means all. Raises `DataError` if
     `folder` does not hold the four IDX files, plain or gzip-compressed.
     """
-    if folder is None:
-        raise DataError("MNIST is not there: name the folder with its IDX files (--data-dir, or GRADTUI_DATA)")
-    paths = _mnist_paths(folder)
+    paths = mnist_paths(folder)
+    assert folder is not None  # that was an error
     images, labels = _mnist_split(folder, paths, "train")
     taken = MNIST_TRAINING if train_size is None else min(train_size, MNIST_TRAINING)
     return Dataset(
@@ -172,16 +171,21 @@ def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.gen
     return np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="))
 
 
-def _mnist_paths(folder: Path) -> dict[str, Path]:
-    """Where the four files are, by their names."""
+def mnist_paths(folder: Path | None) -> dict[str, Path]:
+    """Where the four files are, by their names; raises `DataError` as `mnist`."""
+    if folder is None:
+        raise DataError("MNIST is not there: name the folder with its IDX files (--data-dir, or GRADTUI_DATA)")
     names = [name for pair in MNIST_FILES.values() for name in pair]
     candidates = [(name, folder / f"{name}{end}") for name in names for end in (".gz", "")]
-    paths = {name: path for name, path in candidates if path.exists()}
+    try:
+        paths = {name: path for name, path in candidates if path.exists()}
+    except OSError as error:  # a folder that may not be entered, or a name that is too long
+        raise DataError(f"cannot look for MNIST in {folder}: {error.strerror}") from error
     missing = [name for name in names if name not in paths]
     if missing:
         raise DataError(
-            f"MNIST is not there: {folder} has no {', no '.join(missing)} (.gz or not); put the four IDX files of the"
-            " MNIST database of LeCun, Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)"
+            f"MNIST is not there: {folder} has no {missing[0]}[.gz]; put the four IDX files of the MNIST database of"
+            " LeCun, Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)"
         )
     return paths
 

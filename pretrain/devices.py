@@ -6,24 +6,53 @@ import os
 
 import torch
 
-from pretrain.errors import DataError
+from pretrain.errors import DataError, short
 
 
 def device_of(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or mps; under `torchrun` each process has a GPU of its own.
+    """The torch device of this name, or with "auto" the first of cuda, mps, xpu and cpu that is there.
 
-    Raises `DataError` for one that is not available.
+    Under `torchrun` each process has a GPU of its own. Raises `DataError` for a device that is not available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, is_there in there.items() if is_there)
-    if not there.get(name, False):
-        raise DataError(f"{name} is not available: use {' or '.join(kind for kind, works in there.items() if works)}")
-    if name == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        name = next(kind for kind, is_there in _usual().items() if is_there)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DataError(f"torch has no device {short(name)}: use {_others()}") from error
+    if device.type == "meta":
+        raise DataError(f"a training needs numbers, and the device meta holds none: use {_others()}")
+    if device.type == "cuda" and torch.cuda.is_available():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and device.index is not None:
+            raise DataError(f"under torchrun each process has a GPU of its own: give cuda, not {name}")
+        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        device = torch.device("cuda", index % torch.cuda.device_count() if device.index is None else index)
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+        torch.Generator(device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        # torch says at length what it was built for
+        raise DataError(f"{name} is not available: use {_others()}") from error
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-        return device
-    return torch.device(name)
+    return device
+
+
+def _usual() -> dict[str, bool]:
+    xpu = getattr(torch, "xpu", None)
+    return {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": xpu is not None and xpu.is_available(),
+        "cpu": True,
+    }
+
+
+def _others() -> str:
+    """Those that are there, in words."""
+    there = [kind for kind, is_there in _usual().items() if is_there]
+    count = torch.cuda.device_count() if "cuda" in there else 0
+    return " or ".join(f"cuda:0 to cuda:{count - 1}" if kind == "cuda" and count > 1 else kind for kind in there)
 
 
 def generator_on(device: torch.device, seed: int) -> torch.Generator:

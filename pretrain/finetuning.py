@@ -12,9 +12,9 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from pretrain.checkpoint import Keeper, fits
 from pretrain.choices import Optimizer as OptimizerName
-from pretrain.choices import check_choice
 from pretrain.conjugate import ConjugateGradients
 from pretrain.epochs import BatchSampler
+from pretrain.errors import DataError
 from pretrain.objective import Examples, Objective, seeded
 from pretrain.parallel import batch, current, reduce
 from pretrain.regularisation import EarlyStopping, limit_norms
@@ -102,9 +102,8 @@ def finetune(
     training, and for a checkpoint that is damaged or belongs to another training.
     """
     chosen = with_changes("finetune", FinetuneSettings, settings, changes)
-    check_choice("optimizer", chosen.optimizer, OptimizerName)
     if chosen.patience is not None and validation is None:
-        raise ValueError("early stopping needs a validation set, whose error it watches")
+        raise DataError("early stopping needs a validation set, whose error it watches")
     objective = Objective(model, chosen.loss, classify=targets is not None, precision=chosen.precision)
     train = objective.examples(data, targets, chosen.memory)
     held_out = None
@@ -273,7 +272,7 @@ def _schedules(settings: FinetuneSettings, classify: bool) -> tuple[Schedule | N
         momentum = MOMENTUM
     if settings.decay and settings.optimizer != "cg":
         if callable(rate):
-            raise ValueError("decay needs a number for the learning rate, not a schedule")
+            raise DataError("decay needs a number for the learning rate, not a schedule")
         start = RATES[settings.optimizer][0 if classify else 1] if rate is None else rate
         rate = linear(start, max(1, settings.epochs))
     return rate, momentum

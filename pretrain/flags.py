@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import Field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pretrain.errors import DataError
+from pretrain.errors import DataError, SettingError, short
+from pretrain.limits import LIMITS
 from pretrain.settings import choices_of, flags_of, renamed
 
 if sys.version_info >= (3, 11):
@@ -47,7 +49,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
 def settings_of(kind: type[T], given: Mapping[str, Any]) -> T:
     """The settings of a namespace that `add_flags` filled, and of the TOML file that it names.
 
-    Raises `DataError` for a file that cannot be read, and for unknown or invalid settings in it.
+    Raises `DataError` for a file that cannot be read, for unknown or invalid settings in it, and for numbers that are
+    out of range.
     """
     path = given.get("config")
     table = {} if path is None else _table(path)
@@ -61,7 +64,14 @@ def settings_of(kind: type[T], given: Mapping[str, Any]) -> T:
             raise DataError(f"{path}: unknown setting {name!r}{hint}")
         values[key] = _checked(known[key], value, f"{path}: {name}")
     values.update({name: value for name, value in given.items() if name in known})
-    return kind(**{name: _in_units_of_the_function(known[name], value) for name, value in values.items()})
+    try:
+        return kind(**{name: _in_units_of_the_function(known[name], value) for name, value in values.items()})
+    except SettingError as error:
+        flag = error.name.replace("_", "-")
+        where = f"--{flag}" if error.name in given or path is None else f"{path}: {flag}"
+        value = values.get(error.name, error.value)
+        told = error.value if isinstance(value, tuple) else value  # as it was given, in the units of the flag
+        raise DataError(f"{where} {short(told)}: give {error.wanted}") from error
 
 
 def _in_units_of_the_flag(setting: Field[Any]) -> Any:
@@ -74,10 +84,13 @@ def _in_units_of_the_flag(setting: Field[Any]) -> Any:
 
 def _in_units_of_the_function(setting: Field[Any], value: Any) -> Any:
     told = setting.metadata
-    if setting.default is None and value == told["unset"]:
+    if told["off"] and value == told["unset"]:
         return None
-    scaled = value if told["factor"] == 1 else value * told["factor"]
-    return round(scaled) if type(setting.default) is int else scaled
+    if told["factor"] == 1:
+        return value
+    if not math.isfinite(value * told["factor"]):
+        raise SettingError(setting.name, value, LIMITS[setting.name].words)
+    return round(value * told["factor"]) if type(setting.default) is int else value * told["factor"]
 
 
 def _is_shown(default: Any) -> bool:
@@ -113,4 +126,6 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 500,500,2000") from None
+        raise argparse.ArgumentTypeError(
+            f"{short(text)} is not a list of whole numbers, such as 500,500,2000"
+        ) from None

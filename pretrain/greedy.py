@@ -328,7 +328,7 @@ class _LayerTraining:
 def _decayed(layer: Layer, rate: Schedule | None, epochs: int) -> Schedule:
     """The learning rate, or the layer's default, decayed linearly to zero."""
     if callable(rate):
-        raise ValueError("decay needs a number for the learning rate, not a schedule")
+        raise DataError("decay needs a number for the learning rate, not a schedule")
     start = getattr(layer, "default_rate", DEFAULT_RATE) if rate is None else rate
     return linear(start, max(1, epochs))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pretrain.choices import Method, Precision, check_choice
 from pretrain.conditionals import Conditionals
 from pretrain.errors import DataError
+from pretrain.limits import check_burn_in, check_numbers
 from pretrain.parallel import BatchShard, batch, current, current_shard
 from pretrain.sampling import bernoulli, categorical, normal_like, uniform_like
 
@@ -37,7 +38,7 @@ class GradientEstimator:
     `l1_cost`·Σ|W| (Hinton 2010, section 10); `sparsity_cost` pulls each hidden unit's mean activity over the batch
     towards `sparsity_target` (section 11). `products` "bfloat16" computes the matrix products in that type.
 
-    Raises `ValueError` for unknown or invalid settings.
+    Raises `ValueError` for unknown settings and numbers that are out of range.
     """
 
     method: Method = "cd"
@@ -57,12 +58,8 @@ class GradientEstimator:
     def __post_init__(self) -> None:
         check_choice("method", self.method, Method)
         check_choice("products", self.products, Precision)
-        if min(self.steps, self.chains) < 1:
-            raise ValueError(f"steps and chains must be 1 or more, not {self.steps} and {self.chains}")
-        if not 0 <= self.burn_in < self.steps:
-            raise ValueError(f"burn_in must be less than the {self.steps} steps, not {self.burn_in}")
-        if self.temperatures < 2:
-            raise ValueError(f"tempering needs at least 2 temperatures, not {self.temperatures}")
+        check_numbers(vars(self).items())
+        check_burn_in(self.burn_in, self.steps)
 
 
 class Particles(NamedTuple):

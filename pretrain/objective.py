@@ -45,7 +45,7 @@ class Objective:
         self.model, self.classify, self.precision = model, classify, precision
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ValueError("the net has no linear layer: it must consist of nn.Linear and activations")
+            raise DataError("the net has no linear layer: it must consist of nn.Linear and activations")
         self._inputs, self._outputs = linear[0].in_features, linear[-1].out_features
         self._dtype = linear[0].weight.dtype
         self.device = linear[0].weight.device
@@ -53,9 +53,9 @@ class Objective:
         self.loss: Loss = loss or ("cross-entropy" if classify or ends_in_sigmoid else "squared")
         check_choice("loss", self.loss, Loss)
         if classify and self.loss != "cross-entropy":
-            raise ValueError("a classifier's loss is cross-entropy")
+            raise DataError("a classifier's loss is cross-entropy")
         if not classify and self.loss == "cross-entropy" and not ends_in_sigmoid:
-            raise ValueError("cross-entropy needs a net that ends in nn.Sigmoid: add one, or use squared")
+            raise DataError("cross-entropy needs a net that ends in nn.Sigmoid: add one, or use squared")
         # a slice of a Sequential shares its modules
         self._logits = model[:-1] if not classify and self.loss == "cross-entropy" else model
 

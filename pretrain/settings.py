@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pretrain.choices import (
     Activation,
-    Device,
     HiddenUnits,
     Loss,
     Method,
@@ -22,7 +21,10 @@ from pretrain.choices import (
     Propagate,
     Task,
     VisibleUnits,
+    check_choice,
 )
+from pretrain.errors import DataError
+from pretrain.limits import check_burn_in, check_level, check_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +46,7 @@ def setting(
     factor: float = 1,
     was: str = "",
     decides: bool = True,
+    off: bool = False,
 ) -> Any:
     """A field that is a flag and a name in TOML files.
 
@@ -52,13 +55,14 @@ def setting(
         help: for `--help`.
         choices: a `Literal` type, or a function that returns the values.
         metavar: the placeholder in `--help`.
-        unset: what stands for None in flags and files.
+        unset: what stands for None in the settings that files of layers and checkpoints hold.
         factor: how many units of the function one unit of the flag is.
         was: the name in an earlier version, still read.
         decides: whether the result of a training depends on it.
+        off: whether `unset` stands for None in flags and TOML files too.
     """
     told = {"help": help, "choices": choices, "metavar": metavar, "unset": unset, "factor": factor, "was": was}
-    return field(default=default, metadata={**told, "decides": decides})
+    return field(default=default, metadata={**told, "decides": decides, "off": off})
 
 
 def flags_of(kind: Any) -> list[Field[Any]]:
@@ -90,6 +94,15 @@ def decisive(settings: Any) -> dict[str, Any]:
     return found
 
 
+def check_settings(settings: Any) -> None:
+    """Raise `DataError` for a number out of its range, `ValueError` for a value that is no choice of its setting."""
+    check_numbers((one.name, getattr(settings, one.name)) for one in fields(settings))
+    for one in flags_of(settings):
+        value, choices = getattr(settings, one.name), one.metadata["choices"]
+        if value is not None and get_args(choices):
+            check_choice(one.name, value, choices)
+
+
 def with_changes(function: str, kind: type[T], settings: T | None, changes: Mapping[str, Any]) -> T:
     """The settings, or the defaults, with these changes; raises `TypeError`, as a call does, for an unknown name."""
     known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
@@ -106,7 +119,8 @@ class TrainingSettings:
     """What greedy training and fine-tuning have in common.
 
     `memory` is in bytes, `checkpoint_every` in seconds of `clock`. All randomness is `generator`'s; None is one seeded
-    with 0. The state is written to `checkpoint`, from which a training continues if the file exists.
+    with 0. The state is written to `checkpoint`, from which a training continues if the file exists. Raises `DataError`
+    for numbers that are out of range.
     """
 
     batch_size: int | None = setting(None, "examples per step (default: 100; 1000 for lbfgs and cg)", unset=0)
@@ -127,6 +141,9 @@ class TrainingSettings:
     should_stop: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 @dataclass(frozen=True)
 class GreedySettings(TrainingSettings):
@@ -136,7 +153,9 @@ class GreedySettings(TrainingSettings):
     `optimizer` makes an optimizer from parameters. The callbacks get a `LayerProgress`.
     """
 
-    epochs: int | Sequence[int] = setting(10, "of each layer: one number, or one per layer", metavar="N,N,…")
+    epochs: int | Sequence[int] = setting(
+        10, "of each layer: one number, or one per layer; 0 leaves a layer as it starts", metavar="N,N,…"
+    )
     learning_rate: Schedule | Sequence[Schedule | None] | None = setting(
         None, "(default: 0.1 for RBMs, 0.001 for other units and layers)", unset=0.0
     )
@@ -152,10 +171,19 @@ class FinetuneSettings(TrainingSettings):
     optimizer: Optimizer = setting("adam", "the optimizer", choices=Optimizer)
     epochs: int = setting(20, "maximum number of epochs")
     learning_rate: Schedule | None = setting(None, "(default: 0.001 for adam, 0.1 for sgd)", unset=0.0)
-    max_norm: float | None = setting(None, "bound on the norm of a hidden unit's incoming weights", unset=0.0)
-    patience: int | None = setting(None, "stop after so many epochs without a lower validation error", unset=0)
+    max_norm: float | None = setting(
+        None, "bound on the norm of a hidden unit's incoming weights (default: 0: none)", unset=0.0, off=True
+    )
+    patience: int | None = setting(
+        None, "stop after so many epochs without a lower validation error (default: 0: never)", unset=0, off=True
+    )
     loss: Loss | None = setting(None, "of a reconstruction", choices=Loss, unset="")
     precision: Precision = setting("float32", "of the matrix products", choices=Precision)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise DataError(f"{self.optimizer} takes no momentum: leave it out, or use sgd")
 
 
 @dataclass(frozen=True)
@@ -173,8 +201,16 @@ class DataSettings:
         None, "divide the data by this (default: bytes by 255, others by 1)", metavar="NUMBER", unset=0.0
     )
     seed: int = setting(0, "of all random numbers")
-    device: Device = setting("auto", "where to train", choices=Device, decides=False)
+    device: str = setting(
+        "auto",
+        "where to train: auto, or a device of torch, such as cpu, cuda:1, mps, xpu",
+        metavar="DEVICE",
+        decides=False,
+    )
     threads: int = setting(0, "CPU threads (default: torch's own choice)", decides=False)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -190,7 +226,7 @@ class LayerSettings:
     burn_in: int = setting(0, "Gibbs steps of the method noise that are not counted")
     fast_rate: float = setting(0.05, "learning rate of fast-pcd's fast weights")
     centred: bool = setting(False, "use the centred gradient of RBMs")
-    clip: float | None = setting(None, "bound on the norm of an RBM's gradient", unset=0.0)
+    clip: float | None = setting(None, "bound on the norm of an RBM's gradient (default: 0: none)", unset=0.0, off=True)
     weight_cost: float = setting(0.0002, "L2 penalty of RBMs")
     l1_cost: float = setting(0.0, "L1 penalty of RBMs")
     sparsity_cost: float = setting(0.0, "weight of the sparsity penalty of RBMs")
@@ -201,6 +237,16 @@ class LayerSettings:
     noise: Noise = setting("masking", "of denoising layers", choices=Noise)
     level: float = setting(0.25, "of that noise: a probability, or a standard deviation")
     contraction: float = setting(0.1, "weight of contractive layers' penalty")
+
+    def __post_init__(self) -> None:
+        check_layer_settings(self)
+
+
+def check_layer_settings(settings: LayerSettings) -> None:
+    """Raise as `check_settings`, and for numbers that do not go together."""
+    check_settings(settings)
+    check_burn_in(settings.burn_in, settings.steps)
+    check_level(settings.noise, settings.level)
 
 
 def _units() -> tuple[str, ...]:
@@ -219,10 +265,17 @@ class FitCommand(GreedySettings, LayerSettings, DataSettings):
     unit: str = setting("rbm", "how each layer is trained", choices=_units)
     label_units: bool = setting(False, "let the top RBM learn the labels too (a deep belief net)")
     up_down_epochs: int = setting(0, "then train the belief net by the up-down algorithm for so many epochs")
-    epochs: tuple[int, ...] = setting((10,), "of each layer: one number, or one per layer", metavar="N,N,…")
+    epochs: tuple[int, ...] = setting(
+        (10,), "of each layer: one number, or one per layer; 0 leaves a layer as it starts", metavar="N,N,…"
+    )
     checkpoint_every: float = setting(
         5 * SECONDS, "write a checkpoint every so many minutes", metavar="MINUTES", factor=SECONDS, decides=False
     )
+
+    def __post_init__(self) -> None:
+        check_layer_settings(self)
+        if len(self.epochs) not in (1, len(self.layers)):
+            raise DataError(f"there are {len(self.layers)} layers, but {len(self.epochs)} values of epochs")
 
 
 @dataclass(frozen=True)

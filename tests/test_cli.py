@@ -46,7 +46,12 @@ def test_help_tells_every_flag(words: tuple[str, ...], tells: tuple[str, ...]) -
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("runs", "--jsn"), "unrecognized arguments: --jsn; see `gradtui runs --help`"),
+        (("runs", "--jsn"), "unrecognized arguments: --jsn (did you mean --json?); see `gradtui runs --help`"),
+        (("train", "--hiden", "9"), "unrecognized arguments: --hiden 9 (did you mean --hidden?); see `gradtui train"),
+        (("run", "--evry", "5", "true"), "unrecognized arguments: --evry (did you mean --every?); see `gradtui run"),
+        (("trian",), "argument COMMAND: there is no 'trian': did you mean train?"),
+        (("train", "--net", "residul"), "argument --net: there is no 'residul': did you mean residual?"),
+        (("train", "--net", "qqq"), "argument --net: there is no 'qqq': choose one of plain, residual, "),
         (("attach", "--fps", "x"), "argument --fps: invalid float value: 'x'; see `gradtui attach --help`"),
         (("--jsn",), "unrecognized arguments: --jsn; see `gradtui --help`"),
         (("run", "--every", "0", "true"), "--every 0: give a number of steps, 1 or more"),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pretrain.commands.early_checks import LAYERS_FILE, NET_FILE
 from pretrain.commands.reading import CPU, encoded, labels_on_top, scale_for, source_for
-from pretrain.commands.training import LAYERS_FILE, NET_FILE
 from pretrain.errors import DataError
 from pretrain.likelihood import LogZ, annealed_log_z, default_betas, log_probability
 from pretrain.objective import evaluate as error_of
@@ -72,8 +72,6 @@ def _label_unit_error(stack: Stack, rows: Rows, split: DataSplit) -> float:
 @torch.no_grad()
 def _likelihood(given: argparse.Namespace, stack: Stack, data: Source, rows: Rows) -> dict[str, Any]:
     """Log-probabilities in nats per example: of one RBM by AIS, of several the variational bound."""
-    if given.ais_steps < 1 or given.ais_chains < 2:
-        raise DataError("--ais-steps must be 1 or more, --ais-chains 2 or more")
     net = stack.belief_net()
     train = data.train.rows(CPU, scale_for(given, stack))
     step = max(1, len(train) // FEW)

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
+from pretrain.commands.early_checks import LAYERS_FILE
 from pretrain.commands.reading import CPU, encoded, scale_for, source_for
-from pretrain.commands.training import LAYERS_FILE
 from pretrain.errors import DataError
 from pretrain.progress import Progress
 from pretrain.rows import chunks
@@ -19,8 +19,6 @@ def features(given: argparse.Namespace) -> int:
     """Write the top layer's codes of the data [n, units], chunk by chunk."""
     stack = load_stack(given.folder / LAYERS_FILE)
     rows = source_for(given, stack).train.rows(CPU, scale_for(given, stack))
-    if given.out.suffix != ".npy":
-        raise DataError(f"{given.out}: the file name must end in .npy")
     outputs = stack.layers[-1].outputs
     draft = given.out.with_name(given.out.name + ".draft")
     progress = Progress(len(rows), sys.stderr)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.commands.training import LAYERS_FILE, NET_FILE, Place, done_before, load_source, prepared, reporting
+from pretrain.commands.early_checks import LAYERS_FILE, NET_FILE
+from pretrain.commands.training import Place, done_before, load_source, prepared, reporting
 from pretrain.devices import device_of, generator_on
 from pretrain.errors import DataError
 from pretrain.finetuning import NetProgress

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretrain.commands.training import LAYERS_FILE, Place, done_before, load_source, prepared, reporting
+from pretrain.commands.early_checks import LAYERS_FILE
+from pretrain.commands.training import Place, done_before, load_source, prepared, reporting
 from pretrain.dbn import DBN
 from pretrain.devices import device_of, generator_on
 from pretrain.greedy import LayerProgress, train_greedily

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 
+from pretrain.commands.early_checks import data_folder
 from pretrain.errors import DataError
 from pretrain.rbm import RBM
 from pretrain.sources import Source, source
@@ -20,9 +20,8 @@ def source_for(given: argparse.Namespace, stack: Stack) -> Source:
     """The named data, or those of the training; raises `DataError` if they do not fit."""
     before = stack.about["settings"]
     name = given.data or before["data"]
-    folder = given.data_dir or (Path(os.environ["GRADTUI_DATA"]) if os.environ.get("GRADTUI_DATA") else None)
     labels = given.labels or (Path(before["labels"]) if before["labels"] and not given.data else None)
-    data = source(name, folder, labels)
+    data = source(name, data_folder(given.data_dir), labels)
     if data.train.images[:1].reshape(1, -1).shape[1] != _columns(stack):
         columns = data.train.images[:1].size
         raise DataError(f"{data.name} has {columns} columns, but the stack takes {_columns(stack)}")

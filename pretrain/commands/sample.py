@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrain.commands.training import LAYERS_FILE
+from pretrain.commands.early_checks import LAYERS_FILE
 from pretrain.errors import DataError
 from pretrain.stack import load_stack
 
@@ -17,10 +17,6 @@ from pretrain.stack import load_stack
 def sample(given: argparse.Namespace) -> int:
     """Write samples of a stack of RBMs."""
     stack = load_stack(given.folder / LAYERS_FILE)
-    if given.count < 1 or given.steps < 0:
-        raise DataError("--count is 1 or more, --steps 0 or more")
-    if given.out.suffix not in (".npy", ".png"):
-        raise DataError(f"{given.out}: the file name must end in .npy or .png")
     labels = None if given.label is None else torch.full((given.count,), given.label)
     generator = torch.Generator().manual_seed(given.seed)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from typing import Any
 
 import torch
 
+from pretrain.commands.early_checks import begun_before, check_same, data_folder
 from pretrain.errors import DataError
 from pretrain.parallel import Parallel
 from pretrain.progress import Metrics, Progress, Stop
-from pretrain.settings import DataSettings, decisive, renamed
+from pretrain.settings import DataSettings, decisive
 from pretrain.sources import Source, source
-
-LAYERS_FILE, NET_FILE = "layers.safetensors", "net.safetensors"
 
 
 @dataclass(frozen=True)
@@ -114,9 +112,8 @@ def prepared(settings: DataSettings) -> Iterator[None]:
 
 def load_source(settings: DataSettings) -> Source:
     """The data of the settings."""
-    named = settings.data_dir or os.environ.get("GRADTUI_DATA")
-    folder = Path(named) if named else None
-    return source(settings.data or "digits", folder, Path(settings.labels) if settings.labels else None)
+    labels = Path(settings.labels) if settings.labels else None
+    return source(settings.data or "digits", data_folder(settings.data_dir), labels)
 
 
 def done_before(place: Place, command: str, result: Path, settings: DataSettings) -> bool:
@@ -124,18 +121,9 @@ def done_before(place: Place, command: str, result: Path, settings: DataSettings
 
     Raises `DataError` if the folder's result, or its training that was stopped, has other settings.
     """
-    note, begun = place.folder / f"{command}.json", place.folder / f"{command}.checkpoint"
-    if note.exists() and (begun.exists() or result.exists()):
-        try:
-            theirs = renamed(settings, json.loads(note.read_text()))
-        except (OSError, json.JSONDecodeError) as error:
-            raise DataError(f"cannot read {note}: {error}") from error
-        for name, value in decisive(settings).items():
-            if theirs.get(name) != value:
-                raise DataError(
-                    f"{place.folder} was trained with {name.replace('_', '-')} {theirs.get(name)!r}, not {value!r}:"
-                    " use another folder, or delete this one"
-                )
+    note = place.folder / f"{command}.json"
+    if begun_before(place.folder, command, result):
+        check_same(place.folder, command, settings)
         return result.exists()
     if place.first:
         try:

@@ -20,6 +20,7 @@ from pretrain.data import digits
 from pretrain.errors import DataError
 from pretrain.flags import settings_of
 from pretrain.likelihood import exact_log_z, log_probability
+from pretrain.limits import LIMITS
 from pretrain.objective import evaluate
 from pretrain.progress import Metrics, Progress, duration
 from pretrain.rbm import RBM
@@ -219,7 +220,7 @@ def test_toml_and_flags_say_the_same_and_flags_go_before(tmp_path: Path) -> None
 
 
 def told(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Settings that the kind has, with values that fit, in the units of the flags."""
+    """Settings that the kind has, with values of the right type, most of them in range, in the units of the flags."""
     plain = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=8)
     values: dict[str, st.SearchStrategy[Any]] = {}
     for setting in flags_of(kind):
@@ -231,9 +232,12 @@ def told(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
         elif isinstance(default, tuple):
             values[setting.name] = st.lists(st.integers(1, 10**6), min_size=1, max_size=4).map(tuple)
         elif isinstance(default, float) or setting.metadata["factor"] != 1:
-            values[setting.name] = st.floats(0, 1e6)
+            values[setting.name] = st.floats(0, min(1e6, LIMITS[setting.name].most)) | st.floats()
         elif isinstance(default, int):
-            values[setting.name] = st.integers(0, 10**9)
+            limit = LIMITS[setting.name]
+            values[setting.name] = st.integers(int(limit.least), int(min(10**9, limit.most))) | st.integers(-9, 9)
+        elif setting.name == "device":
+            values[setting.name] = st.sampled_from(["auto", "cpu", "cuda:1", "mps", "meta"])
         else:
             values[setting.name] = plain
     return st.fixed_dictionaries({}, optional=values)
@@ -241,10 +245,11 @@ def told(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 def in_python(kind: type[Any], values: dict[str, Any]) -> Any:
     """The settings by the values of flags: what stands for None, and other units, written out."""
-    nothing = {"batch_size": 0, "momentum": -1, "learning_rate": 0, "clip": 0, "scale": 0, "max_norm": 0, "patience": 0}
+    nothing = {"clip": 0, "max_norm": 0, "patience": 0}
     found = {name: None if name in nothing and value == nothing[name] else value for name, value in values.items()}
     if "memory" in found:
-        found["memory"] = round(found["memory"] * 1e9)
+        number = found["memory"] * 1e9
+        found["memory"] = round(number) if math.isfinite(number) else number
     if "checkpoint_every" in found:
         found["checkpoint_every"] *= 60
     return kind(**found)
@@ -253,19 +258,27 @@ def in_python(kind: type[Any], values: dict[str, Any]) -> Any:
 def as_toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("kind", [FitCommand, FinetuneCommand])
 @given(data=st.data())
-def test_any_settings_come_back_from_toml(
+def test_any_settings_come_back_from_toml_or_are_refused_as_in_python(
     kind: type[Any], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     values = data.draw(told(kind))
     text = "".join(f"{name.replace('_', '-')} = {as_toml(value)}\n" for name, value in values.items())
     path = tmp_path_factory.getbasetemp() / f"{kind.__name__}.toml"
     path.write_text(text, encoding="utf-8")
-    assert settings_of(kind, {"config": path}) == in_python(kind, values)
+    try:
+        expected = in_python(kind, values)
+    except DataError:
+        with pytest.raises(DataError):
+            settings_of(kind, {"config": path})
+    else:
+        assert settings_of(kind, {"config": path}) == expected
 
 
 @given(text=st.text(max_size=60))
@@ -317,10 +330,15 @@ def truncated(path: Path) -> str:
             "with one class",
         ),
         (lambda at: ["--unit", "denoising", "--label-units"], "label units belong to RBMs"),
-        (lambda at: ["--steps", "0"], "1 or more"),
+        (lambda at: ["--steps", "0"], "--steps 0: give a whole number from 1 to"),
         (lambda at: ["--epochs", "1,2,3"], "2 layers, but 3 values of epochs"),
         (lambda at: ["--up-down-epochs", "1", "--unit", "autoencoder", "--epochs", "1"], "consists of RBMs"),
         (lambda at: ["--device", "cuda"], "cuda is not available"),
+        (lambda at: ["--device", "cuda:9"], "cuda:9 is not available"),
+        (lambda at: ["--device", "xpu:0"], "xpu:0 is not available"),
+        (lambda at: ["--device", "meta"], "the device meta holds none"),
+        (lambda at: ["--device", "gpu"], "torch has no device 'gpu': use "),
+        (lambda at: ["--device", "cuda:x"], "--device 'cuda:x': give auto, or a device of torch"),
         (lambda at: ["--config", str(at / "none.toml")], "cannot read"),
     ],
 )
@@ -340,11 +358,11 @@ def test_bad_input_is_one_line_and_a_status(
     [
         (["evaluate", "{tmp}/none"], "holds no layers"),
         (["finetune", "{tmp}/none"], "holds no layers"),
-        (["evaluate", "{stack}", "--likelihood", "--ais-steps", "0"], "--ais-steps must be 1 or more"),
+        (["evaluate", "{stack}", "--likelihood", "--ais-steps", "0"], "--ais-steps 0: give a whole number from 1 to"),
         (["sample", "{stack}", "--out", "{tmp}/x.gif"], "must end in .npy or .png"),
         (["sample", "{stack}", "--out", "{tmp}/no/x.npy", "--steps", "1"], "cannot write"),
         (["sample", "{stack}", "--out", "{tmp}/x.npy", "--label", "3"], "no label units"),
-        (["sample", "{stack}", "--out", "{tmp}/x.npy", "--count", "0"], "--count is 1 or more"),
+        (["sample", "{stack}", "--out", "{tmp}/x.npy", "--count", "0"], "--count 0: give a whole number from 1 to"),
         (["features", "{stack}", "--out", "{tmp}/x.txt"], "must end in .npy"),
         (["features", "{stack}", "--out", "{tmp}/x.npy", "--data", "{tmp}/wide.npy"], "but the stack takes 64"),
     ],

@@ -315,7 +315,10 @@ def test_bad_data_get_one_clear_line_before_any_training(settings: dict[str, Any
         ({"loss": "squared"}, "classifier"),
         ({"targets": None, "loss": "cross-entropy"}, "ends in nn.Sigmoid"),
         ({"optimizer": "adam", "momentum": 0.5}, "takes no momentum"),
-        ({"batch_size": -1}, "at least 1 example"),
+        ({"batch_size": -1}, "batch_size is -1: give a whole number from 1 to"),
+        ({"epochs": -1}, "epochs is -1: give a whole number from 0"),
+        ({"learning_rate": math.inf}, "learning_rate is inf: give a number above 0"),
+        ({"epochs": 2.0}, "epochs is 2: give a whole number"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -468,9 +469,11 @@ def test_what_training_carries_comes_back(training: dict[str, Any]) -> None:
     ("make", "says"),
     [
         (lambda: GradientEstimator(method="pdc"), "cd, pcd, fast-pcd, tempering, noise"),  # type: ignore[arg-type]
-        (lambda: GradientEstimator(steps=0), "1 or more"),
-        (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "burn_in must be less than the 2 steps"),
-        (lambda: GradientEstimator(temperatures=1), "at least 2 temperatures"),
+        (lambda: GradientEstimator(steps=0), "steps is 0: give a whole number from 1 to"),
+        (lambda: GradientEstimator(method="noise", steps=2, burn_in=2), "burn_in is 2: give fewer than the 2 steps"),
+        (lambda: GradientEstimator(temperatures=1), "temperatures is 1: give a whole number from 2 to"),
+        (lambda: GradientEstimator(fast_rate=math.nan), "fast_rate is nan: give a number from 0 up"),
+        (lambda: GradientEstimator(sparsity_target=1.0), "sparsity_target is 1: give a number between 0 and 1"),
         (lambda: GradientEstimator(products="float16"), "float32, bfloat16"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, visible="binary"), "bernoulli, gaussian"),  # type: ignore[arg-type]
         (lambda: RBM(4, 3, groups=[5]), "out of 4"),
