@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from errno import ENOSPC
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from gradtui import __version__, commands
 from gradtui.commands.open_viewer import add_viewer_flags, folder_of, view
-from gradtui.errors import GradtuiError, UsageError, say_on_stderr
-from pretrain.arguments import Parser
-from pretrain.errors import shown
+from gradtui.errors import GradtuiError, say_on_stderr
+
+if TYPE_CHECKING:
+    from gradtui.command_parser import CommandParser
 
 DESCRIPTION = """\
 See how fast every layer of a neural network learns, live in the terminal.
@@ -30,12 +31,6 @@ Runs live in $GRADTUI_DIR, or in your data folder; --dir names another place.
 From a script of your own, without gradtui run:  recorder = gradtui.watch(model, optimizer)
 """
 PREFIX = "cli_"  # of the modules of subcommands
-
-
-class _Parser(Parser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for every other error, instead of the usage and a line."""
-        raise UsageError(f"{shown(message)}; see `{self.prog} --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,13 +75,15 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def build_parser(given: Sequence[str]) -> Parser:
+def build_parser(given: Sequence[str]) -> CommandParser:
     """The parser for the words that were given."""
     from importlib import import_module
     from pkgutil import iter_modules
 
+    from gradtui.command_parser import CommandParser
+
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
+    parser = CommandParser("gradtui", description=DESCRIPTION, epilog=EPILOG, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"gradtui {__version__}")
     add_viewer_flags(parser)
     parser.set_defaults(run=view, parser=parser)

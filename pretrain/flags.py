@@ -84,7 +84,8 @@ def _in_units_of_the_flag(setting: Field[Any]) -> Any:
 
 def _in_units_of_the_function(setting: Field[Any], value: Any) -> Any:
     told = setting.metadata
-    if told["off"] and value == told["unset"]:
+    limit = LIMITS.get(setting.name)
+    if limit is not None and limit.is_off_at_0 and value == 0:
         return None
     if told["factor"] == 1:
         return value

@@ -18,13 +18,17 @@ MOST_SEED = 2**64 - 1  # torch's generators take 64 bits
 
 @dataclass(frozen=True)
 class Limit:
-    """From `least` to `most`; `above` leaves the first out, `below` the second. `whole` numbers only, or all."""
+    """From `least` to `most`; `above` leaves the first out, `below` the second. `whole` numbers only, or all.
+
+    `is_off_at_0`: in flags and TOML files 0 stands for None, which leaves out what the number is for.
+    """
 
     least: float = 0
     most: float = math.inf
     above: bool = False
     below: bool = False
     whole: bool = False
+    is_off_at_0: bool = False
 
     def holds(self, value: Any) -> bool:
         """Whether it is such a number; NaN, infinities, booleans and texts are none."""
@@ -62,8 +66,8 @@ LIMITS: Mapping[str, Limit] = {
     "momentum": Limit(0, 1, below=True),
     "memory": Limit(whole=True),
     "checkpoint_every": _FROM_0,
-    "max_norm": _POSITIVE,
-    "patience": _counted(1),
+    "max_norm": Limit(above=True, is_off_at_0=True),
+    "patience": Limit(1, MOST, whole=True, is_off_at_0=True),
     "scale": _POSITIVE,
     "seed": _counted(0, MOST_SEED),
     "threads": _counted(0, 1024),
@@ -72,7 +76,7 @@ LIMITS: Mapping[str, Limit] = {
     "temperatures": _counted(2),
     "burn_in": _counted(0),
     "fast_rate": _FROM_0,
-    "clip": _POSITIVE,
+    "clip": Limit(above=True, is_off_at_0=True),
     "weight_cost": _FROM_0,
     "l1_cost": _FROM_0,
     "sparsity_cost": _FROM_0,

@@ -46,7 +46,6 @@ def setting(
     factor: float = 1,
     was: str = "",
     decides: bool = True,
-    off: bool = False,
 ) -> Any:
     """A field that is a flag and a name in TOML files.
 
@@ -59,10 +58,9 @@ def setting(
         factor: how many units of the function one unit of the flag is.
         was: the name in an earlier version, still read.
         decides: whether the result of a training depends on it.
-        off: whether `unset` stands for None in flags and TOML files too.
     """
     told = {"help": help, "choices": choices, "metavar": metavar, "unset": unset, "factor": factor, "was": was}
-    return field(default=default, metadata={**told, "decides": decides, "off": off})
+    return field(default=default, metadata={**told, "decides": decides})
 
 
 def flags_of(kind: Any) -> list[Field[Any]]:
@@ -172,10 +170,10 @@ class FinetuneSettings(TrainingSettings):
     epochs: int = setting(20, "maximum number of epochs")
     learning_rate: Schedule | None = setting(None, "(default: 0.001 for adam, 0.1 for sgd)", unset=0.0)
     max_norm: float | None = setting(
-        None, "bound on the norm of a hidden unit's incoming weights (default: 0: none)", unset=0.0, off=True
+        None, "bound on the norm of a hidden unit's incoming weights (default: 0: none)", unset=0.0
     )
     patience: int | None = setting(
-        None, "stop after so many epochs without a lower validation error (default: 0: never)", unset=0, off=True
+        None, "stop after so many epochs without a lower validation error (default: 0: never)", unset=0
     )
     loss: Loss | None = setting(None, "of a reconstruction", choices=Loss, unset="")
     precision: Precision = setting("float32", "of the matrix products", choices=Precision)
@@ -226,7 +224,7 @@ class LayerSettings:
     burn_in: int = setting(0, "Gibbs steps of the method noise that are not counted")
     fast_rate: float = setting(0.05, "learning rate of fast-pcd's fast weights")
     centred: bool = setting(False, "use the centred gradient of RBMs")
-    clip: float | None = setting(None, "bound on the norm of an RBM's gradient (default: 0: none)", unset=0.0, off=True)
+    clip: float | None = setting(None, "bound on the norm of an RBM's gradient (default: 0: none)", unset=0.0)
     weight_cost: float = setting(0.0002, "L2 penalty of RBMs")
     l1_cost: float = setting(0.0, "L1 penalty of RBMs")
     sparsity_cost: float = setting(0.0, "weight of the sparsity penalty of RBMs")
