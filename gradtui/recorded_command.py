@@ -15,6 +15,7 @@ from typing import Protocol
 from gradtui.errors import UsageError
 from gradtui.masking import MASK, masked
 from gradtui.options import RecordOptions
+from gradtui.python_command import python_command
 from gradtui.run_request import RunRequest
 from gradtui.runfile.private_files import create, draft_of
 
@@ -45,11 +46,15 @@ class CommandNotFoundError(UsageError):
 
 @dataclass
 class Command:
-    """A command, and the environment in which the trainings in it are recorded."""
+    """A command, and the environment in which the trainings in it are recorded.
+
+    `tells` is true if it says by itself at its end that nothing was recorded.
+    """
 
     words: list[str]
     request: RunRequest
     environment: dict[str, str] = field(default_factory=dict)
+    tells: bool = False
 
     @property
     def run_id(self) -> str:
@@ -123,12 +128,21 @@ def prepare(words: Sequence[str], options: RecordOptions, *, lists_runs: bool = 
         path = reserve(name, folder)
     except OSError:  # the training tells why
         path = new_run_path(name, folder)
-    request = RunRequest(path, replace(options, folder=folder), _new_run_list(path) if lists_runs else None)
+    python = python_command(words)
+    leads = python is not None and python.is_blind and python.can_be_led
+    if python is not None and leads:
+        words = python.led()
+    request = RunRequest(
+        path,
+        replace(options, folder=folder),
+        _new_run_list(path) if lists_runs else None,
+        attach=path.stem if folder == runs_folder().absolute() else str(path),
+    )
     # a script's own `gradtui.watch` writes to the same folder, also where the environment has no platformdirs
     environment = {**os.environ, "GRADTUI_DIR": str(folder), **request.environment()}
     before = os.environ.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *([before] if before else [])])
-    return Command(words, request, environment)
+    return Command(words, request, environment, tells=python is not None and (leads or not python.is_blind))
 
 
 def _new_run_list(run: Path) -> Path:

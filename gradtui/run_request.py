@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradtui import run_notes
 from gradtui.options import RecordOptions
 from gradtui.runfile.liveness import machine_identity
 from gradtui.runfile.private_files import ABANDONED_AFTER, is_gone, make_folder, write_mark
@@ -27,16 +28,20 @@ class RunRequest:
         path: the run file of the first process that trains.
         options: how each process is to record.
         run_list: a file to which each recording process adds the path of its run, a line each, if anybody asks.
+        attach: what `gradtui attach` needs to find the first run, which is told once it is recorded; "" if nobody asks.
     """
 
     path: Path
     options: RecordOptions
     run_list: Path | None = None
+    attach: str = ""
 
     def environment(self) -> dict[str, str]:
         """As variables for the command."""
         run_list = None if self.run_list is None else str(self.run_list)
-        facts = {"path": str(self.path), "options": self.options.to_json(), "run_list": run_list}
+        facts = {
+            "path": str(self.path), "options": self.options.to_json(), "run_list": run_list, "attach": self.attach
+        }  # fmt: skip
         return {VARIABLE: json.dumps(facts)}
 
     @classmethod
@@ -47,7 +52,7 @@ class RunRequest:
             return None
         facts = json.loads(text)
         run_list = None if facts["run_list"] is None else Path(facts["run_list"])
-        return cls(Path(facts["path"]), RecordOptions.from_json(facts["options"]), run_list)
+        return cls(Path(facts["path"]), RecordOptions.from_json(facts["options"]), run_list, facts["attach"])
 
     def acquire_path(self) -> Path | None:
         """The run file that was announced, for the first process to ask; None for the others, which take their own."""
@@ -60,6 +65,14 @@ class RunRequest:
             self._lock.unlink()
             return None
         return self.path
+
+    def note(self, kind: str, detail: str = "") -> None:
+        """Note something that says at the end why nothing was recorded, if nothing is."""
+        run_notes.add(str(self.path), kind, detail)
+
+    def why_nothing(self) -> str:
+        """Take back that there will be a run; why there was none, "" if there was or it has been told."""
+        return run_notes.end(str(self.path))
 
     def register_run(self, path: Path) -> None:
         """Add a run to the list; it has its file now, so that no other process will take it."""

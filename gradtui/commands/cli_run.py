@@ -70,10 +70,12 @@ def run(options: argparse.Namespace) -> int:
     else:
         if options.watch:
             _open_pane(command)
-        say_on_stderr(f"recording to {command.run_id}; watch it with `gradtui attach {_attach(command)}`")
-        if not kinds:
+        if command.tells and not kinds:
             command.replace_this_process()
         code = wait_for(command.start())
+    why = command.request.why_nothing()
+    if why:
+        say_on_stderr(f"nothing was recorded: {why}")
     runs = command.request.runs()
     command.request.close()
     return _verdict(runs, kinds) if kinds and code == 0 else end_as(code)
@@ -179,11 +181,3 @@ def _follow(log: Path, child: subprocess.Popen[bytes]) -> None:
                 return
             else:
                 time.sleep(0.1)
-
-
-def _attach(command: Command) -> str:
-    """What `gradtui attach` needs to find the run: its id where it looks by itself, else the file."""
-    from gradtui.runfolder import runs_folder
-
-    path = command.request.path
-    return path.stem if path.parent == runs_folder().absolute() else str(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gradtui import run_notes
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
 from gradtui.record.first_steps import first_steps
@@ -56,14 +57,14 @@ class AutoRecorder:
         self._look_for_updates()
         first_steps.begin()
         in_forked_child(self._start_over)
-        at_exit(self.tell_what_was_missed)
+        self._request.note(run_notes.TORCH)
+        at_exit(self.note_what_was_missed)
 
-    def tell_what_was_missed(self) -> None:
-        """Say what may have been a training, if nothing at all has been recorded; at the end of the process."""
+    def note_what_was_missed(self) -> None:
+        """Note what may have been a training, if nothing at all has been recorded; at the end of the process."""
         calls = grad_calls.transformed
         if self._recording is None and calls >= MANY_CALLS:
-            text = "inside vmap or another transform, where tensors cannot be looked at"
-            say_on_stderr(f"torch.func.grad was called {calls:,} times {text}: that is not recorded")
+            self._request.note(run_notes.HIDDEN, f"{calls:,}")
 
     def before_any_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         """The global hook; costs a look into a set for an optimizer that is known."""
@@ -105,7 +106,8 @@ class AutoRecorder:
         self._known.add(id(optimizer))
         when_freed(optimizer, self._known.discard, id(optimizer))
         if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
-            return  # the script has `gradtui.watch` on it
+            self._request.why_nothing()  # the script has `gradtui.watch` on it: nobody need wait for ours
+            return
         shards = trains_shards(optimizer)
         if not is_first_rank():
             if shards:
@@ -209,9 +211,14 @@ class AutoRecorder:
     def _new_recording(self) -> Recording:
         from gradtui.record.watching import new_recording
 
-        recording = new_recording(self._request.options, self._request.acquire_path())
-        if recording.path is not None:
-            self._request.register_run(recording.path)
+        request = self._request
+        recording = new_recording(request.options, request.acquire_path())
+        if recording.path is None:
+            request.note(run_notes.SAID)
+            return recording
+        request.register_run(recording.path)
+        if recording.path == request.path and request.attach:
+            say_on_stderr(f"recording to {request.path.stem}; watch it with `gradtui attach {request.attach}`")
         return recording
 
     def _safely(self, work: Callable[[], None]) -> None:
@@ -223,6 +230,7 @@ class AutoRecorder:
     def _stop(self, error: Exception) -> None:
         self._traced = 0
         self._stop_looking()
+        self._request.note(run_notes.SAID)
         say_on_stderr(f"an optimizer is not recorded ({one_line(error)}); training goes on")
 
     def _start_over(self) -> None:

@@ -63,7 +63,7 @@ def test_the_exit_code_is_the_command_s_own(fail_on, body, code, tmp_path):
 def test_streams_are_the_command_s_own(tmp_path):
     text = "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data[::-1]); sys.stderr.write('mine')"
     done = run(tmp_path, sys.executable, script(tmp_path, text), input="abc")
-    assert done.stdout == "cba" and done.stderr.endswith("mine") and done.stderr.count("\n") == 1
+    assert done.stdout == "cba" and done.stderr == "minegradtui: nothing was recorded: torch was not imported\n"
 
 
 @pytest.mark.parametrize("options", [(), ("--fail-on", "nan")])
@@ -261,7 +261,6 @@ def test_attach_waits_for_the_run_that_a_command_is_about_to_write(tmp_path):
         words, env={**os.environ, "GRADTUI_DIR": str(folder)}, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:
         assert command.stdin is not None and command.stderr is not None
-        assert b"recording to new-" in command.stderr.readline()
         until = time.monotonic() + 20
         while (starting := newest_starting(folder)) is None and time.monotonic() < until:
             time.sleep(0.05)
@@ -270,12 +269,14 @@ def test_attach_waits_for_the_run_that_a_command_is_about_to_write(tmp_path):
         assert promised.name.startswith("new-") and not promised.exists()
         command.stdin.write(b"\n")
         command.stdin.close()
+        assert command.stderr.readline().decode().startswith(f"gradtui: recording to {promised.stem}; watch it with")
         assert command.wait(60) == 0
     assert promised.exists() and newest_starting(folder) is None
 
 
 def test_word_of_a_command_that_never_trained_is_taken_back(tmp_path):
-    assert run(tmp_path, "echo", "hello").returncode == 0
+    text = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run(tmp_path, sys.executable, "-c", text).returncode == -signal.SIGKILL
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".gradtui-starting"]
     assert newest_starting(tmp_path / "runs") is None
     assert cli.main(["runs", "--dir", str(tmp_path / "runs")]) == 0

@@ -10,8 +10,10 @@ What stays of this in the process:
   module has been imported. A process that imports none of them keeps the first two, which compare names.
 """
 
+import atexit
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -92,6 +94,17 @@ class Finder:
             sys.meta_path.remove(self)
 
 
+class TorchFinder(Finder):
+    """Notes that torch is imported and not there."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """As `Finder` does."""
+        spec = super().find_spec(name, path, target)
+        if name == self.name and spec is None:
+            note(notes.NO_TORCH, sys.executable)
+        return spec
+
+
 class PackageFinder(Finder):
     """Finds the gradtui that runs the command, also where the environment has none, or one of another version."""
 
@@ -113,7 +126,29 @@ def after_import(name: str, then: "Callable[[], None]") -> None:
     if name in sys.modules:
         then()
     else:
-        sys.meta_path.insert(0, Finder(name, then))
+        sys.meta_path.insert(0, TorchFinder(name, then) if name == "torch" else Finder(name, then))
+
+
+def load_notes() -> Any:
+    """What notes why nothing is recorded; it is loaded by itself, without the package."""
+    spec = importlib.util.spec_from_file_location("gradtui_run_notes", str(PACKAGE / "run_notes.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def note(kind: str, detail: str = "") -> None:
+    """Note something that says at the end why nothing was recorded, if nothing is."""
+    if run:
+        notes.add(run, kind, detail)
+
+
+def tell_why_nothing(process: int) -> None:
+    """Say why nothing was recorded, if nothing was; not in a child that was forked."""
+    why = notes.end(run) if os.getpid() == process else ""
+    if why:
+        print(f"gradtui: nothing was recorded: {why}", file=sys.stderr)
 
 
 def begin() -> None:
@@ -121,6 +156,7 @@ def begin() -> None:
     try:
         why_not = what_is_missing()
         if why_not:
+            note(notes.SAID)
             say_to_all(f"nothing is recorded: {why_not}")
             return
         from gradtui.record.autoattach import begin
@@ -128,6 +164,7 @@ def begin() -> None:
         say_which_version()
         begin(after_import)
     except Exception as error:
+        note(notes.SAID)
         print(f"gradtui: nothing is recorded ({type(error).__name__}: {error})", file=sys.stderr)
 
 
@@ -166,8 +203,14 @@ def say_to_all(text: str) -> None:
 
 
 package_finder = PackageFinder()
+notes = load_notes()
+run = json.loads(os.environ.get("GRADTUI_RUN") or "{}").get("path", "")
+note(notes.PYTHON)
+if run and notes.tells(run):
+    atexit.register(tell_why_nothing, os.getpid())
 try:
-    run_hidden_one()
+    if __name__ == "sitecustomize":
+        run_hidden_one()
 finally:
     sys.meta_path.insert(0, package_finder)
     after_import("torch", begin)
