@@ -46,7 +46,7 @@ def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
     from difflib import get_close_matches  # of no use until something is misspelt
 
     known = list(known)
-    near = get_close_matches(name, known, n=3)
+    near = get_close_matches(name[:80], known, n=3, cutoff=0.7)  # a far guess is worse than none
     return f"did you mean {', '.join(near)}?" if near else otherwise or f"choose one of {', '.join(known)}"
 
 

@@ -85,8 +85,9 @@ def register(remedy: Remedy) -> Remedy:
 def find(name: str) -> Remedy:
     """An entry of the table; raises `UsageError` with near names if there is none."""
     if name not in REMEDIES:
-        near = hint(name, REMEDIES, "such as relu, xavier or batch-norm;")
-        raise UsageError(f"there is no remedy {name!r}: {near} `gradtui remedies` lists all")
+        families = dict.fromkeys(remedy.family for remedy in REMEDIES.values())
+        near = hint(name, REMEDIES, f"`gradtui remedies FAMILY` lists those of {', '.join(families)}")
+        raise UsageError(f"there is no remedy {name[:40]!r}: {near}")
     return REMEDIES[name]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradtui.errors import RunFileError, UsageError
+from gradtui.errors import GradtuiError, RunFileError, UsageError
 from gradtui.runfile.liveness import machine_identity, process_start
 from gradtui.runfile.private_files import make_folder, write_mark, write_whole
 
@@ -157,6 +157,17 @@ def summarise(path: Path) -> RunSummary:
             )
     except RunFileError as error:
         return RunSummary(path=path, run_id=path.stem, started=changed / 1e9, problem=str(error), changed=changed)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of runs; raises `GradtuiError` where no run can be kept: better now than after the training."""
+    try:
+        make_folder(folder)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise GradtuiError(f"cannot keep a run in {folder}: {reason}; --dir names another place")
 
 
 def any_run(folder: Path) -> None:

@@ -52,7 +52,7 @@ def test_help_tells_every_flag(words: tuple[str, ...], tells: tuple[str, ...]) -
         (("trian",), "argument COMMAND: there is no 'trian': did you mean train?"),
         (("train", "--net", "residul"), "argument --net: there is no 'residul': did you mean residual?"),
         (("train", "--net", "qqq"), "argument --net: there is no 'qqq': choose one of plain, residual, "),
-        (("attach", "--fps", "x"), "argument --fps: invalid float value: 'x'; see `gradtui attach --help`"),
+        (("attach", "--fps", "x"), "argument --fps: 'x': give a number from 0.1 to 60; see `gradtui attach --help`"),
         (("--jsn",), "unrecognized arguments: --jsn; see `gradtui --help`"),
         (("run", "--every", "0", "true"), "--every 0: give a number of steps, 1 or more"),
         (("run", "--threshold", "dead", "true"), "--threshold 'dead': give a name and a number, e.g. dead=0.9"),

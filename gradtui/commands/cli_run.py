@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from gradtui.commands.open_viewer import add_folder_flag, folder_of, view
 from gradtui.errors import GradtuiError, UsageError, say_on_stderr
 from gradtui.options import add_record_flags, options_from_flags
 from gradtui.recorded_command import Command, end_as, prepare, wait_for
-from gradtui.runfile.private_files import create, make_folder
+from gradtui.runfile.private_files import create
+from gradtui.runfolder import check_folder
 
 FOUND = 10  # exit code if a run has a finding that --fail-on names
 NOTHING_RECORDED = 11  # exit code if there was no run for --fail-on to check
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     kinds = _kinds(options.fail_on)
     folder = folder_of(options)
     record = options_from_flags(options, folder)
-    _check_folder(folder)
+    check_folder(folder)
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
     command = prepare(words, record, lists_runs=bool(kinds))
     if options.watch and "TMUX" not in os.environ:
@@ -79,16 +79,6 @@ def run(options: argparse.Namespace) -> int:
     runs = command.request.runs()
     command.request.close()
     return _verdict(runs, kinds) if kinds and code == 0 else end_as(code)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise `GradtuiError` if no run can be written there: better now than after an hour of training."""
-    try:
-        make_folder(folder)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(EACCES, os.strerror(EACCES))
-    except OSError as error:
-        raise GradtuiError(f"cannot write runs to {folder}: {error.strerror}; set --dir to another folder") from error
 
 
 def _kinds(text: str | None) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradtui.commands.open_viewer import add_viewer_flags, folder_of, view
 from gradtui.errors import UsageError
+from pretrain.loading import loading
 
 
 def add_parser(commands: Any, is_given: bool) -> None:
@@ -41,8 +42,13 @@ def train(options: argparse.Namespace) -> int:
     if options.headless and options.detach:
         raise UsageError("--headless trains here and --detach in the background: give one of them")
     if options.headless:
-        from gradtui.lab.headless import train_headless
+        from gradtui.lab.background import check_data
+        from gradtui.runfolder import check_folder
 
+        check_data(recipe)
+        check_folder(folder)
+        with loading():
+            from gradtui.lab.headless import train_headless
         return train_headless(recipe, folder)
     if not options.detach:
         from gradtui.tui.terminal import check_terminal

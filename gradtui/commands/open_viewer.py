@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def add_viewer_flags(parser: argparse.ArgumentParser) -> None:
     add_folder_flag(viewer)
     viewer.add_argument(
         "--fps",
-        type=float,
+        type=_frames,
         metavar="N",
         default=argparse.SUPPRESS,
         help="frames a second at most (default: 4); a slow connection is detected, and gets fewer",
@@ -44,11 +45,22 @@ def add_viewer_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _frames(text: str) -> float:
+    """Checked here, before a training is started that the viewer is to show."""
+    with contextlib.suppress(ValueError):
+        if 0.1 <= float(text) <= 60:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0.1 to 60")
+
+
 def folder_of(options: argparse.Namespace) -> Path:
     """The folder of runs that `--dir` names, or the default one."""
     from gradtui.runfolder import runs_folder
 
-    return runs_folder(getattr(options, "dir", None))
+    named = getattr(options, "dir", None)
+    if named == "":  # of a variable that is not set: not meant to be the default
+        raise UsageError("--dir is empty: name a folder, or leave it out")
+    return runs_folder(named)
 
 
 def view(
@@ -65,16 +77,13 @@ def view(
     from gradtui.tui.app import GradtuiApp
     from gradtui.tui.ascii import wants_ascii
 
-    frames = getattr(options, "fps", 4.0)
-    if not 0.1 <= frames <= 60:
-        raise UsageError(f"--fps {frames:g}: give a number from 0.1 to 60")
     app = GradtuiApp(
         folder_of(options),
         run=run,
         newest=newest,
         launch=launch,
         comparison=comparison,
-        frames_per_second=frames,
+        frames_per_second=getattr(options, "fps", 4.0),
         ascii_only=getattr(options, "ascii", False) or wants_ascii(),
     )
     last_line = app.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -19,16 +20,20 @@ from rich.table import Table
 
 from gradtui.errors import GradtuiError, UsageError
 from gradtui.format import printable
+from gradtui.lab.background import check_data
 from gradtui.lab.experiments import EXPERIMENTS, find
 from gradtui.lab.flags import changed_by_flags
 from gradtui.lab.plan import Cell, Plan, comparison_folder, locked
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import HEADINGS, RunResult, as_cells, as_csv, as_json, results, table
 from gradtui.lab.run_plan import RATES, plan_of, run_cells, tune_rates, tuning_cells
+from gradtui.lab.workers import check_backend
 from gradtui.runfile.private_files import write_whole
+from gradtui.runfolder import check_folder
 
 POLL_EVERY = 0.5  # s between updates of the progress bar
 INTERRUPTED = 130
+MOST_SEEDS = 10_000
 IMAGES = ("digits", "mnist")  # data that an experiment may be repeated on
 DEFAULT_TARGET = 0.3  # the training cost that the table counts the epochs to, for recipes of no experiment
 
@@ -68,11 +73,13 @@ def plan_from_flags(options: argparse.Namespace, runs_folder: Path) -> Plan:
     target = targets[0] if targets else DEFAULT_TARGET
     if options.target_cost is not None:
         target = options.target_cost
+        if not (math.isfinite(target) and target > 0):
+            raise UsageError(f"--target-cost {target:g}: give a number above 0")
     folder = comparison_folder(runs_folder, options.name or "-".join(names))
     recipes = {label: recipe.but(name=label) for label, recipe in recipes.items()}
     title = EXPERIMENTS[names[0]].title if names[0] in EXPERIMENTS and len(names) == 1 else folder.stem
-    if options.seeds < 1:
-        raise UsageError(f"--seeds {options.seeds}: give 1 or more")
+    if not 1 <= options.seeds <= MOST_SEEDS:
+        raise UsageError(f"--seeds {options.seeds}: give from 1 to {MOST_SEEDS:,}")
     return plan_of(folder, title, " ".join(hints), recipes, options.seeds, target)
 
 
@@ -82,6 +89,10 @@ def compare_here(plan: Plan, options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
     _check_reports(options)
     _check_jobs(options.jobs)
+    check_backend(options.backend)
+    for recipe in plan.recipes.values():
+        check_data(recipe)
+    check_folder(plan.folder.parent)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failure: GradtuiError | None = None
     interrupted = False

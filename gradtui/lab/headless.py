@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,7 +18,7 @@ from gradtui.lab.background import check_data
 from gradtui.lab.recipe import Recipe
 from gradtui.lab.results import learning_speeds
 from gradtui.runfile import open_run
-from gradtui.runfile.private_files import make_folder
+from gradtui.runfolder import check_folder
 
 MOST_LINES = 100  # in a pipe: a run of 500 epochs says every fifth
 SIGNALLED = 128  # and the signal's number: the exit code of a program that a signal ended, 130 after Ctrl-C
@@ -28,7 +27,7 @@ SIGNALLED = 128  # and the signal's number: the exit code of a program that a si
 def train_headless(recipe: Recipe, folder: Path) -> int:
     """Train here and now; returns the exit code. Ctrl-C stops, and keeps what is recorded."""
     check_data(recipe)
-    _check_folder(folder)
+    check_folder(folder)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 has no ×, and is to see the figures too
     signals = training.StopOnSignal()
@@ -46,17 +45,6 @@ def train_headless(recipe: Recipe, folder: Path) -> int:
     print(f"{result.outcome}\t{printable(result.detail)}".rstrip())
     print(f"see it again\tgradtui attach {printable(str(result.path))}")
     return SIGNALLED + signals.number if signals.asked.is_set() else 0
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise `GradtuiError` where no run can be kept: better now than after the training."""
-    try:
-        make_folder(folder)
-        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "it is read-only"
-    except OSError as error:
-        reason = str(error.strerror)
-    if reason:
-        raise GradtuiError(f"cannot keep a run in {folder}: {reason}; --dir names another place")
 
 
 class _Printer(Protocol):

@@ -176,8 +176,11 @@ def load_plan(folder: Path) -> Plan:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a comparison while its trainings run; raises `GradtuiError` if another process does."""
-    make_folder(folder)
-    os.close(open_to_append(folder / LOCK))
+    try:
+        make_folder(folder)
+        os.close(open_to_append(folder / LOCK))
+    except OSError as error:
+        raise GradtuiError(f"cannot keep a comparison in {folder}: {error.strerror}") from error
     with _open_lock(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -41,17 +42,25 @@ def train_all(cells: list[Cell], backend: str = "loky", jobs: int = -1) -> Gener
         ExtraMissingError: its package is not installed.
         GradtuiError: its cluster does not answer.
     """
+    kind, address = check_backend(backend)
+    yield from _BACKENDS[kind](cells, address, jobs)
+
+
+def check_backend(backend: str) -> tuple[str, str]:
+    """The kind of a backend and its address; raises `UsageError` if there is no such backend."""
     kind, _, address = backend.partition("://")
     if kind not in _BACKENDS:
-        raise UsageError(f"--backend {backend!r}: give loky, dask://HOST:PORT or ray://HOST:PORT")
-    yield from _BACKENDS[kind](cells, address, jobs)
+        raise UsageError(f"--backend {backend[:40]!r}: give loky, dask://HOST:PORT or ray://HOST:PORT")
+    return kind, address
 
 
 def _with_loky(cells: list[Cell], _: str, jobs: int) -> Iterator[Ended]:
     from joblib.externals.loky import get_reusable_executor
 
     try:
-        yield from _with_joblib(cells, carry=False, n_jobs=jobs, backend="loky")
+        with _interrupts_ignored():
+            ended = _with_joblib(cells, carry=False, n_jobs=jobs, backend="loky")
+        yield from ended
     except BaseException:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
         raise
@@ -69,11 +78,25 @@ def _with_dask(cells: list[Cell], address: str, jobs: int) -> Iterator[Ended]:
         yield from _with_joblib(cells, carry=True)
 
 
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Within, processes are started that Ctrl-C does not reach, from their first moment on: this one ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited; a mask would be, too, but loky clears it
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _with_joblib(cells: list[Cell], *, carry: bool, **settings: Any) -> Iterator[Ended]:
     from joblib import Parallel, delayed
 
     work = [delayed(_train)(number, cell, carry, os.getpid()) for number, cell in enumerate(cells)]
-    yield from Parallel(return_as="generator_unordered", batch_size=1, **settings)(work)
+    ended: Iterator[Ended] = Parallel(return_as="generator_unordered", batch_size=1, **settings)(work)
+    return ended
 
 
 def _with_ray(cells: list[Cell], address: str, jobs: int) -> Iterator[Ended]:
