@@ -16,6 +16,7 @@ from torch import Tensor
 from gradtui import run_notes
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
+from gradtui.record.compiled_graphs import compiled_graphs
 from gradtui.record.first_steps import first_steps
 from gradtui.record.grad_calls import grad_calls
 from gradtui.record.patches import at_exit, in_forked_child, on_every_optimizer, when_freed
@@ -56,6 +57,7 @@ class AutoRecorder:
         on_every_optimizer(self.before_any_step)
         self._look_for_updates()
         first_steps.begin()
+        compiled_graphs.begin()
         in_forked_child(self._start_over)
         self._request.note(run_notes.TORCH)
         at_exit(self.note_what_was_missed)
@@ -251,5 +253,6 @@ def begin(after_import: Callable[[str, Callable[[], None]], None]) -> None:
 
 
 def _hide() -> None:
+    compiled_graphs.put_on()
     backwards.hide()
     grad_calls.hide()

@@ -256,7 +256,8 @@ def is_anything_compiled() -> bool:
     """True if `torch.compile` has compiled anything in this process, a training step perhaps."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     counters: Mapping[str, Mapping[str, int]] = getattr(dynamo, "counters", {})
-    return bool(counters.get("frames"))
+    # frames are not counted with fullgraph=True
+    return bool(counters.get("frames") or counters.get("stats"))
 
 
 def is_compiled(module: nn.Module) -> bool:

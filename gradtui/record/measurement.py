@@ -79,10 +79,14 @@ class Measurement:
         sampling = self._sampling
         if self._samples_next or (sampling.every is not None and sampling.due(step + 1, 0.0)):
             self._samples_next = False
+            debt = self.sampler.debt()
+            if debt:
+                sampling.activations.spent(debt * DISTURBANCE, self._clock())
             if self._clock() >= sampling.activations.next_at and not self.sampler.armed:
                 self.sampler.arm()
                 if not self.sampler.armed:
                     sampling.activations.next_at = math.inf  # there is nothing that could be sampled
+                self._tell_what_is_left_out(step)
 
     @property
     def next_at(self) -> float:
@@ -122,6 +126,7 @@ class Measurement:
         if self.sampler.armed:
             sample.put(self.sampler.disarm())
             self._sampling.activations.spent(self.sampler.cost * DISTURBANCE, self._clock())
+            self._tell_what_is_left_out(step)
         return sample
 
     def begin_joint(self, step: int) -> JointSample | None:
@@ -143,6 +148,10 @@ class Measurement:
         """Let go of everything."""
         self.sampler.disarm()
         self.optimizers.release(inside_a_step=inside_a_step)
+
+    def _tell_what_is_left_out(self, step: int) -> None:
+        if self.sampler.note:
+            self._queue.tell("compiled", self.sampler.note, step)
 
     def learn_layers(self) -> None:
         """Put the layers that have come in the table and in the run."""

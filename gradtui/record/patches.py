@@ -67,6 +67,13 @@ PATCHES = (
         "the compiler's mark on the code of our own functions",
     ),
     Patch(
+        "torch._dynamo.output_graph.OutputGraph.call_user_compiler; torch.compile until the compiler is loaded",
+        "record/compiled_graphs.py",
+        "a copy of each graph that is compiled, which is run beside the training to sample activations",
+        "`Replaced.undo` after the last recording",
+        "under `gradtui run`; a function around each graph that was compiled meanwhile, passing calls on",
+    ),
+    Patch(
         "torch.amp.GradScaler.scale, .step",
         "record/scaler.py",
         "the loss before scaling; steps that are skipped because gradients overflowed, which call no hook",

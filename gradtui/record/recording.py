@@ -14,6 +14,7 @@ from gradtui.record.backward import backwards
 from gradtui.record.backward_steps import BackwardSteps, CompiledStepDetector
 from gradtui.record.budget import Sampling
 from gradtui.record.columns import Columns
+from gradtui.record.compiled_graphs import compiled_graphs
 from gradtui.record.exit_hooks import register, unregister
 from gradtui.record.layers import LayerSource
 from gradtui.record.losses import Losses
@@ -61,6 +62,8 @@ class Recording:
             self._machine = StepMachine(self._measurement, self._queue, losses, rows, clock, self._fail)
             self._listeners: list[Trouble | CompiledStepDetector] = []
             try:
+                compiled_graphs.begin()
+                self._at_close.append(compiled_graphs.end)
                 register(self)
                 self._listeners.append(Trouble(writer, rows, self._measurement, self._machine))
                 self._listeners.append(CompiledStepDetector(lambda: self.step > 0, self._go_by_backward))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.output_graph import OutputGraph
 from torch.amp import GradScaler
 from torch.optim import optimizer as optim
 
@@ -40,6 +41,7 @@ def of_the_process() -> dict[str, Any]:
         "engine": torch.autograd._engine_run_backward,
         "functional": torch._functorch.eager_transforms.grad_and_value_impl,
         "scaler": (GradScaler.scale, GradScaler.step),
+        "compiler": (torch.compile, OutputGraph.call_user_compiler),
         "every optimizer": (dict(optim._global_optimizer_pre_hooks), dict(optim._global_optimizer_post_hooks)),
         "finders": list(sys.meta_path),
         "exit": [call for call in at_exit if call.__module__.startswith("gradtui")],
