@@ -19,6 +19,7 @@ from typing import TypeVar
 
 PR_SET_CHILD_SUBREAPER = 36
 T = TypeVar("T")
+_kept: list[object] = []
 
 
 def adopt_orphans() -> None:
@@ -45,7 +46,8 @@ def become(work: Callable[[], object], output: Path | None, *, own_group: bool =
             os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if output is not None:
-        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        _kept.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))  # freed, they would close 1 and 2
+        handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115

@@ -61,11 +61,20 @@ class Registry(Mapping[str, T]):
         if self._is_loaded:
             return
         self._is_loaded = True
-        for module in self._ours:
-            import_module(module)
+        try:
+            for module in self._ours:
+                import_module(module)
+        except BaseException:  # as where no descriptor is free
+            self._is_loaded = False
+            raise
         from importlib.metadata import entry_points
 
-        for point in entry_points(group=self.group):
+        try:
+            points = entry_points(group=self.group)
+        except Exception as error:  # no descriptor is free, or the description of a package is damaged
+            say_once(f"what installed packages have of the {self.what}s is left out ({one_line(error)})")
+            return
+        for point in points:
             try:
                 point.load()
             except Exception as error:

@@ -43,7 +43,7 @@ class Recording:
         self,
         writer: RunWriter | None,
         sampling: Sampling,
-        rows: RowMaker,
+        rows: RowMaker | None = None,
         columns: Columns | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
@@ -55,7 +55,7 @@ class Recording:
         self._at_close: list[Callable[[], object]] = []
         self._disabled = writer is None
         self._closed = False
-        if writer is not None:  # without a run file nothing is measured or sent
+        if writer is not None and rows is not None:  # without a run file nothing is measured or sent
             self._queue = RowQueue(writer, rows, sampling, clock)
             self._measurement = Measurement(writer, sampling, rows, self._queue, columns, clock)
             losses = Losses(self._queue, self._measurement.optimizers)
@@ -218,7 +218,8 @@ class Recording:
             except Exception as error:
                 self._say(f"the run was not closed ({one_line(error)})")
         self._disabled = True
-        self._rows.diagnosis.tell()
+        if self._rows is not None:
+            self._rows.diagnosis.tell()
 
     def disable(self) -> None:
         """Record nothing any more, without a word, in a forked child of the training; the parent goes on."""

@@ -88,10 +88,10 @@ def start_recording(
 
 def new_recording(options: RecordOptions, path: Path | None = None, facts: RunFacts | None = None) -> Recording:
     """A recording with a new run file, which is `path` if it is given; one without a file if it cannot be made."""
-    columns = Columns(run_measures(options.measures))
-    rows = RowMaker(_diagnosis(options, columns))
-    writer = None
+    writer, columns, rows = None, None, None
     try:
+        columns = Columns(run_measures(options.measures))
+        rows = RowMaker(_diagnosis(options, columns))
         if is_first_rank():
             name = options.name or script_name(sys.argv)
             header = make_header(name, options, facts or RunFacts())
@@ -100,6 +100,10 @@ def new_recording(options: RecordOptions, path: Path | None = None, facts: RunFa
                 writer = RunWriter(where, header, columns.measures, prepare=rows.prepare, diagnose=rows.diagnose)
             finally:
                 release(where)
+    except (TypeError, ValueError) as error:
+        if columns is None:  # of a measure that is none
+            raise
+        say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
     except Exception as error:
         say_on_stderr(f"no run file ({one_line(error)}); training goes on unrecorded")
     return Recording(writer, Sampling(options), rows, columns)
