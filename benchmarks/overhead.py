@@ -1,6 +1,6 @@
 """What recording costs: step time with a tool ÷ bare step time, for the recorder and for other tools.
 
-    python benchmarks/overhead.py [--case a,b,c,d] [--mode budget,every] [--found] [--alone] [--rounds 60]
+    python benchmarks/overhead.py [--case a,b,c,d,e] [--mode budget,every] [--found] [--alone] [--rounds 60]
     python benchmarks/overhead.py --reductions
 
 budget: the recorder as it is by default: gradient norms, update ratio, activations and neurons as 1 % of the time
@@ -9,6 +9,9 @@ Beside it `wandb.watch` as it is by default (offline, each 1000th step), TensorB
 every: the norms at each step, the rest within its budget. Beside it `wandb.watch(log_freq=1)`, TensorBoard histograms
 and Lightning's `grad_norm` at each step. --alone leaves the others out; so does what is not installed:
 `pip install wandb tensorboard lightning`.
+
+Case e is the net of b compiled by `torch.compile` with fullgraph=True, without the other tools, whose hooks would not
+be called: the line tells its graphs and graph breaks, and in how many steps activations were sampled.
 
 One model and one batch serve all; each tool has an optimizer of its own over the same parameters, and so have the bare
 steps and a second bare kind, the control. Their blocks of 0.2 s alternate in one process, in rotating order; outside
@@ -43,11 +46,12 @@ from torch import nn
 from gradtui.options import RecordOptions
 from gradtui.record.recorder import Recorder
 from gradtui.record.watching import start_recording
+from gradtui.runfile import open_run
 
 Times = tuple[float, float, int]  # seconds of wall and CPU a step, steps
 TARGETS = {
-    "budget": dict.fromkeys("abcd", 1.02),
-    "every": dict.fromkeys("abcd", 1.25),
+    "budget": dict.fromkeys("abcde", 1.02),
+    "every": dict.fromkeys("abcde", 1.25),
 }
 BLOCK = 0.2  # s
 FEWEST_STEPS = 3  # in a block, so that one can be sampled that the step before it announces
@@ -74,7 +78,7 @@ def build(case: str) -> tuple[nn.Module, Callable[[], torch.optim.Optimizer], Ca
     torch.manual_seed(0)
     if case == "a":
         model, x = perceptron([784, 30, 30, 30, 30, 10], nn.Sigmoid, 10)
-    elif case == "b":
+    elif case in "be":
         model, x = perceptron([784, *[512] * 8, 10], nn.ReLU, 128)
     elif case == "c":
         model, x = nn.Sequential(*[Residual(128) for _ in range(99)], nn.Linear(128, 10)), torch.randn(64, 128)
@@ -83,11 +87,19 @@ def build(case: str) -> tuple[nn.Module, Callable[[], torch.optim.Optimizer], Ca
         model, x = nn.TransformerEncoder(block, 6, enable_nested_tensor=False), torch.randn(16, 64, 256)
         return model, lambda: torch.optim.AdamW(model.parameters(), lr=1e-5), lambda: model(x).square().mean()
     y = torch.randint(10, (len(x),))
+    forward: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model, fullgraph=True) if case == "e" else model
     return (
         model,
         lambda: torch.optim.SGD(model.parameters(), lr=1e-3),
-        lambda: nn.functional.cross_entropy(model(x), y),
+        lambda: nn.functional.cross_entropy(forward(x), y),
     )
+
+
+def of_the_compiler() -> str:
+    """Graphs and graph breaks so far, where anything was compiled."""
+    counters: Any = getattr(sys.modules.get("torch._dynamo.utils"), "counters", {})
+    graphs = counters["stats"]["unique_graphs"] if counters else 0
+    return f"{graphs} graph(s), {sum(counters['graph_break'].values())} breaks" if graphs else ""
 
 
 class Recording(Tool):
@@ -130,6 +142,12 @@ class Recording(Tool):
             return float("nan")
         return time.clock_gettime(time.pthread_getcpuclockid(self.recording._writer._thread.ident))
 
+    def samples(self) -> int:
+        """Measured rows in which activations were sampled."""
+        with open_run(self.recording.path) as run:
+            column = [measure.name for measure in run.measures].index("activation_mean")
+            return int(np.isfinite(run.newer(0).measures[:, :, column]).any(axis=1).sum())
+
     def rows(self) -> int:
         """Measured rows in the run file."""
         with sqlite3.connect(self.recording.path) as connection:
@@ -162,7 +180,7 @@ def measure(case: str, mode: str, options: argparse.Namespace, folder: Path) -> 
     watched = make_optimizer()
     path = folder / f"{case}-{mode}.gradtui"
     recording = Recording(model, watched, mode, options.found, path)
-    others = [] if options.alone else list(tools(mode, model, folder / f"{case}-{mode}"))
+    others = [] if options.alone or case == "e" else list(tools(mode, model, folder / f"{case}-{mode}"))
     everyone: list[Tool] = [Tool(), Tool(), recording, *others]
     optimizers = [make_optimizer(), make_optimizer(), watched, *(make_optimizer() for _ in others)]
 
@@ -190,6 +208,8 @@ def measure(case: str, mode: str, options: argparse.Namespace, folder: Path) -> 
         cpu, cpu_low, cpu_high = with_interval(times[:, i, 1], times[:, 0, 1] if i == 1 else bare[:, 1])
         target = TARGETS[mode][case] if tool is recording else None
         note = f"{(recording.rows() - rows) / seconds:.1f} rows/s, writer {100 * writer / seconds:.1f} %"
+        if case == "e":
+            note += f", {of_the_compiler()}, activations {recording.samples()}×"
         yield {
             "case": case,
             "mode": mode,
@@ -274,7 +294,7 @@ WIDTHS = (6, 8, 38, 9, 17, 13, 8, 15, 10, 8, 0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", default="a,b,c,d", help="which nets, e.g. a,c")
+    parser.add_argument("--case", default="a,b,c,d,e", help="which nets, e.g. a,c")
     parser.add_argument("--mode", default="budget,every", help="budget, every or both")
     parser.add_argument("--found", action="store_true", help="do not log the loss by hand")
     parser.add_argument("--alone", action="store_true", help="leave the other tools out")
