@@ -40,6 +40,7 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 } | {torch.special.expit: "sigmoid"}
 
 
+MOST_IN_VAIN = 2  # samples without any output beside compiled code, after which that is said
 ACTIVATION_MODULES: dict[type, str] = {
     kind: name
     for name in NAMES
@@ -71,6 +72,7 @@ class ActivationSampler:
         self._is_mixed = False  # hooks are on eager layers beside compiled ones
         self._compiled: dict[int, int] = {}  # id of a module -> layer, while graphs are watched
         self._device_time: Any = None  # events around a graph that was run on a device
+        self._in_vain = 0  # samples in which no hook was called
         self.cost = 0.0
         self.note = ""
 
@@ -151,6 +153,9 @@ class ActivationSampler:
     def disarm(self) -> Placed | None:
         """Take the hooks off; what was seen, None if nothing was."""
         begin = self._clock()
+        self._in_vain = self._in_vain + 1 if self._hooks and not self._found and is_anything_compiled() else 0
+        if self._in_vain == MOST_IN_VAIN:
+            self.note = "activations are not sampled of eager code inside torch.compile: it leaves hooks out"
         self._hooks.remove()
         self._compiled = {}
         if compiled_graphs.observer is self:

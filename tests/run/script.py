@@ -33,6 +33,7 @@ class Script:
     launcher: tuple[str, ...] = ()
     ranks: int = 1
     needs: str | None = None
+    is_sampled: bool = False  # activations of all its layers are
     is_repeatable: bool = True  # the same weights come out each time
 
     def command(self) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from gradtui.diagnosis import diagnose
 from gradtui.runfile import is_measured, open_run
-from tests.record.columns_of_ours import GRAD_NORM
+from tests.record.columns_of_ours import ACTIVATION_MEAN, GRAD_NORM
 from tests.run.script import SCRIPTS, Script, run
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # saved with the weights, but not trained
@@ -29,7 +29,7 @@ ALL = [
     Script("autocast_bf16.py", r"logits torch\.bfloat16\ntest acc 0\.[89]"),
     Script("accumulate.py", r"Epoch 4 - avg_train_loss: 0\.[01]"),
     Script("lbfgs.py", r"Error u: \d\.\d+e-0[3-9]"),
-    Script("compiled.py", r"iter 60: loss 0\.0"),
+    Script("compiled.py", r"iter 60: loss 0\.0", is_sampled=True),
     Script("lightning_fit.py", r"epoch 3: train_loss=0\.0\d+ val_loss=0\.0", needs="lightning"),
     Script("hf_trainer.py", r"eval_loss = [01]\.", needs="transformers"),
     Script("raw_tensors.py", r"training accuracy: (0\.9|1\.0)"),
@@ -80,6 +80,8 @@ def test_a_script_runs_recorded_as_it_does_alone_and_every_parameter_is_in_a_lay
     assert not any(layer.name.startswith("tensor ") for layer in layers)
     measured = is_measured(rows.maximum[:, :, GRAD_NORM]).any(axis=0)
     assert measured.sum() == len(layers) - script.still
+    sampled = is_measured(rows.maximum[:, :, ACTIVATION_MEAN]).any(axis=0)
+    assert sampled.all() or not script.is_sampled
     losses = rows.loss_mean[np.isfinite(rows.loss_mean)]
     assert len(losses) > 10 or (len(losses) > 2 and script.path == "lbfgs.py")
     assert found == set(script.findings)
