@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from pretrain.drafts import new_draft
 from pretrain.errors import DataError
 from pretrain.parallel import current
 
@@ -39,9 +40,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     }
     text = json.dumps(facts)
     header = {"pretrain": str(VERSION), "crc32": str(_checksum(held, text)), "facts": text}
-    draft = path.with_name(path.name + ".draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        draft = new_draft(path)
         with draft.open("wb") as file:
             file.write(safetensors.save(held, header))
             file.flush()

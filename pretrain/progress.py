@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from pretrain.drafts import new_draft
 from pretrain.errors import DataError
 
 REFRESH = 0.1  # seconds between two updates of the bar
@@ -84,7 +85,7 @@ class Metrics:
             old = path.read_text().splitlines() if path.exists() else []
             kept = [line for line in old if _fits(line, keep)]
             if len(kept) < len(old):
-                draft = path.with_name(path.name + ".draft")
+                draft = new_draft(path)
                 draft.write_text("".join(f"{line}\n" for line in kept))
                 draft.replace(path)
             self._file = path.open("a")

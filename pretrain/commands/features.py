@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from pretrain.commands.early_checks import LAYERS_FILE
 from pretrain.commands.reading import CPU, encoded, scale_for, source_for
+from pretrain.drafts import new_draft
 from pretrain.errors import DataError
 from pretrain.progress import Progress
 from pretrain.rows import chunks
@@ -20,9 +22,10 @@ def features(given: argparse.Namespace) -> int:
     stack = load_stack(given.folder / LAYERS_FILE)
     rows = source_for(given, stack).train.rows(CPU, scale_for(given, stack))
     outputs = stack.layers[-1].outputs
-    draft = given.out.with_name(given.out.name + ".draft")
+    draft: Path | None = None
     progress = Progress(len(rows), sys.stderr)
     try:
+        draft = new_draft(given.out)
         written = np.lib.format.open_memmap(draft, "w+", np.float32, (len(rows), outputs))
         for start, x in chunks(rows):
             progress.update(start, "encoding")
@@ -33,6 +36,7 @@ def features(given: argparse.Namespace) -> int:
         raise DataError(f"cannot write {given.out}: {error}") from error
     finally:
         progress.close()
-        draft.unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
     print(f"{len(rows):,} × {outputs} features: {given.out}")
     return 0

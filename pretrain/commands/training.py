@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pretrain.commands.early_checks import begun_before, check_same, data_folder
+from pretrain.drafts import new_draft
 from pretrain.errors import DataError
 from pretrain.parallel import Parallel
 from pretrain.progress import Metrics, Progress, Stop
@@ -128,7 +129,7 @@ def done_before(place: Place, command: str, result: Path, settings: DataSettings
     if place.first:
         try:
             place.folder.mkdir(parents=True, exist_ok=True)
-            draft = note.with_name(note.name + ".draft")
+            draft = new_draft(note)
             draft.write_text(json.dumps(decisive(settings), indent=1) + "\n")
             draft.replace(note)
         except OSError as error:

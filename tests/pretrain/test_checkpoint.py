@@ -172,3 +172,13 @@ def test_without_a_path_nothing_is_kept() -> None:
     keeper.keep({"weight": torch.ones(2)})
     assert not keeper.due()
     assert keeper.kept() is None
+
+
+def test_a_checkpoint_is_not_written_through_a_link_in_place_of_its_draft(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("somebody else's")
+    (tmp_path / "a.safetensors.draft").symlink_to(victim)
+    save(tmp_path / "a.safetensors", {"weight": torch.ones(2)}, {})
+    assert victim.read_text() == "somebody else's"
+    assert torch.equal(load(tmp_path / "a.safetensors")[0]["weight"], torch.ones(2))
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == ["a.safetensors"]
