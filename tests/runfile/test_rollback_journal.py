@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 import threading
 import time
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gradtui.errors import RunFileBusyError
+from gradtui.errors import RunFileBusyError, RunFileError
+from gradtui.leftovers import clear_leftovers
 from gradtui.runfile import RunWriter, open_run, summary
 from gradtui.runfile import writer as writer_module
 from gradtui.tui.run_view import Waiting
@@ -96,23 +98,57 @@ def test_a_lock_that_lasts_is_waited_for_without_a_word(
     thread.join()
 
 
+def left_half_done(path: Path) -> Path:
+    """A copy of the run as a writer leaves it that is killed in the middle of a commit."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 2")  # the transaction goes to the file before it is committed
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE steps SET loss = 7.0")
+    left = path.with_name("left.gradtui")
+    for end in ("", "-journal"):
+        Path(f"{left}{end}").write_bytes(Path(f"{path}{end}").read_bytes())
+    connection.execute("ROLLBACK")
+    connection.close()
+    return left
+
+
 def test_a_commit_that_a_killed_writer_left_half_done_is_undone(busy_writer: tuple[RunWriter, list[str]]) -> None:
     writer, _ = busy_writer
     write_steps(writer, 1, 500, 4)
     writer.close()
-    connection = sqlite3.connect(writer.path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = TRUNCATE")
-    connection.execute("PRAGMA cache_size = 2")  # the transaction goes to the file before it is committed
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE steps SET loss = 7.0")
-    left = writer.path.with_name("left.gradtui")
-    left.write_bytes(writer.path.read_bytes())
-    Path(f"{left}-journal").write_bytes(Path(f"{writer.path}-journal").read_bytes())
-    connection.execute("ROLLBACK")
-    connection.close()
+    left = left_half_done(writer.path)
     with open_run(left) as reader:
         rows = reader.newer(0)
         assert len(rows) == 500 and not (rows.loss == 7.0).any()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_who_may_only_read_reads_what_is_there_of_a_commit_that_was_left_half_done(
+    busy_writer: tuple[RunWriter, list[str]], tmp_path: Path
+) -> None:
+    writer, _ = busy_writer
+    write_steps(writer, 1, 500, 4)
+    writer.close()
+    left = left_half_done(writer.path)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    for path in left.parent.glob("left*"):
+        path.chmod(0o644)
+    child = os.fork()
+    if child == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            with open_run(left) as reader:
+                os._exit(0 if len(reader.newer(0)) else 1)
+        except RunFileError as error:
+            os._exit(1 if "\n" in str(error) else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert Path(f"{left}-journal").exists()
+    clear_leftovers(tmp_path)
+    assert not Path(f"{left}-journal").exists()
+    with open_run(left) as reader:
+        assert not (reader.newer(0).loss == 7.0).any()
 
 
 def test_a_reader_that_stays_does_not_starve_the_writer(busy_writer: tuple[RunWriter, list[str]]) -> None:
