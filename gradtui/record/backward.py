@@ -18,6 +18,8 @@ from torch import Tensor
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.patches import Replaced, never_compiled, skip_when_compiling
 
+FIRST_WAITS = 2  # losses on a device that are waited for
+
 
 class Listener(Protocol):
     """Is told of losses that broke; must not raise."""
@@ -53,6 +55,7 @@ class Backwards:
         self._at_end: list[Callable[[], None]] = []
         self._total = 0.0
         self._losses = 0
+        self._waited = 0
         self._on_devices: list[Tensor] = []
         self._scaled: tuple[Callable[[], Any], Tensor] | None = None
         self._replaced: Replaced | None = None
@@ -62,6 +65,7 @@ class Backwards:
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of losses that break from now on; wraps `backward` for the first."""
         self._put_on()
+        self._waited = 0
         if listener not in self._listeners:
             self._listeners.append(listener)
 
@@ -190,7 +194,10 @@ class Backwards:
                 listener.loss_broke(loss)
 
     def add(self, loss: Tensor) -> bool:
-        """Add the loss of a step; False if it is NaN or infinite, and that is known without waiting."""
+        """Add the loss of a step; False if it is NaN or infinite, as far as that is known without waiting.
+
+        The first ones on a device are waited for: what breaks a training at once could not be found later.
+        """
         if loss.is_cpu:
             value = loss.item()
             if type(value) is float:  # a complex one has no gradient, as PyTorch is about to say
@@ -202,6 +209,13 @@ class Backwards:
             self._on_devices.append(loss.detach())
             if len(self._on_devices) > 64:
                 self._on_devices[:] = [torch.stack([one.reshape(()) for one in self._on_devices]).sum()]
+            if self._waited < FIRST_WAITS and loss.numel() == 1 and not _is_captured(loss):
+                self._waited += 1
+                try:
+                    value = loss.item()
+                except RuntimeError:
+                    return True  # it has no number, as on the meta device
+                return bool(value - value == 0.0)
         return True
 
     @property
@@ -220,6 +234,11 @@ class Backwards:
     def _settle(self) -> None:
         """Note whether the next call is one of the usual kind."""
         self._is_plain = not (self._followers or self._at_end or self._scaled)
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    """True while a CUDA graph is recorded, in which nothing may be waited for."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _only(tensors: Any, grad_tensors: Any) -> Tensor | None:

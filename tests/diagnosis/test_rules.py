@@ -60,6 +60,16 @@ def test_without_an_origin_the_rows_tell_of_a_nan_and_the_last_broken_layer_is_n
     assert (found.layers, found.begin) == (("fc2",), 40)
 
 
+def test_without_an_origin_a_broken_loss_of_whole_parameters_is_of_the_forward_pass() -> None:
+    block, loss = healthy()
+    loss[40:] = np.nan
+    put(block, "grad_norm", np.nan, since=41)
+    put(block, "param_norm", np.nan, since=42)
+    found = only(diagnose(evidence(block, loss)), "nan")
+    assert (found.layers, found.begin) == ((), 41)
+    assert "forward pass of step 41" in found.evidence
+
+
 def test_an_infinite_gradient_is_found_too() -> None:
     block, loss = healthy()
     block[10, 0, 0] = np.inf

@@ -110,3 +110,29 @@ def test_a_loss_that_broke_is_told_while_its_graph_is_there() -> None:
     loss_of(1.0).backward()
     found.ignore(listener)
     assert graphs == [True]
+
+
+def test_only_the_first_losses_on_a_device_are_waited_for() -> None:
+    class OnDevice:
+        is_cpu = is_cuda = False
+
+        def __init__(self, value: float) -> None:
+            self.value, self.asked = value, 0
+
+        def is_complex(self) -> bool:
+            return False
+
+        def detach(self) -> torch.Tensor:
+            return torch.tensor(self.value)
+
+        def numel(self) -> int:
+            return 1
+
+        def item(self) -> float:
+            self.asked += 1
+            return self.value
+
+    found = Backwards()
+    losses = [OnDevice(value) for value in (1.0, float("nan"), float("nan"))]
+    assert [found.add(loss) for loss in losses] == [True, False, True]
+    assert [loss.asked for loss in losses] == [1, 1, 0]

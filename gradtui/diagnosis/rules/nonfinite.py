@@ -49,6 +49,11 @@ def nan(series: Series, limits: Thresholds) -> Iterator[Finding]:
         if not len(rows):
             return
     first = int(rows[0])
+    if origin is None and _broke_forwards(series, first):
+        step = int(series.steps[first])
+        text = f"first in the forward pass of step {step:,}: the loss is NaN or infinite, the parameters are not"
+        yield series.finding("nan", [], step, text, {"step": float(step)})
+        return
     # backpropagation runs from the output to the input: the last layer met it first
     layers = np.flatnonzero(broken[first] | series.broken_parameters[first])[-1:].tolist()
     what = "the loss"
@@ -57,6 +62,14 @@ def nan(series: Series, limits: Thresholds) -> Iterator[Finding]:
         layers = np.flatnonzero(broken[first])[-1:].tolist() or layers
     step = int(series.first_steps[first])
     yield series.finding("nan", layers, step, f"{what} is NaN or infinite", {"step": float(step)})
+
+
+def _broke_forwards(series: Series, row: int) -> bool:
+    """Whether a row of one step has a broken loss, and parameters that were all whole before the step."""
+    is_one = series.first_steps[row] == series.steps[row]
+    measured = series.measured("param_norm")[row]
+    whole = measured.any() and not series.broken_parameters[row].any()
+    return bool(is_one and whole and np.isinf(series.evidence.aggregates.loss_maximum[row]))
 
 
 def _as_seen(series: Series, origin: Origin) -> Finding:
