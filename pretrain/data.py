@@ -184,8 +184,9 @@ def mnist_paths(folder: Path | None) -> dict[str, Path]:
     missing = [name for name in names if name not in paths]
     if missing:
         raise DataError(
-            f"MNIST is not there: {folder} has no {missing[0]}[.gz]; put the four IDX files of the MNIST database of"
-            " LeCun, Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)"
+            f"MNIST is not there: {folder} has no {', no '.join(missing)} (.gz or not); put the four IDX files of the"
+            " MNIST database of LeCun, Cortes and Burges there, or name another folder (--data-dir, or GRADTUI_DATA)",
+            most=5000,  # a path may have 4,096
         )
     return paths
 

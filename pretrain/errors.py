@@ -8,12 +8,12 @@ LONGEST = 300  # characters of a message
 class DataError(ValueError):
     """Data, files or layers are missing, damaged or do not fit; the message is one line: what, where, what to do.
 
-    What files say may stand in a message: characters that are not printable are replaced, and what is too long is left
-    out in the middle.
+    What files say may stand in a message: characters that are not printable are replaced, and what is over `most`
+    characters is left out in the middle.
     """
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(shown(str(message)))
+    def __init__(self, message: object = "", most: int = LONGEST) -> None:
+        super().__init__(shown(str(message), most))
 
 
 class SettingError(DataError):
@@ -27,13 +27,13 @@ class SettingError(DataError):
         return type(self), (self.name, self.value, self.wanted)
 
 
-def shown(text: str) -> str:
-    """A text in one line of printable characters, at most 300."""
+def shown(text: str, most: int = LONGEST) -> str:
+    """A text in one line of printable characters, at most so many."""
     line = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(text.split()))
-    if len(line) <= LONGEST:
+    if len(line) <= most:
         return line
-    start = LONGEST // 2
-    return f"{line[:start]} … {line[-(LONGEST - start - 3) :]}"
+    start = most // 2
+    return f"{line[:start]} … {line[-(most - start - 3) :]}"
 
 
 def short(value: object) -> str:

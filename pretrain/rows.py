@@ -68,8 +68,7 @@ class _ArrayRows:
         self._mapping, self._touched = _mapping_of(values), 0
         self.columns = values.shape[1]
         self._row_bytes = values.nbytes // max(1, len(values))
-        # torch reads no other byte order
-        self._native = None if isinstance(values, Tensor) else values.dtype.newbyteorder("=")
+        self._native = None if isinstance(values, Tensor) else _native(values.dtype)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -110,7 +109,13 @@ class _DatasetRows:
     def __init__(self, examples: TorchDataset[Any], device: torch.device, dtype: torch.dtype) -> None:
         self._examples, self._device, self._dtype = examples, device, dtype
         self._count = len(examples)  # type: ignore[arg-type]  # its presence was checked
-        self.columns = self.slice(0, 1).shape[1] if self._count else 0
+        try:
+            self.columns = self.slice(0, 1).shape[1] if self._count else 0
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            what = f"{type(examples).__name__} has no examples of numbers by index"
+            raise DataError(
+                f"{what} ({type(error).__name__}): use an array [n, columns] or a map-style data set"
+            ) from error
 
     def __len__(self) -> int:
         return self._count
@@ -122,11 +127,61 @@ class _DatasetRows:
         return self._made([self._examples[number] for number in range(start, stop)])
 
     def _made(self, examples: list[Any]) -> Tensor:
-        images = [example[0] if isinstance(example, (tuple, list)) else example for example in examples]
+        images = [example[0] if _is_labelled(example) else example for example in examples]
         flat = [torch.as_tensor(image).reshape(-1).to(self._dtype) for image in images]
         if len({len(image) for image in flat}) > 1:
             raise DataError("the data set's examples differ in size: resize them to one size")
         return torch.stack(flat).to(self._device)
+
+
+class _SparseRows:
+    """Rows of a sparse matrix of scipy, made dense when they are read."""
+
+    def __init__(self, matrix: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self._matrix, self._device, self._dtype = matrix.astype(_native(matrix.dtype)).tocsr(), device, dtype
+        self.columns: int = matrix.shape[1]
+
+    def __len__(self) -> int:
+        return int(self._matrix.shape[0])
+
+    def take(self, indices: Tensor) -> Tensor:
+        return self._made(self._matrix[indices.numpy()])
+
+    def slice(self, start: int, stop: int) -> Tensor:
+        return self._made(self._matrix[start:stop])
+
+    def _made(self, rows: Any) -> Tensor:
+        return torch.from_numpy(rows.toarray()).to(self._device, self._dtype)
+
+
+class _SparseTensorRows:
+    """Rows of a sparse tensor, made dense when they are read."""
+
+    def __init__(self, values: Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        coo = (values if values.layout == torch.sparse_coo else values.to_sparse()).coalesce()
+        if coo.dense_dim():
+            raise DataError("the data are a sparse tensor of dense rows: call to_dense()")
+        self._device, self._dtype = device, dtype
+        self._count, self.columns = values.shape
+        # sorted by row: those of row i lie from self._starts[i] on
+        (rows, self._columns), self._values = coo.indices(), coo.values()
+        self._starts = torch.searchsorted(rows, torch.arange(self._count + 1, device=rows.device))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, indices: Tensor) -> Tensor:
+        indices = indices.to(self._starts.device)
+        first, counts = self._starts[indices], self._starts[indices + 1] - self._starts[indices]
+        row = torch.repeat_interleave(torch.arange(len(indices), device=counts.device), counts)
+        # the number of each value among those of its row, after where that row's begin
+        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row] + first[row]
+        dense = torch.zeros(len(indices), self.columns, dtype=self._dtype, device=row.device)
+        dense[row, self._columns[place]] = self._values[place].to(self._dtype)
+        return dense.to(self._device)
+
+    def slice(self, start: int, stop: int) -> Tensor:
+        return self.take(torch.arange(start, stop))
 
 
 class Mapped:
@@ -172,28 +227,56 @@ class Labelled:
 def rows_of(data: Data, device: torch.device, dtype: torch.dtype) -> Rows:
     """The examples of a tensor or array [n, columns], or of a map-style torch data set; `Rows` are returned.
 
-    Raises `DataError` for anything else, and for an empty set.
+    Sparse tensors and matrices of scipy are made dense batch by batch; what has a `to_numpy`, as a frame of pandas, is
+    an array. Raises `DataError` for anything else, and for an empty set.
     """
     rows: Rows
-    if isinstance(data, (Tensor, np.ndarray)):
-        if data.ndim != 2:
-            raise DataError(f"the data have shape {list(data.shape)}: they must be [n, columns]")
-        if isinstance(data, np.ndarray) and data.dtype.kind not in "biuf":
-            raise DataError(f"the data are of type {data.dtype}: they must be numbers")
+    if isinstance(data, (Tensor, np.ndarray)) or hasattr(data, "tocsr"):
+        _check_kind(data)
+        if hasattr(data, "tocsr"):
+            return _checked(_SparseRows(data, device, dtype))
+        if isinstance(data, Tensor) and data.layout != torch.strided:
+            return _checked(_SparseTensorRows(data.detach(), device, dtype))
         there = _in_memory(data)
         if there is not None and there.device == device and there.dtype == dtype:
             rows = TensorRows(there)
         else:
-            rows = _ArrayRows(data, device, dtype)
+            rows = _ArrayRows(data.detach() if isinstance(data, Tensor) else data, device, dtype)
+    elif hasattr(data, "to_numpy"):
+        return rows_of(data.to_numpy(), device, dtype)
     elif isinstance(data, Rows):
         rows = data
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         rows = _DatasetRows(data, device, dtype)
     else:
         raise DataError(f"{type(data).__name__} has no length or no indexing: use a map-style data set")
+    return _checked(rows)
+
+
+def _checked(rows: Rows) -> Rows:
     if not len(rows):
         raise DataError("the data set is empty")
+    if not rows.columns:
+        raise DataError("the examples are empty: they have no columns")
     return rows
+
+
+def _check_kind(data: Any) -> None:
+    """Raise `DataError` for arrays, tensors and matrices that are not [n, columns] of real numbers."""
+    if isinstance(data, Tensor) and data.is_nested:
+        raise DataError("the data are a nested tensor: pass one tensor [n, columns]")
+    if len(data.shape) != 2:
+        raise DataError(f"the data have shape {list(data.shape)}: they must be [n, columns]")
+    if isinstance(data, Tensor):
+        is_number = not (data.is_complex() or data.is_quantized)
+        if data.is_meta:
+            raise DataError("the data are on the device meta, which holds no numbers")
+    else:
+        is_number = data.dtype.kind in "biuf"
+        if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+            raise DataError("some of the data are masked: fill them with numbers, e.g. data.filled(0)")
+    if not is_number:
+        raise DataError(f"the data are of type {data.dtype}: they must be real numbers")
 
 
 def bytes_of(rows: Rows, dtype: torch.dtype) -> int:
@@ -232,12 +315,22 @@ def check_rows(rows: Rows, check: Callable[[Tensor], None]) -> None:
             raise DataError(f"rows {start:,} to {start + len(chunk) - 1:,}: {error}") from error
 
 
+def _native(kind: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which torch can read values: it knows no other byte order, and no more than 64 bits."""
+    return np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
+
+
+def _is_labelled(example: Any) -> bool:
+    """Whether an example of a data set is (example, label, …), and not a list of its numbers."""
+    return isinstance(example, (tuple, list)) and not all(isinstance(value, (int, float)) for value in example)
+
+
 def _in_memory(values: Tensor | npt.NDArray[Any]) -> Tensor | None:
     """The values as a tensor that shares their memory, where torch can have one."""
     if isinstance(values, Tensor):
         return values.detach()
     flags, mapped = values.flags, isinstance(values, np.memmap)
-    plain = flags.c_contiguous and flags.writeable and values.dtype.isnative and not mapped
+    plain = flags.c_contiguous and flags.writeable and values.dtype == _native(values.dtype) and not mapped
     return torch.from_numpy(values) if plain else None
 
 

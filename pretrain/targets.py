@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,13 +36,20 @@ def targets_of(targets: Data, count: int, device: torch.device) -> Targets:
         labels = torch.as_tensor([int(targets[number][1]) for number in range(count)])
     else:
         # a copy: torch would warn of an array that may not be written to
-        labels = targets.detach() if isinstance(targets, Tensor) else torch.as_tensor(np.array(targets))
+        labels = targets.detach() if isinstance(targets, Tensor) else _tensor(np.array(targets))
     if labels.ndim != 1 or len(labels) != count:
         raise DataError(f"there are {count:,} examples, but labels of shape {list(labels.shape)}: pass one each")
     whole = labels.to(torch.int64)
     if labels.dtype.is_complex or bool((whole != labels).any()) or (count and int(whole.min()) < 0):
         raise DataError("the labels must be whole numbers from 0 up, one number per class")
     return Targets(whole.to(device))
+
+
+def _tensor(labels: np.ndarray[Any, Any]) -> Tensor:
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"the labels are of type {labels.dtype}: they must be whole numbers from 0 up")
+    kind = np.float64 if labels.dtype.itemsize > 8 else labels.dtype.newbyteorder("=")
+    return torch.as_tensor(labels.astype(kind, copy=False))
 
 
 def check_labels(targets: Targets, classes: int | None = None) -> int:

@@ -331,7 +331,7 @@ def test_labels_may_come_with_the_data_set() -> None:
         ({"data": images()[0]}, "[6]"),
         ({"data": torch.full((5000, 6), 0.5).index_fill(0, torch.tensor([4500]), torch.nan)}, "rows 4,096 to 4,999"),
         ({"data": images() * 2}, "[0, 1]"),
-        ({"data": np.array([["a"] * 6])}, "must be numbers"),
+        ({"data": np.array([["a"] * 6])}, "must be real numbers"),
         ({"data": iter([])}, "map-style"),
         ({"targets": labels(49)}, "50 examples, but labels of shape [49]"),
         ({"targets": labels() * 0 + 1}, "all labels are 1"),
