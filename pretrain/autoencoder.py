@@ -15,7 +15,7 @@ from pretrain.errors import DataError
 from pretrain.limits import check_level, check_numbers
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
-from pretrain.sampling import bernoulli, normal_like, uniform_like
+from pretrain.sampling import bernoulli, first_weights, normal_like, uniform_like
 from pretrain.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -266,5 +266,4 @@ def _start(rows: int, columns: int, activation: Activation, generator: torch.Gen
         bound = math.sqrt(6 / columns)
     else:
         bound = math.sqrt(6 / (rows + columns)) * (4 if activation == "sigmoid" else 1)
-    device = None if generator is None else generator.device
-    return torch.empty(rows, columns, device=device).uniform_(-bound, bound, generator=generator)
+    return first_weights(rows, columns, bound, generator, uniform=True)

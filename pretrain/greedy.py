@@ -19,6 +19,7 @@ from pretrain.layer_input import LayerInput
 from pretrain.layers import check_saveable, kind_of
 from pretrain.nets import output_layer
 from pretrain.parallel import batch, current, reduce
+from pretrain.precision import tell_if_slow
 from pretrain.protocols import Layer, OwnOptimizer, OwnStart
 from pretrain.rows import Data, Labelled, Rows, check_rows, rows_of
 from pretrain.schedule import Schedule, at, for_each, hinton_momentum, linear, load_optimizer, named, set_rates
@@ -167,6 +168,8 @@ def _prepared(
     if settings.decay:
         rates = [_decayed(layer, rate, most) for layer, rate, most in zip(layers, rates, epochs, strict=True)]
     first = next(layers[0].parameters())
+    for layer in layers:
+        tell_if_slow(getattr(getattr(layer, "estimator", None), "products", ""), first.device)
     generator = settings.generator
     if generator is None:
         generator = torch.Generator(first.device).manual_seed(0)

@@ -108,7 +108,7 @@ class _Kinds(Mapping[str, LayerKind]):
                 point.load()
             except Exception as error:
                 # a broken package must not end a training
-                _say_once(f"the layer kind {point.name!r} of {point.value} is left out ({_one_line(error)})")
+                say_once(f"the layer kind {point.name!r} of {point.value} is left out ({_one_line(error)})")
 
 
 LAYERS = _Kinds()
@@ -154,7 +154,7 @@ def kind_of(layer: object) -> LayerKind:
             if kind.layer_class is type(layer):
                 return kind
         except DataError as error:
-            _say_once(str(error))
+            say_once(str(error))
     made = type(layer).__name__
     raise DataError(
         f"a {made} cannot be saved, its class is not registered: call pretrain.register_layer({made.lower()!r}, {made})"
@@ -223,7 +223,8 @@ def _one_line(error: Exception) -> str:
 
 
 @cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Print a line on stderr, the same one only once in a process."""
     print(f"pretrain: {text}", file=sys.stderr, flush=True)
 
 

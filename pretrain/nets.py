@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from pretrain.sampling import first_weights
+
 OUTPUT_SCALE = 0.01  # standard deviation of a new output layer's weights: small, so that the features decide at first
 
 
@@ -70,7 +72,7 @@ def output_layer(inputs: int, classes: int, like: Tensor, generator: torch.Gener
     """A new output layer, its weights from N(0, 0.01²), its biases 0; of the device and type of `like`."""
     output: nn.Linear = skip_init(nn.Linear, inputs, classes, device=like.device, dtype=like.dtype)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        output.weight.normal_(0, OUTPUT_SCALE, generator=generator)
+        output.weight.copy_(first_weights(classes, inputs, OUTPUT_SCALE, generator))
         output.bias.zero_()
     return output
 

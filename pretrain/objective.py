@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  torch's own name for it
 
 from pretrain.choices import Loss, Precision, check_choice
 from pretrain.errors import DataError
+from pretrain.precision import tell_if_slow
 from pretrain.rows import Data, Rows, bytes_of, check_rows, chunks, gathered, rows_of
 from pretrain.targets import Targets, check_labels, targets_of
 
@@ -49,6 +50,7 @@ class Objective:
         self._inputs, self._outputs = linear[0].in_features, linear[-1].out_features
         self._dtype = linear[0].weight.dtype
         self.device = linear[0].weight.device
+        tell_if_slow(precision, self.device)
         ends_in_sigmoid = isinstance(model[-1], nn.Sigmoid)
         self.loss: Loss = loss or ("cross-entropy" if classify or ends_in_sigmoid else "squared")
         check_choice("loss", self.loss, Loss)

@@ -17,6 +17,7 @@ from pretrain.negative import CHAIN_NAMES, Chains, GradientEstimator, Particles,
 from pretrain.parallel import batch_mean, reduce
 from pretrain.plain import check_inputs, plain_linear
 from pretrain.regularisation import add_l1
+from pretrain.sampling import first_weights
 from pretrain.schedule import Schedule, hinton_momentum
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class RBM(nn.Module):
         if hidden == "rectified" and self.estimator.method == "tempering":
             raise ValueError("rectified units have no temperature: use another method than tempering")
         device = None if generator is None else generator.device
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device).normal_(0, START, generator=generator))
+        self.weight = nn.Parameter(first_weights(outputs, inputs, START, generator))
         self.bias = nn.Parameter(torch.zeros(outputs, device=device))
         self.visible_bias = nn.Parameter(torch.zeros(inputs, device=device))
         gaussian = visible == "gaussian"
