@@ -7,8 +7,8 @@ import weakref
 from torch import Tensor
 
 from gradtui.record.backward import backwards
-from gradtui.record.graph import leaves_of
-from gradtui.record.origin import Break, broken_gradient, find_break, infinite_slopes
+from gradtui.record.graph import is_larger, leaves_of
+from gradtui.record.origin import MOST_OPERATIONS, Break, Slopes, broken_gradient, find_break, slopes_of
 
 MOST_CALLS = 4  # of `backward` that are looked at
 
@@ -21,7 +21,7 @@ class FirstSteps:
         self._gradient: Break | None = None
         self._calls = 0
         self._leaves: list[weakref.ref[Tensor]] = []
-        self._slopes: list[str] = []
+        self._slopes = Slopes()
 
     def begin(self) -> None:
         """Look from here on."""
@@ -49,9 +49,10 @@ class FirstSteps:
         """The graph is still there."""
         try:
             self._calls += 1
-            if loss is not None and loss.is_cpu and self._calls <= MOST_CALLS:
+            is_looked_at = loss is not None and loss.is_cpu and self._calls <= MOST_CALLS
+            if loss is not None and is_looked_at and not is_larger(loss, MOST_OPERATIONS):
                 self._leaves = [weakref.ref(leaf) for leaf in leaves_of(loss)]
-                self._slopes = infinite_slopes(loss)[0]
+                self._slopes = slopes_of(loss)
             else:
                 self._leaves, self._gradient = [], None
                 backwards.unfollow(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,11 @@ def graph_nodes(loss: Tensor) -> Iterator[Any]:
         seen.add(node)
         yield node
         waiting += [following for following, _ in node.next_functions]
+
+
+def is_larger(loss: Tensor, limit: int) -> bool:
+    """Whether there are more operations behind a loss than that."""
+    return next(islice(graph_nodes(loss), limit, None), None) is not None
 
 
 def leaves_into(node: Any) -> list[Tensor]:

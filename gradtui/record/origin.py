@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.forward_break import ForwardBreak, is_finite, operations_of
-from gradtui.record.graph import leaves_into, leaves_of
+from gradtui.record.graph import is_larger, leaves_into, leaves_of
 from gradtui.record.layers import LayerTable
-from gradtui.record.operations import limit_of, poles
+from gradtui.record.operations import limit_of, output_type, poles
 from gradtui.runfile.schema import Origin
 
 BROKEN_GRADIENT = "its gradient was NaN or infinite"
@@ -77,14 +77,15 @@ class GradientGuard:
         self.found: Break | None = None
         self.alters: bool | None = None
         self._seen: tuple[weakref.ref[Tensor], int] | None = None
-        self._slopes: list[str] = []
+        self._slopes = Slopes()
         self._leaves: list[weakref.ref[Tensor]] = []  # until there are layers
 
     def before_backward(self, step: int, loss: Tensor | None) -> None:
         """Look at the graph of a loss, in the first steps."""
-        self._slopes = []
-        if loss is not None and step <= LOOKED_AT and self.alters is not False:
-            self._slopes = infinite_slopes(loss)[0]
+        self._slopes = Slopes()
+        is_new = loss is not None and step <= LOOKED_AT and self.alters is not False
+        if loss is not None and is_new and not is_larger(loss, MOST_OPERATIONS):
+            self._slopes = slopes_of(loss)
             if not self._table.slots:
                 self._leaves = [weakref.ref(leaf) for leaf in leaves_of(loss)]
 
@@ -125,44 +126,53 @@ def _is_looked_at(grad: Tensor) -> bool:
     return grad.is_cpu and grad.layout == torch.strided and not is_sharded(grad)
 
 
-def broken_gradient(step: int, parameters: Sequence[Tensor], slopes: Sequence[str]) -> Break | None:
-    """The break of a backward pass, if one of the gradients is NaN or infinite; `slopes` were infinite in it."""
-    broken = [one for one in parameters if not is_finite(one.grad)]
-    if not broken:
-        return None
-    # backpropagation runs from the output to the input: the last layer met it first
-    return make_break(step, "backward", broken[-1:], _why_backward(broken[-1], slopes, certain=True))
+@dataclass
+class Slopes:
+    """Why a gradient may be infinite, as a graph tells.
+
+    Attributes:
+        certain: in words, operations whose slope is infinite where they were taken.
+        possible: those whose slope may have been.
+        in_half: some of it was computed in float16.
+    """
+
+    certain: list[str] = field(default_factory=list)
+    possible: list[str] = field(default_factory=list)
+    in_half: bool = False
+
+    def why(self) -> str:
+        """What is said of a gradient that was broken."""
+        found = list(dict.fromkeys(self.certain or self.possible))
+        if len(found) == 1 and self.certain:
+            return f"{BROKEN_GRADIENT}: {found[0]} has an infinite slope"
+        if found:
+            return f"{BROKEN_GRADIENT}, perhaps by {' or '.join(found)}, whose slope is infinite"
+        return f"{BROKEN_GRADIENT} in {limit_of(torch.float16)}" if self.in_half else BROKEN_GRADIENT
 
 
-def _why_backward(parameter: Tensor, slopes: Sequence[str], *, certain: bool) -> str:
-    if slopes:
-        listed = " or ".join(dict.fromkeys(slopes))
-        if certain and len(set(slopes)) == 1:
-            return f"{BROKEN_GRADIENT}: {listed} has an infinite slope"
-        return f"{BROKEN_GRADIENT}, perhaps by {listed}, whose slope is infinite"
-    if parameter.dtype == torch.float16:
-        return f"{BROKEN_GRADIENT} in {limit_of(parameter.dtype)}"
-    return BROKEN_GRADIENT
-
-
-def infinite_slopes(loss: Tensor, after: Tensor | None = None) -> tuple[list[str], list[str]]:
-    """Where the slope of an operation behind a loss is infinite, and where it may have been; nothing on a device.
+def slopes_of(loss: Tensor, after: Tensor | None = None) -> Slopes:
+    """Of the operations behind a loss; nothing on a device, which would wait, or of a large graph.
 
     `after`: a parameter that has become NaN since; only what was done with it counts.
     """
-    certain: list[str] = []
-    possible: list[str] = []
-    if not loss.is_cpu:
-        return certain, possible
+    slopes = Slopes()
+    if not loss.is_cpu or is_larger(loss, MOST_OPERATIONS):
+        return slopes
     nodes = operations_of(loss)
-    if len(nodes) > MOST_OPERATIONS:
-        return certain, possible
     first = next((i for i, node in enumerate(nodes) if any(leaf is after for leaf in leaves_into(node))), 0)
     for node in nodes[first:]:
-        found = poles(node, "slope" if after is None else "slope of NaN")
-        certain += found[0]
-        possible += found[1]
-    return certain, possible
+        certain, possible = poles(node, "slope" if after is None else "slope of NaN")
+        slopes.certain += certain
+        slopes.possible += possible
+        slopes.in_half |= output_type(node) == torch.float16
+    return slopes
+
+
+def broken_gradient(step: int, parameters: Sequence[Tensor], slopes: Slopes) -> Break | None:
+    """The break of a backward pass, if one of the gradients is NaN or infinite; `slopes` are those of its graph."""
+    broken = [one for one in parameters if not is_finite(one.grad)]
+    # backpropagation runs from the output to the input: the last layer met it first
+    return make_break(step, "backward", broken[-1:], slopes.why()) if broken else None
 
 
 def find_break(
@@ -190,10 +200,7 @@ def find_break(
     if reason is not None:
         first, text = reason
         return make_break(steps, "optimizer", [first], text)
-    certain, possible = infinite_slopes(loss, broken[-1])
-    return make_break(
-        steps, "backward", broken[-1:], _why_backward(broken[-1], certain or possible, certain=bool(certain))
-    )
+    return make_break(steps, "backward", broken[-1:], slopes_of(loss, broken[-1]).why())
 
 
 def _why_the_step(broken: Sequence[Tensor], optimizers: Sequence[Any]) -> tuple[Tensor, str] | None:

@@ -103,6 +103,17 @@ BACKWARD: dict[str, tuple[Loss, str]] = {
 }  # fmt: skip
 
 
+def test_a_gradient_that_overflows_float16_is_told_with_the_format(tmp_path: Path) -> None:
+    def loss(net: nn.Module, x: Tensor, breaks: bool) -> Tensor:
+        with torch.autocast("cpu", torch.float16):
+            return net(x).float().square().mean() * (1e9 if breaks else 1)  # as of a loss scale that is too large
+
+    for at in (1, LATER):
+        origin = origin_of(loss, at, tmp_path / f"run{at}")
+        assert (origin.step, origin.phase, origin.layer) == (at, "backward", 1), origin
+        assert origin.what == "its gradient was NaN or infinite in float16, whose largest number is 65,504"
+
+
 @pytest.mark.parametrize("at", [1, LATER])
 @pytest.mark.parametrize("name", BACKWARD)
 def test_the_backward_pass_is_told_with_the_operation_whose_slope_is_infinite(
