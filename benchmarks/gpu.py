@@ -9,7 +9,8 @@ Printed for each: the time of a step with the recorder, as it is by default, ÷ 
 each with a model of its own); whether the weights after 24 steps that are all measured are those of a bare training,
 bit for bit (if they are not, whether two bare ones agree); the largest relative difference of the recorded gradient
 norms from a plain computation in float64; graphs, graph breaks and skipped CUDA graphs of the compiler, bare and
-recorded; and how many rows have activations. It exits with 1 if weights, norms or the compiler's counts are wrong.
+recorded; and how many rows have activations. It exits with 1 if weights, norms or the compiler's counts are wrong,
+or if no activations were sampled.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def examine(check: str, device: torch.device, small: bool, seconds: float) -> tu
     if counts is not None:
         text += "; graphs, breaks, skipped CUDA graphs {}, {}, {}".format(*counts)
         text += " (bare {}, {}, {})".format(*bare_counts or ())
-    return text, (same or not same_bare) and far < FAR and counts == bare_counts
+    return text, (same or not same_bare) and far < FAR and seen > 0 and counts == bare_counts
 
 
 def compare_norms(path: Path, training: Training) -> tuple[float, int, int]:

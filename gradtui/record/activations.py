@@ -40,6 +40,9 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 } | {torch.special.expit: "sigmoid"}
 
 
+UNSEEN_FUNCTIONS = (
+    "of eager layers beside compiled ones, outputs are sampled before activation functions that are no modules"
+)
 MOST_IN_VAIN = 2  # samples without any output beside compiled code, after which that is said
 ACTIVATION_MODULES: dict[type, str] = {
     kind: name
@@ -136,6 +139,8 @@ class ActivationSampler:
             self._hooks.after(module, _Leave(self, layer), always=True)
         self._is_mixed = not with_mode
         if not with_mode:
+            if self._hooks:
+                self.note = self.note or UNSEEN_FUNCTIONS
             self._watch_eager_activations(models)
             return
         for model in models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradtui
-from gradtui.record.activations import ActivationSampler
+from gradtui.record.activations import UNSEEN_FUNCTIONS, ActivationSampler
 from gradtui.record.compiled_graphs import CompiledGraphs, compiled_graphs
+from gradtui.record.layers import LayerTable
 from tests.record.columns_of_ours import ACTIVATION_MEAN, ACTIVATION_STD, DEAD, SATURATED
 
 STEPS = 12
@@ -132,7 +134,7 @@ def test_the_activations_are_those_of_the_eager_model(
     recorded = train(lambda net: how(net, **options), tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(plain.weights, recorded.weights, strict=True))
     assert (recorded.graphs, recorded.breaks) == (plain.graphs, plain.breaks) == (1, 0)
-    assert recorded.events == []
+    assert recorded.events == ([UNSEEN_FUNCTIONS] if how is submodule else [])
     common = set(recorded.outputs) & set(eager.outputs)
     layers = {"first", "block.linear", "block.norm", "block.mix", "head"}
     assert {name for _, name in common} == layers
@@ -235,6 +237,27 @@ def test_a_graph_is_run_only_in_steps_that_are_sampled(monkeypatch: pytest.Monke
 
     recorded = train(compiled, tmp_path)
     assert len(runs) == len({step for step, _ in recorded.outputs}) > 0
+
+
+def test_what_a_device_spends_beyond_what_the_host_sees_is_owed() -> None:
+    class Event:
+        def __init__(self) -> None:
+            self.is_over = False
+
+        def query(self) -> bool:
+            return self.is_over
+
+        def elapsed_time(self, end: Event) -> float:
+            return 30.0  # ms
+
+    sampler = ActivationSampler(LayerTable(), time.perf_counter)
+    assert sampler.debt() == 0.0
+    events = Event(), Event()
+    sampler._device_time, sampler.cost = events, 0.01
+    assert sampler.debt() == 0.0  # not known yet
+    events[1].is_over = True
+    assert sampler.debt() == pytest.approx(0.02)
+    assert sampler.debt() == 0.0
 
 
 def test_nothing_is_left_of_it() -> None:
