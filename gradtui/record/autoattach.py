@@ -100,14 +100,14 @@ class AutoRecorder:
 
     def _on_new_optimizer(self, optimizer: Any) -> None:
         from gradtui.record.discover import Discovered, find_specs
-        from gradtui.record.hooks import BeforeStepHook
+        from gradtui.record.hooks import is_ours
         from gradtui.record.sharded import ShardedNorms, trains_shards
         from gradtui.record.watching import is_first_rank
 
         self._stop_looking()
         self._known.add(id(optimizer))
         when_freed(optimizer, self._known.discard, id(optimizer))
-        if any(isinstance(hook, BeforeStepHook) for hook in optimizer._optimizer_step_pre_hooks.values()):
+        if any(is_ours(hook) for hook in optimizer._optimizer_step_pre_hooks.values()):
             self._request.why_nothing()  # the script has `gradtui.watch` on it: nobody need wait for ours
             return
         shards = trains_shards(optimizer)
@@ -238,6 +238,10 @@ class AutoRecorder:
     def _start_over(self) -> None:
         """In a forked child: what it trains by itself is a run of its own."""
         self._recording = None
+        self._known.clear()
+        self._delayed.clear()
+        self._traced = TRACED
+        backwards.start_over()
         self._look_for_updates()
 
 

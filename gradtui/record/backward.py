@@ -103,6 +103,11 @@ class Backwards:
                 vars(self).pop(name, None)
         self.take()
 
+    def start_over(self) -> None:
+        """In a forked child: the call that the parent was in is not ours."""
+        self.active = self._inside = False
+        self.drop()
+
     def take(self) -> float | Tensor | None:
         """The sum of the losses since this was asked last; None if there were none. A tensor if one is on a device."""
         if not self._losses:

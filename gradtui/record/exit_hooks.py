@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gradtui.masking import masked_text
-from gradtui.record.patches import Replaced, at_exit, in_forked_child
+from gradtui.record.patches import Replaced, at_exit, at_worker_exit, in_forked_child
 from gradtui.runfile import Outcome
 
 LONGEST_ERROR = 10_000  # characters that are looked at
@@ -30,7 +30,7 @@ class Closable(Protocol):
 
 
 _live: list[Closable] = []
-_undo: list[Callable[[], None]] = []
+_undo: list[Callable[[], object]] = []
 _forks: list[bool] = []
 _exits: list[
     tuple[int | str | None, int]
@@ -42,6 +42,7 @@ def register(recording: Closable) -> None:
     """Close `recording` when the interpreter exits, and disable it in forked children."""
     if not _undo:
         _undo.append(at_exit(_at_exit))
+        _undo.append(at_worker_exit(_at_worker_exit))
         # the interpreter drops the exit code before it calls what is registered with `atexit`
         _undo.extend(_notes_code(owner, name) for owner, name in ((sys, "exit"), (Quitter, "__call__")))
     if not _forks:
@@ -117,7 +118,14 @@ def _at_exit() -> None:
         recording.close(outcome, detail)
 
 
+def _at_worker_exit() -> None:
+    """A child of `multiprocessing` ends, perhaps by an error; what is registered with `atexit` is not called in it."""
+    outcome, detail = how_it_ended(sys.exc_info()[1])
+    for recording in list(_live):
+        recording.close(outcome, detail)
+
+
 def _in_child() -> None:
     for recording in list(_live):
         recording.disable()
-    _live.clear()
+        unregister(recording)  # the child's own recordings end in the child's way

@@ -45,6 +45,11 @@ class StepHook(Hook):
             self.target(optimizer)
 
 
+def is_ours(hook: Any) -> bool:
+    """True for a hook of a recording before a step, unless it has been silenced."""
+    return isinstance(hook, BeforeStepHook) and hook.target is not do_nothing
+
+
 class BeforeStepHook(Hook):
     """The hook before an optimizer's step; its answer may replace the step's arguments."""
 

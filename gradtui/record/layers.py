@@ -231,6 +231,8 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def _kind(module: nn.Module) -> str:
     """The class as its author called it, without what parametrisations and FSDP2 make of it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
     found = type_before_parametrizations(module)
     bases = [base for base in found.__bases__ if base.__name__ != "FSDPModule"]
     return (bases[0] if bases and len(bases) < len(found.__bases__) else found).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,6 +131,12 @@ PATCHES = (
         "our function, passing calls on, if somebody else has wrapped it since",
     ),
     Patch(
+        "multiprocessing.util.Finalize",
+        "record/exit_hooks.py",
+        "closes a recording in a child process of `multiprocessing`, which calls nothing that `atexit` has",
+        "`Finalize.cancel` after the last recording",
+    ),
+    Patch(
         "os.register_at_fork",
         "record/exit_hooks.py, record/autoattach.py",
         "a forked child does not write into its parent's run",
@@ -225,7 +232,10 @@ class StepHooks:
 
 
 class ForwardHooks:
-    """Hooks around the forward passes of modules; a copy of a module has none that does anything."""
+    """Hooks around the forward passes of modules; a copy of a module has none that does anything.
+
+    Compiled TorchScript takes none, and is left out.
+    """
 
     def __init__(self) -> None:
         self._hooks: list[tuple[Any, Hook]] = []
@@ -235,11 +245,15 @@ class ForwardHooks:
 
     def before(self, module: nn.Module, target: Callable[..., Any], *, first: bool = False) -> None:
         """Call `target(module, inputs)` before each forward pass, before other hooks if `first`."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
         hook = Hook(target)
         self._hooks.append((module.register_forward_pre_hook(hook, prepend=first), hook))
 
     def after(self, module: nn.Module, target: Callable[..., Any], *, always: bool = False) -> None:
         """Call `target(module, inputs, output)` after it, also after one that raises if `always`."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
         hook = Hook(target)
         self._hooks.append((module.register_forward_hook(hook, always_call=always), hook))
 
@@ -289,6 +303,16 @@ def at_exit(call: Callable[[], None]) -> Callable[[], None]:
     """Call it when the interpreter exits; what takes that back."""
     atexit.register(call)
     return lambda: atexit.unregister(call)
+
+
+def at_worker_exit(call: Callable[[], None]) -> Callable[[], object]:
+    """Call it when a child process of `multiprocessing` ends, if this is one; what takes that back."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return do_nothing
+    from multiprocessing.util import Finalize
+
+    return Finalize(None, call, exitpriority=0).cancel
 
 
 def in_forked_child(call: Callable[[], None]) -> None:

@@ -184,6 +184,10 @@ class Recording:
         if not self._disabled and self._writer is not None:
             self._writer.event(kind, text, self.step)
 
+    def fail(self, error: Exception) -> None:
+        """Tell once that something could not be recorded, and record nothing more; the training goes on."""
+        self._fail(error)
+
     # -- its end ----------------------------------------------------------------------------------------------
 
     def at_close(self, undo: Callable[[], object]) -> None:

@@ -79,7 +79,11 @@ def start_recording(
     recording = new_recording(options, path, facts)
     models = {"": model} if isinstance(model, nn.Module) else model
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-    sources = [Filtered(ForwardTrace(one, root), options.layers) for root, one in models.items()]
+    try:
+        sources = [Filtered(ForwardTrace(one, root), options.layers) for root, one in models.items()]
+    except Exception as error:
+        recording.fail(error)
+        sources = []
     for i, one in enumerate(optimizers):
         recording.observe(one, *(sources if i == 0 else ()))
     _close_with_the_last(recording, optimizers)
