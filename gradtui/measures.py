@@ -16,7 +16,17 @@ from gradtui.registry import Registry
 from gradtui.runfile import schema
 from gradtui.runfile.schema import Layer
 
-__all__ = ["LEARNING_SPEED", "MEASURES", "Measure", "Norm", "column_of", "described", "run_measures"]
+__all__ = [
+    "GRADIENT",
+    "LEARNING_SPEED",
+    "MEASURES",
+    "WEIGHT_GRADIENT",
+    "Measure",
+    "Norm",
+    "column_of",
+    "described",
+    "run_measures",
+]
 
 Tensor = Any  # a torch.Tensor: what reads runs has no torch
 Number = Any  # a number, a tensor of one element, or None if there is nothing to measure
@@ -172,6 +182,8 @@ def _dead(output: Tensor, activation: str | None, layer: Layer) -> Number:
 
 
 LEARNING_SPEED = "bias_grad_norm"  # the measure that "learns faster" and "slower" are said of
+WEIGHT_GRADIENT = "weight_grad_norm"
+GRADIENT = "grad_norm"  # that of layers whose biases say nothing
 
 for _measure in (
     Measure(
@@ -183,7 +195,7 @@ for _measure in (
         norm=Norm("gradients", over="biases"),
     ),
     Measure(
-        "weight_grad_norm",
+        WEIGHT_GRADIENT,
         "‖∂C/∂W‖",
         "cost per unit weight",
         "L2 norm of the gradient of the mean cost by the layer's other parameters, before the step",
@@ -192,7 +204,7 @@ for _measure in (
         in_report=False,
     ),
     Measure(
-        "grad_norm",
+        GRADIENT,
         "‖∂C/∂θ‖",
         "cost per unit parameter",
         "gradient norm: L2 norm of the gradient of the mean cost by all the layer's parameters, before the step",

@@ -12,11 +12,12 @@ from gradtui.diagnosis import FINDINGS, findings_of
 from gradtui.format import as_json as json_of
 from gradtui.format import printable, shortened
 from gradtui.masking import masked
-from gradtui.measures import MEASURES, described
+from gradtui.measures import LEARNING_SPEED, MEASURES, described
 from gradtui.remedies import REMEDIES
 from gradtui.report_optimizers import optimizer_facts, optimizer_lines
-from gradtui.runfile import Finding, RunReader, is_measured, open_run
-from gradtui.view import facts, known, newest_known
+from gradtui.runfile import Finding, Measure, RunReader, is_measured, open_run
+from gradtui.runfile.blocks import FloatArray
+from gradtui.view import facts, known, newest_known, telling
 
 WIDEST = 60  # characters of a name in a table for a terminal
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
@@ -67,9 +68,10 @@ def _facts(reader: RunReader) -> dict[str, Any]:
                 "kind": layer.kind,
                 "shape": facts(layer).shape,
                 "parameters": layer.parameters,
+                "bias_cancelled": is_gone,
                 **dict(zip(names, known(row), strict=True)),
             }
-            for layer, row in zip(layers, values, strict=False)
+            for layer, row, is_gone in zip(layers, values, _cancelled(values, measures), strict=False)
         ],
         "optimizers": optimizer_facts(reader.optimizers(), [layer.name for layer in layers]),
         "events": [vars(event) for event in reader.events()[-20:]],
@@ -112,9 +114,21 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
         *others, last = outputs
         named = f"{', '.join(others)} and {last}" if others else last
         lines += ["", f"{named}: as of step {found['activations_step']:,}, when outputs were last sampled"]
+    if any(layer["bias_cancelled"] for layer in found["layers"]):
+        lines += ["", "≈0: a normalisation or a softmax cancels the bias, so that its gradient is rounding"]
     optimizers = aligned(optimizer_lines(found["optimizers"], len(found["layers"])), terminal, 2 * WIDEST)
     tables = [*optimizers, *([""] if optimizers else []), *_table(found, measures, terminal)]
     return "\n".join([*lines, "", *tables])
+
+
+def _cancelled(values: FloatArray, measures: Sequence[Measure]) -> list[bool]:
+    """Of each layer of [layers, measures], whether its bias gradient says nothing."""
+    names = [measure.name for measure in measures]
+    if not len(values) or LEARNING_SPEED not in names:
+        return [False] * len(values)
+    speed = names.index(LEARNING_SPEED)
+    gone: list[bool] = (is_measured(values[:, speed]) & ~is_measured(telling(values, measures, speed))).tolist()
+    return gone
 
 
 def _is_shown(name: str, layers: list[dict[str, Any]]) -> bool:
@@ -127,7 +141,7 @@ def _table(found: dict[str, Any], measures: list[dict[str, Any]], terminal: bool
     """A line for each layer, and a column for each of the measures."""
     rows = [("layer", "shape", *(measure["symbol"] for measure in measures))]
     for layer in found["layers"]:
-        rows.append((layer["name"], layer["shape"], *(_number(layer.get(one["name"])) for one in measures)))
+        rows.append((layer["name"], layer["shape"], *(_cell(layer, one["name"]) for one in measures)))
     return aligned(rows, terminal)
 
 
@@ -138,6 +152,10 @@ def aligned(rows: Sequence[Sequence[str]], terminal: bool, widest: int = WIDEST)
     rows = [tuple(shortened(cell, widest) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _cell(layer: dict[str, Any], measure: str) -> str:
+    return "≈0" if measure == LEARNING_SPEED and layer["bias_cancelled"] else _number(layer.get(measure))
 
 
 def _number(value: float | None) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gradtui.bias_gradients import cancelled
 from gradtui.format import called, factor, listed
 from gradtui.layer_size import size_by_shapes
-from gradtui.measures import LEARNING_SPEED
+from gradtui.measures import GRADIENT, LEARNING_SPEED, WEIGHT_GRADIENT
 from gradtui.runfile import (
     Aggregates,
     Event,
@@ -142,6 +143,43 @@ def facts(layer: Layer) -> LayerFacts:
     """A layer in the words of a list: the shape as inputs→outputs where that is known."""
     shape = layer.size or size_by_shapes(layer.kind, layer.shapes, layer.parameters)
     return LayerFacts(layer.name, layer.kind, shape, layer.parameters)
+
+
+def default_measure(measures: Sequence[Measure], newest: FloatArray) -> int:
+    """The measure that a run is first shown by: the learning speed, if it says something of every layer.
+
+    Where a bias is cancelled, or fewer layers have a bias than have a weight, it is the gradient of all parameters.
+    `newest` is [layers, measures].
+    """
+    names = [measure.name for measure in measures]
+    if not {LEARNING_SPEED, WEIGHT_GRADIENT, GRADIENT} <= set(names):
+        return 0
+    speed = names.index(LEARNING_SPEED)
+    biases, weights = newest[:, speed], newest[:, names.index(WEIGHT_GRADIENT)]
+    lacking = is_measured(weights) & ~is_measured(biases)
+    is_poor = 2 * int(lacking.sum()) > int(is_measured(weights).sum()) or bool(cancelled(biases, weights).any())
+    return names.index(GRADIENT) if is_poor else speed
+
+
+def describe(layers: Sequence[LayerFacts], newest: FloatArray, measures: Sequence[Measure], measure: int) -> list[str]:
+    """What the values [layers, measures] say of one measure, in sentences; cancelled biases are left out."""
+    rest = telling(newest, measures, measure)
+    gone = is_measured(newest[:, measure]) & ~is_measured(rest)
+    said = describe_values(layers, known(rest), measures[measure])
+    if not gone.any():
+        return said
+    of = listed([layer.name for layer, is_gone in zip(layers, gone, strict=True) if is_gone])
+    symbol = measures[measure].symbol
+    return [f"{symbol} says nothing of {of}: a normalisation or a softmax cancels the bias.", *said]
+
+
+def telling(newest: FloatArray, measures: Sequence[Measure], measure: int) -> FloatArray:
+    """The values [layers] of one measure that say something: gradients of cancelled biases count as not measured."""
+    names, values = [one.name for one in measures], newest[:, measure]
+    if names[measure] != LEARNING_SPEED or WEIGHT_GRADIENT not in names:
+        return values
+    mask = cancelled(values, newest[:, names.index(WEIGHT_GRADIENT)])
+    return np.where(mask, NOT_MEASURED, values)
 
 
 def describe_values(layers: Sequence[LayerFacts], values: Sequence[float | None], measure: Measure) -> list[str]:

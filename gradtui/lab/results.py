@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from gradtui.bias_gradients import cancelled
 from gradtui.errors import RunFileError
 from gradtui.format import as_json as json_of
 from gradtui.format import multiple, printable
 from gradtui.lab.plan import Cell, Plan
 from gradtui.lab.pretraining import FINE_TUNING
-from gradtui.measures import LEARNING_SPEED, column_of
-from gradtui.runfile import Rows, RunReader, Scalars, is_measured, open_run
+from gradtui.measures import LEARNING_SPEED, WEIGHT_GRADIENT, column_of
+from gradtui.runfile import NOT_MEASURED, Rows, RunReader, Scalars, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
 
 FEWEST_SEEDS = 3  # for an interval that is shown: of two values it is nine times as wide as what lies between them
@@ -136,8 +137,12 @@ def _first_whole_step(reader: RunReader, first: int) -> int:
 
 
 def learning_speeds(reader: RunReader, rows: Rows) -> FloatArray:
-    """The learning speeds [steps, layers] of recorded steps."""
-    return rows.measures[:, :, column_of(reader.measures, LEARNING_SPEED)]
+    """The learning speeds [steps, layers] of recorded steps; those of cancelled biases count as not measured."""
+    speeds: FloatArray = rows.measures[:, :, column_of(reader.measures, LEARNING_SPEED)].copy()
+    weights = rows.measures[:, :, column_of(reader.measures, WEIGHT_GRADIENT)]
+    for speed, weight in zip(speeds, weights, strict=True):
+        speed[cancelled(speed, weight)] = NOT_MEASURED
+    return speeds
 
 
 def speed_ratio(speeds: FloatArray) -> float | None:

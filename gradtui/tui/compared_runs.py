@@ -155,7 +155,7 @@ class _Column:
         return self._run
 
     def _made(self, measure: str) -> ComparedRun:
-        from gradtui.view import known
+        from gradtui.view import known, telling
 
         follower, run = self.follower, self._run
         assert follower.status is not None
@@ -166,7 +166,8 @@ class _Column:
         column = next((i for i, one in enumerate(follower.measures) if one.name == measure), None)
         if follower.newest is not None:
             names = tuple(layer.name for layer in follower.layers)
-            values = (None,) * len(names) if column is None else known(follower.newest[:, column])
+            newest, measures = follower.newest, follower.measures
+            values = (None,) * len(names) if column is None else known(telling(newest, measures, column))
             run = replace(run, names=names, values=values)
         return replace(self._with_accuracy(run), state=follower.status.state, detail=follower.status.detail)
 

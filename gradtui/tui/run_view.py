@@ -20,9 +20,9 @@ REPLAY_SECONDS = 20.0  # how long a replay takes from end to end
 
 @dataclass(frozen=True)
 class Wants:
-    """What the screen asks for. `cursor` is the step to show, None to follow the newest."""
+    """What the screen asks for. `measure` is None for the run's own; `cursor` the step to show, None for the newest."""
 
-    measure: int = 0
+    measure: int | None = None
     layer: int = 0
     cursor: int | None = None
     playing: bool = False
@@ -179,12 +179,14 @@ class RunView:
                 values, row, loss = view.newest_known(back.measures), back, newest_loss(back)
         step = int(row.step[0])
         layer = min(wants.layer, len(follower.layers) - 1)
-        measure = min(wants.measure, len(follower.measures) - 1)
+        if wants.measure is None:
+            wants = self._wants = replace(wants, measure=view.default_measure(follower.measures, values))
+        measure = min(wants.measure or 0, len(follower.measures) - 1)
         neurons, states = reader.neurons(step), reader.through_time(step)
         grads = neurons.bias_grad.get(layer) if neurons else None
         self._pictures = reader.pictures(step, self._pictures)
         shown = view.known(values[:, measure])
-        said = view.describe_values(follower.layers, shown, follower.measures[measure])
+        said = view.describe(follower.layers, values, follower.measures, measure)
         optimizers = in_one_line(reader.optimizers())
         said += [optimizers] if optimizers else []
         lines = view.describe_run(follower.findings, said, follower.status, reader.events())
