@@ -86,6 +86,7 @@ class ForwardBreak:
         return False
 
     def _was_given(self, node: Any, bad: Tensor, own: list[Tensor], whole: set[Any]) -> None:
+        bad = local_shard(bad)
         if kept(node, "_saved_target") is not None and not bad.requires_grad and _is_target(node, bad):
             self.passed, self.what = [], f"the target given to {spelled(node)} was NaN or infinite"
         elif not self.passed:
@@ -98,7 +99,7 @@ class ForwardBreak:
             self.what = f"what {spelled(node)} was given after it was NaN or infinite"
 
     def _returned(self, node: Any, bad: Tensor, whole: set[Any]) -> None:
-        if not self._made_by([*_unseen_before(node, whole), node], bad):
+        if not self._made_by([*_unseen_before(node, whole), node], local_shard(bad)):
             self.what = f"what {spelled(node)} returned after it was NaN or infinite"
 
     def _made_by(self, suspects: Sequence[Any], bad: Tensor) -> bool:

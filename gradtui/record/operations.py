@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gradtui.record.dtensor import local_shard
+
 RESULTS = ("_saved_result", "_saved_output", "_saved_out")
 MASKING = ("add", "masked_fill", "where", "masked_scatter")
 MASK_HOPS = 4  # operations before a softmax among which a mask is looked for
@@ -201,11 +203,14 @@ def poles(node: Any, of: Literal["value", "slope", "slope of NaN"]) -> tuple[lis
         value = kept(node, pole.kept)
         if pole.kind not in KINDS[of] or not isinstance(value, Tensor):
             continue
-        value = value.detach()
-        if bool(pole.at(value, node).any()):
-            certain.append(pole.what)
-        elif pole.kind in ("edge", "slope") and not bool(torch.isfinite(value).all()) and _is_possible(pole, node):
-            possible.append(pole.what)
+        try:
+            value = local_shard(value.detach())  # of a whole one other processes would be asked
+            if bool(pole.at(value, node).any()):
+                certain.append(pole.what)
+            elif pole.kind in ("edge", "slope") and not bool(torch.isfinite(value).all()) and _is_possible(pole, node):
+                possible.append(pole.what)
+        except (RuntimeError, TypeError, AttributeError, IndexError):
+            continue  # complex numbers, nested tensors, or what another PyTorch keeps in another way
     return certain, possible
 
 

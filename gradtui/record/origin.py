@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradtui.record.dtensor import is_sharded
+from gradtui.record.dtensor import is_sharded, local_shard
 from gradtui.record.forward_break import ForwardBreak, is_finite, operations_of
 from gradtui.record.graph import is_larger, leaves_into, leaves_of
 from gradtui.record.layers import LayerTable
@@ -219,7 +219,8 @@ def _why_the_step(broken: Sequence[Tensor], optimizers: Sequence[Any]) -> tuple[
 
 def _gradients_were_finite(parameter: Tensor, state: Any) -> bool:
     """Whether all that is left of a parameter's gradients is finite; False if nothing is left."""
-    kept = [parameter.grad] if parameter.grad is not None else []
+    grad = parameter.grad
+    kept = [grad] if grad is not None and bool(local_shard(grad.detach()).any()) else []  # it may have been set to 0
     own = state.get(parameter, {}) if parameter in state else {}
     # a mean of squares may overflow although the gradient does not
     squares = [key for key in own if isinstance(key, str) and "sq" in key]
@@ -239,7 +240,9 @@ def _of_the_group(parameter: Tensor, group: Any, optimizer: str) -> str:
     rate = float(rate) if isinstance(rate, (int, float, Tensor)) else 0.0
     if rate - rate != 0.0:
         return f"the learning rate is {rate}"
-    return f"the step of {optimizer} overflowed {limit_of(parameter.dtype)}"
+    if bool(local_shard(parameter.detach()).isinf().any()):
+        return f"the step of {optimizer} overflowed {limit_of(parameter.dtype)}"
+    return f"the step of {optimizer} did it, or what changed them after it"
 
 
 def broken_layers(table: LayerTable, tensor_of: Callable[[Tensor], Tensor | None] = lambda p: p) -> list[int]:

@@ -148,6 +148,34 @@ def test_an_optimizer_whose_epsilon_is_0_is_told(at: int, kind: torch.dtype, tmp
     assert told in origin.what
 
 
+@pytest.mark.parametrize("clear", ["to none", "to zero", "never"])
+def test_plain_gradient_descent_is_not_blamed_for_a_gradient(clear: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with watch_into(net, optimizer, path=tmp_path / "run"):
+        for step in range(1, LATER + 2):
+            if clear != "never":
+                optimizer.zero_grad(set_to_none=clear == "to none")
+            pulled(net(torch.randn(8, 6)), step == LATER).sqrt().mean().backward()
+            optimizer.step()
+    with open_run(tmp_path / "run") as run:
+        (origin,) = run.origins()
+    assert (origin.step, origin.phase, origin.layer) == (LATER, "backward", 1)
+
+
+def test_complex_numbers_do_not_end_the_recording(tmp_path: Path) -> None:
+    net = nn.Linear(6, 5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with watch_into(net, optimizer, path=tmp_path / "run", every=1):
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.fft.fft(net(torch.randn(8, 6))).log().sqrt().abs().mean().backward()
+            optimizer.step()
+    with open_run(tmp_path / "run") as run:
+        assert run.newer(0).step.tolist() == [1, 2, 3]
+
+
 def test_parameters_that_are_nan_before_the_first_step_are_told(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3))
     with torch.no_grad():
