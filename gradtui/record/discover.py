@@ -11,7 +11,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from gradtui.record.graph import leaf_uses
 from gradtui.record.layers import LayerSpec, own_parameters, specs_of
 
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
+OWNER = ("self", "cls")  # what a method calls the object it is of
 
 
 class Discovered:
@@ -142,26 +143,47 @@ def _called(wanted: object, frames: Sequence[FrameType]) -> str | None:
         scopes += [frame.f_locals, frame.f_globals]
     main = sys.modules.get("__main__")
     scopes.append(vars(main) if main is not None else {})
+    held = {id(value): name for scope in reversed(scopes) for name, value in _variables(scope)}
+    name = held.get(id(wanted))
     for scope in scopes:
-        for name, value in list(scope.items()):
-            if value is wanted and not name.startswith("__"):
-                return name
-    for scope in scopes:
-        for name, value in list(scope.items()):
-            found = _within(wanted, name, value)
-            if found is not None:
+        for holder, value in list(scope.items()):
+            found, others = _within(wanted, holder, value)
+            # the variable of a loop over a list holds one of its entries after the other
+            if found is not None and (name is None or not all(id(other) in held for other in others)):
                 return found
-    return None
+    return name
 
 
-def _within(wanted: object, name: str, value: Any) -> str | None:
-    """The name of an object that `value` has as an attribute or an entry."""
-    if type(value) in (list, tuple) and len(value) <= MOST_ITEMS:
-        return next((f"{name}[{i}]" for i, entry in enumerate(value) if entry is wanted), None)
-    if type(value) is dict and len(value) <= MOST_ITEMS:
-        found = next((key for key, entry in value.items() if entry is wanted), None)
-        return found if isinstance(found, str) else None if found is None else f"{name}[{found!r}]"
-    attributes = getattr(value, "__dict__", None) if not isinstance(value, (type, nn.Module)) else None
-    if type(attributes) is dict:
-        return next((key for key, entry in list(attributes.items()) if entry is wanted), None)
-    return None
+def _variables(scope: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The variables of a scope by which a person would call what they hold, the first one for each last."""
+    named = [(name, value) for name, value in list(scope.items()) if not name.startswith("__") and name not in OWNER]
+    return named[::-1]
+
+
+def _within(wanted: object, name: str, value: Any) -> tuple[str | None, Sequence[object]]:
+    """The name of an object that `value` has as an attribute or an entry, and what stands beside it in a list."""
+    if type(value) in (list, tuple, dict):
+        return _entry(wanted, name, value)
+    attributes = getattr(value, "__dict__", None) if not isinstance(value, type) else None
+    if type(attributes) is not dict:
+        return None, ()
+    is_module = isinstance(value, nn.Module)
+    for key, entry in list(attributes.items()):
+        if entry is wanted and not is_module:
+            return key, ()
+        if type(entry) in (list, tuple, dict) and not isinstance(value, ModuleType) and not key.startswith("_"):
+            found, others = _entry(wanted, key, entry)
+            if found is not None:
+                return found, others
+    return None, ()
+
+
+def _entry(wanted: object, name: str, values: Any) -> tuple[str | None, Sequence[object]]:
+    """The name of an object in a list, tuple or dict, and all that is in there."""
+    if len(values) > MOST_ITEMS:
+        return None, ()
+    entries = list(values.items()) if type(values) is dict else list(enumerate(values))
+    key = next((key for key, entry in entries if entry is wanted), None)
+    if key is None:
+        return None, ()
+    return key if isinstance(key, str) else f"{name}[{key!r}]", [entry for _, entry in entries]

@@ -123,7 +123,7 @@ class GradCalls:
             if _is_transformed():
                 self.transformed += 1
                 return original(func, argnums, has_aux, args, kwargs)
-            found = _leaves(args[argnums]) if type(argnums) is int and -len(args) <= argnums < len(args) else None
+            found = _leaves(_by_which(args, argnums))
             if found is None:
                 return original(func, argnums, has_aux, args, kwargs)
             self._inside = True
@@ -141,23 +141,36 @@ class GradCalls:
         return grad_and_value_impl
 
 
+def _by_which(args: Sequence[Any], argnums: Any) -> Any:
+    """Those of the arguments that the gradient is taken by; None if there are no such ones."""
+    if isinstance(argnums, tuple):
+        return [_by_which(args, number) for number in argnums]
+    return args[argnums] if type(argnums) is int and -len(args) <= argnums < len(args) else None
+
+
 def _is_transformed() -> bool:
     """True inside `vmap` or the gradient of a gradient: what is seen there is no plain tensor."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _leaves(tree: Any) -> Inputs | None:
-    """The tensors of a tensor, list or dict, if all are floats and none comes of other tensors; None if not."""
+    """The tensors of a tree of dicts, lists and tuples by their paths, if all are floats that come of no others."""
+    found: Inputs = {}
+    return found if _gather(tree, "", found) and found else None
+
+
+def _gather(tree: Any, path: str, found: Inputs) -> bool:
+    """Add the tensors of a tree to `found`; False if there is anything else in it."""
     if isinstance(tree, Tensor):
-        tree = (tree,)
+        found[path or "0"] = tree
+        return tree.is_leaf and tree.is_floating_point()
     if isinstance(tree, Mapping):
-        found = {str(key): value for key, value in tree.items()}
+        entries = list(tree.items())
     elif isinstance(tree, (tuple, list)):
-        found = {str(number): value for number, value in enumerate(tree)}
+        entries = list(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
     else:
-        return None
-    plain = all(isinstance(one, Tensor) and one.is_leaf and one.is_floating_point() for one in found.values())
-    return found if found and plain else None
+        return False
+    return all(_gather(value, f"{path}.{key}" if path else str(key), found) for key, value in entries)
 
 
 def _scalar(outputs: Any) -> Tensor | None:

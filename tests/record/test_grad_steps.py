@@ -130,6 +130,28 @@ def functional(told: Told, *, changes: bool = False) -> list[Tensor]:
     return list(params.values())
 
 
+def nested(told: Told, *, apart: bool = False) -> list[Tensor]:
+    """The parameters are a dict of dicts, or several arguments."""
+    tensors = [p.detach().clone() for p in perceptron(6, 5, 4).parameters()]
+
+    def loss_of(first: dict[str, Tensor], second: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (torch.sigmoid(x @ first["w"].T + first["b"]) @ second["w"].T + second["b"]).square().mean()
+
+    for x in batches():
+        before = tensors
+        first, second = (dict(zip("wb", tensors[i : i + 2], strict=True)) for i in (0, 2))
+        if apart:
+            grads, loss = torch.func.grad_and_value(loss_of, argnums=(0, 1))(first, second, x)
+        else:
+            tree = {"first": first, "second": second}
+            grads, loss = torch.func.grad_and_value(lambda tree, x: loss_of(*tree.values(), x))(tree, x)
+            grads = list(grads.values())
+        flat = [grad[key] for grad in grads for key in "wb"]
+        tensors = [p - RATE * g for p, g in zip(tensors, flat, strict=True)]
+        tell(told, loss, before, flat, tensors)
+    return tensors
+
+
 @pytest.mark.parametrize(
     ("train", "first", "last", "layers"),
     [
@@ -137,8 +159,10 @@ def functional(told: Told, *, changes: bool = False) -> list[Tensor]:
         (replaced, REPLACED_BEFORE + 1, STEPS - 1, ["weights[0]", "weights[1]", "weights[2]", "weights[3]"]),
         (functional, REPLACED_BEFORE + 1, STEPS - 1, ["0", "2"]),
         (lambda told: functional(told, changes=True), 2, STEPS - 1, ["0", "2"]),
+        (nested, REPLACED_BEFORE + 1, STEPS - 1, ["first", "second"]),
+        (lambda told: nested(told, apart=True), REPLACED_BEFORE + 1, STEPS - 1, ["0", "1"]),
     ],
-    ids=["in place", "replaced", "functional", "functional in place"],
+    ids=["in place", "replaced", "functional", "functional in place", "dict of dicts", "two arguments"],
 )
 def test_the_training_is_recorded_and_goes_as_without(
     train: Callable[[Told], list[Tensor]], first: int, last: int, layers: list[str], tmp_path: Path
@@ -155,7 +179,7 @@ def test_the_training_is_recorded_and_goes_as_without(
         assert (rows.measures[:-1, :, UPDATE_RATIO] > 0).all()
         return
     agree(reader, told, first, last)
-    assert [layer.kind for layer in reader.layers()] == ["Linear", "Linear"]
+    assert {layer.kind for layer in reader.layers()} == {"Linear" if layers == ["0", "2"] else "Tensor"}
     assert reader.last(1).step.tolist() == [STEPS]
 
 
