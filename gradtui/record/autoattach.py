@@ -242,6 +242,7 @@ class AutoRecorder:
         self._delayed.clear()
         self._traced = TRACED
         backwards.start_over()
+        first_steps.begin()
         self._look_for_updates()
 
 
