@@ -70,6 +70,16 @@ def test_without_an_origin_a_broken_loss_of_whole_parameters_is_of_the_forward_p
     assert "forward pass of step 41" in found.evidence
 
 
+def test_a_step_with_whole_gradients_did_not_break_in_its_backward_pass() -> None:
+    block, loss = healthy()
+    loss[50:] = np.nan
+    put(block, "grad_norm", np.nan, since=51)
+    told = Origin(50, "backward", 3, "its gradient was NaN or infinite")
+    found = only(diagnose(evidence(block, loss, [told])), "nan")
+    assert (found.layers, found.begin) == (("fc4",), 50)
+    assert found.evidence.startswith("first in the optimizer's step 50: its parameters became NaN")
+
+
 def test_an_infinite_gradient_is_found_too() -> None:
     block, loss = healthy()
     block[10, 0, 0] = np.inf

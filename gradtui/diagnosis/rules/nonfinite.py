@@ -72,9 +72,19 @@ def _broke_forwards(series: Series, row: int) -> bool:
     return bool(is_one and whole and np.isinf(series.evidence.aggregates.loss_maximum[row]))
 
 
+def _had_whole_gradients(series: Series, step: int, layer: int) -> bool:
+    """Whether the gradient of a layer was measured in a step, and no gradient was broken then."""
+    rows = np.flatnonzero((series.first_steps == step) & (series.steps == step))
+    return bool(len(rows) and series.measured("grad_norm")[rows, layer].any() and not series.broken[rows].any())
+
+
 def _as_seen(series: Series, origin: Origin) -> Finding:
     """The finding of what the recorder saw begin."""
     layers = [] if origin.layer is None or origin.layer >= len(series.names) else [origin.layer]
+    if origin.phase == "backward" and layers and _had_whole_gradients(series, origin.step, layers[0]):
+        # the optimizer keeps nothing of its gradients, but the row of that step has them
+        what = "its parameters became NaN or infinite, but its gradient was finite"
+        origin = Origin(origin.step, "optimizer", origin.layer, what)
     where = "the optimizer's step" if origin.phase == "optimizer" else f"the {origin.phase} pass of step"
     text = f"first in {where} {origin.step:,}: {origin.what}"
     remedies = next((names for words, names in REMEDIES if words in origin.what), ())
