@@ -8,6 +8,7 @@ import random
 import sqlite3
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def _change_values(draws: random.Random, whole: Whole, path: Path) -> None:
             where = (
                 draws.choice(("", "", f"WHERE rowid = (SELECT max(rowid) FROM {table})")) if table != "header" else ""
             )
-            connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ? {where}", (_value(draws),))
+            with suppress(sqlite3.IntegrityError):  # not every value fits a primary key
+                connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ? {where}", (_value(draws),))
     connection.close()
 
 
@@ -163,7 +165,7 @@ def _replace_a_table(draws: random.Random, whole: Whole, path: Path) -> None:
                     f"CREATE VIEW {table} AS SELECT * FROM {table}",
                     f"CREATE TABLE {table} ({computed})",
                     f"CREATE VIRTUAL TABLE {table} USING fts5({', '.join(columns)})",
-                    f"CREATE TABLE {table} (nothing)",
+                    f"CREATE TABLE {table} (x)",
                 )
             )
         )

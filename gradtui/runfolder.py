@@ -138,7 +138,7 @@ def summarise(path: Path) -> RunSummary:
     """What a list shows about a run."""
     from gradtui.runfile.summary import RunMetadata
 
-    changed = _changed(path)
+    changed_at = changed(path)
     try:
         with RunMetadata(path) as run:
             span = run.span()
@@ -153,10 +153,10 @@ def summarise(path: Path) -> RunSummary:
                 layers=run.layer_count(),
                 loss=run.last_loss(),
                 accuracy=run.last_accuracy(),
-                changed=changed,
+                changed=changed_at,
             )
     except RunFileError as error:
-        return RunSummary(path=path, run_id=path.stem, started=changed / 1e9, problem=str(error), changed=changed)
+        return RunSummary(path=path, run_id=path.stem, started=changed_at / 1e9, problem=str(error), changed=changed_at)
 
 
 def check_folder(folder: Path) -> None:
@@ -208,7 +208,7 @@ def list_again(folder: Path, known: Iterable[RunSummary]) -> list[RunSummary]:
     found = []
     for path in folder.glob(f"*{ENDING}"):
         before = by_path.get(path)
-        found.append(before if before is not None and before.changed == _changed(path) else summarise(path))
+        found.append(before if before is not None and before.changed == changed(path) else summarise(path))
     return sorted(found, key=_order)
 
 
@@ -228,7 +228,8 @@ def _order(run: RunSummary) -> tuple[bool, float, str]:
     return not run.live, -run.started, run.run_id
 
 
-def _changed(path: Path) -> int:
+def changed(path: Path) -> int:
+    """When a file changed last, in nanoseconds; 0 if it is gone."""
     try:
         return path.stat().st_mtime_ns
     except OSError:

@@ -25,6 +25,10 @@ from pretrain.parallel import current
 
 VERSION = 1
 _RENAMED = {"pass_on": "propagate"}  # settings whose name in checkpoints of 0.1.0 was another
+# what reading something that is damaged or forged may raise, beside `OSError`
+DAMAGES = (
+    SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
+)  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -59,6 +63,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises `DataError` if the file is missing, damaged, something else, or of another version.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path} is not a file")
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if "pretrain" not in header:
@@ -73,12 +79,21 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  it is no mapping
         if header["crc32"] != str(_checksum(tensors, header["facts"])):
             raise DataError(f"{path} is damaged: its content does not fit its checksum")
-        facts: dict[str, Any] = json.loads(header["facts"])
+        facts = _parsed(header["facts"])
     except OSError as error:
         raise DataError(f"cannot read the checkpoint {path}: {error}") from error
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except DataError:
+        raise
+    except DAMAGES as error:
         raise DataError(f"{path} is damaged, or not a checkpoint: {error}") from error
     return tensors, facts
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    facts = json.loads(text)
+    if not isinstance(facts, dict):
+        raise TypeError("its facts are no object")
+    return facts
 
 
 def pack(tree: Any) -> tuple[dict[str, Tensor], Any]:
@@ -169,8 +184,10 @@ class Keeper:
                     " use the same settings, or another file"
                 )
         try:
-            tree: dict[str, Any] = unpack(tensors, facts["rest"])
-        except (KeyError, ValueError, AttributeError) as error:
+            tree = unpack(tensors, facts["rest"])
+            if not isinstance(tree, dict):
+                raise TypeError("its state is no dictionary")
+        except DAMAGES as error:
             raise DataError(f"{self.path} is damaged: {error}") from error
         return tree
 
@@ -180,7 +197,7 @@ def fits(path: Path | None) -> Iterator[None]:
     """Raise one `DataError` for any error of restoring a state that does not fit the training."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except DAMAGES as error:
         if isinstance(error, DataError):
             raise
         said = " ".join(str(error).split())  # torch lists what does not fit over several lines

@@ -27,6 +27,7 @@ MNIST_FILES = {
 MNIST_COUNTS = {"train": 60_000, "test": 10_000}
 MNIST_TRAINING = 50_000  # Nielsen's split: the other 10,000 of the 60,000 are for validation
 DIGITS_TRAINING, DIGITS_VALIDATION = 1_200, 297  # the other 300 of the 1,797 are for the test
+PIECE = 1 << 20  # bytes that are read at a time
 MOST_BYTES = 1 << 30  # a header that claims more is refused: EMNIST, the largest relative of MNIST, has 0.55 GB
 
 Images = npt.NDArray[np.float32]
@@ -143,11 +144,22 @@ def read_idx(path: Path) -> npt.NDArray[np.generic]:
     Raises `DataError` for anything else.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(f"cannot read {path}: it is not a file")
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             return _parse_idx(gzip.GzipFile(fileobj=raw) if packed else raw, path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise DataError(f"cannot read {path}: {error or 'it takes more memory than there is'}") from error
+
+
+def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytes:
+    """As `file.read(most)`, but memory is taken for what is there alone, and not for what is promised."""
+    pieces, left = [], most
+    while left and (piece := file.read(min(left, PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.generic]:
@@ -164,7 +176,7 @@ def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.gen
         raise DataError(f"{path} promises {' × '.join(map(str, shape[:8]))} values: that is no data set of ours")
     size = math.prod(shape) * kind.itemsize
     # one byte more than was promised tells whether there are more, however many a small .gz unpacks to
-    content = file.read(size + 1)
+    content = _read(file, size + 1)
     if len(content) != size:
         what = f"it has {len(content):,}: it is cut short" if len(content) < size else "it has bytes left over"
         raise DataError(f"{path} does not fit its header, which promises {size:,} bytes of values: {what}")

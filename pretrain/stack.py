@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from pretrain.checkpoint import load, save
+from pretrain.checkpoint import DAMAGES, load, save
 from pretrain.dbn import DBN
 from pretrain.errors import DataError
 from pretrain.layers import layer_from, spec_of
 from pretrain.protocols import Layer
 from pretrain.rbm import RBM
 
+SMALL = 1000  # a number up to which it need not be the size of anything
 # the modules that a net in a file may consist of
 _MODULES: dict[str, type[nn.Module]] = {
     "Linear": nn.Linear,
@@ -72,18 +73,21 @@ def load_stack(path: Path) -> Stack:
     if not path.exists():
         raise DataError(f"{path.parent} holds no layers: train them with `python -m pretrain fit {path.parent}`")
     tensors, facts = load(path)
+    about = _about(path, facts)
     if "layers" not in facts:
         raise DataError(f"{path} holds no layers: use a file that `python -m pretrain fit` wrote")
     try:
+        _check_sizes(facts["layers"], tensors)
+        _check_sizes(facts["recognition"], tensors)
         layers = [layer_from(spec) for spec in facts["layers"]]
         recognition = [nn.Linear(inputs, outputs) for inputs, outputs in facts["recognition"]]
         for number, module in enumerate([*layers, *recognition]):
             _fill(module, tensors, f"{number}.")  # type: ignore[arg-type]
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except DAMAGES as error:
         raise DataError(f"{path} is damaged: {error}") from error
-    return Stack(layers, facts["about"], recognition)
+    return Stack(layers, about, recognition)
 
 
 def save_net(path: Path, net: nn.Sequential, about: Mapping[str, Any]) -> None:
@@ -105,15 +109,41 @@ def save_net(path: Path, net: nn.Sequential, about: Mapping[str, Any]) -> None:
 def load_net(path: Path) -> tuple[nn.Sequential, dict[str, Any]]:
     """The net that `save_net` wrote, on the CPU, and its `about`; raises `DataError` as `load_stack`."""
     tensors, facts = load(path)
+    about = _about(path, facts)
     if "modules" not in facts:
         raise DataError(f"{path} holds no net: use a file that `python -m pretrain finetune` wrote")
     try:
+        _check_sizes(facts["modules"], tensors)
         modules = OrderedDict((name, _MODULES[kind](*arguments)) for name, kind, arguments in facts["modules"])
         net = nn.Sequential(modules)
         net.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except DAMAGES as error:
         raise DataError(f"{path} is damaged: {error}") from error
-    return net.eval(), facts["about"]
+    return net.eval(), about
+
+
+def _about(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    about = facts.get("about")
+    if not isinstance(about, dict):
+        raise DataError(f"{path} is damaged: it does not say how it was trained")
+    return about
+
+
+def _check_sizes(specs: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` where a size is claimed that no tensor has, before anything as large is made."""
+    sides = {side for tensor in tensors.values() for side in tensor.shape}
+    most = max([SMALL, sum(sides)])  # of settings that are no sizes, and of groups of units
+    for number in _integers(specs):
+        if number > most:
+            raise ValueError(f"a layer of {number:.0e} units is claimed")
+
+
+def _integers(tree: Any) -> Iterator[float]:
+    if isinstance(tree, (dict, list)):
+        for one in tree.values() if isinstance(tree, dict) else tree:
+            yield from _integers(one)
+    elif isinstance(tree, (int, float)):
+        yield tree
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

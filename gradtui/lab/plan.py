@@ -15,17 +15,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from gradtui.errors import GradtuiError, RunFileError
+from gradtui.format import printable
 from gradtui.lab.recipe import Recipe, safe
+from gradtui.runfile import checked
 from gradtui.runfile.private_files import make_folder, open_to_append, write_whole
-from gradtui.runfolder import ENDING, remove
+from gradtui.runfile.summary import LONGEST_REASON
+from gradtui.runfolder import ENDING, changed, remove
 
 FOLDER_ENDING = ".compare"
 PLAN, LOCK, LOG = "plan.json", "lock", "compare.log"
 TUNING_FOLDER = "tuning"  # in the folder: the trials of `--tune lr`
 VERSION = 1
+MOST_CELLS = 100_000  # trainings of a comparison
+# what reading a plan that is damaged or forged may raise, beside `OSError`
+DAMAGES = (GradtuiError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def comparison_folder(runs_folder: Path, name: str) -> Path:
 def comparisons(runs_folder: Path) -> list[Path]:
     """The folders of all comparisons, the newest first."""
     found = [path.parent for path in runs_folder.glob(f"*{FOLDER_ENDING}/{PLAN}")]
-    return sorted(found, key=lambda path: -(path / PLAN).stat().st_mtime)
+    return sorted(found, key=lambda path: -changed(path / PLAN))
 
 
 def summarise_comparison(folder: Path) -> ComparisonSummary:
@@ -149,28 +155,34 @@ def load_plan(folder: Path) -> Plan:
     """Read a plan; raises `RunFileError` if it is not there or damaged."""
     path = folder / PLAN
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise RunFileError(f"{path} is not a file")
+        facts = checked.mapping(checked.parsed(path.read_text(encoding="utf-8"), "it"), "it")
         if facts["version"] != VERSION:
-            raise RunFileError(f"{path} is of version {facts['version']}: a newer gradtui made it")
+            raise RunFileError(f"{path} is of version {checked.shown(facts['version'])}: a newer gradtui made it")
         recipes = {str(label): Recipe.from_json(recipe) for label, recipe in facts["recipes"].items()}
-        seeds = tuple(int(seed) for seed in facts["seeds"])
+        seeds = checked.counts(facts["seeds"], "a seed")
         if not recipes or not seeds:
             raise RunFileError(f"{path} compares nothing")
+        if len(recipes) * len(seeds) > MOST_CELLS:
+            raise RunFileError(f"{path} compares {len(recipes) * len(seeds):,} trainings: that is no plan of ours")
         target = facts["target_cost"]
         return Plan(
             folder,
-            str(facts["title"]),
-            str(facts["look"]),
+            checked.text(facts["title"], "its title"),
+            checked.text(facts["look"], "its hint"),
             recipes,
             seeds,
-            None if target is None else float(target),
+            None if target is None else checked.any_float(target, "its target"),
             bool(facts["tuned"]),
-            float(facts["started"]),
+            checked.moment(facts["started"], "its start"),
         )
     except OSError as error:
         raise RunFileError(f"no comparison in {folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFileError(f"{path} is damaged: {error}") from error
+    except RunFileError:
+        raise
+    except DAMAGES as error:
+        raise RunFileError(f"{path} is damaged: {printable(str(error), LONGEST_REASON)}") from error
 
 
 @contextmanager
