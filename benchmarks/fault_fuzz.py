@@ -24,30 +24,23 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from fault_files import Whole, whole_files
+from fault_limits import LONGEST, BrokenPromiseError, HangError
 from fault_mutations import damaged
 from fault_pretrain import through_pretrain
-from fault_readers import BrokenPromiseError, through_comparisons, through_gradtui
+from fault_readers import through_comparisons, through_gradtui
 from fault_result import Result
 
-LONGEST = 2.0  # s of processor time of one case
 STUCK_AFTER = 60.0  # s on a clock: a case that no signal ends, on however busy a machine
-MOST_MEMORY = 512 << 10  # KiB that one case may add to the most that the process ever had
 ADDRESS_SPACE = 4 << 30  # bytes beyond those of the start
 SHARES = {"run": 12, "plan": 1, "stack": 2, "net": 2, "state": 2, "idx": 4}  # of the cases
 TOLD = 20  # broken promises that are told one by one
 KEPT = 20  # files of broken promises
-
-
-class HangError(BaseException):
-    """A case takes too long; no `except Exception` may stop it."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +91,9 @@ def case(number: int, seed: int, folder: Path) -> tuple[str, str, str]:
     path = place / whole.name
     damage = damaged(draws, whole, path)
     try:
-        with _bounded():
-            if kind == "run":
-                return kind, damage, through_gradtui(path)
-            return kind, damage, through_comparisons(place) if kind == "plan" else through_pretrain(kind, path)
+        if kind == "run":
+            return kind, damage, through_gradtui(path)
+        return kind, damage, through_comparisons(place) if kind == "plan" else through_pretrain(kind, path)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -123,25 +115,6 @@ def _in_words(error: BaseException) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     said = ascii(f"{type(error).__name__}: {error}")[:300]
     return f"a traceback, {said} in {Path(where.filename).name}:{where.lineno}"
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """Bounds processor time and memory of what is done inside."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.signal(signal.SIGPROF, _raise_hang)
-    signal.setitimer(signal.ITIMER_PROF, LONGEST, 0.5)  # again, where it was swallowed
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    if more > MOST_MEMORY:
-        raise BrokenPromiseError(f"{more >> 10} MiB of memory")
-
-
-def _raise_hang(number: int, frame: object) -> None:
-    raise HangError
 
 
 # -- many processes ---------------------------------------------------------------------------------------------------

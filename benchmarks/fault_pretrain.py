@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from fault_readers import DAMAGED, SHOWN, BrokenPromiseError, check_lines
+from fault_limits import BrokenPromiseError, bounded
+from fault_readers import DAMAGED, SHOWN, check_lines
 
 from pretrain.checkpoint import Keeper, fits
 from pretrain.data import MNIST_FILES, read_idx
@@ -19,7 +20,8 @@ LONGEST = 400  # characters of an error: 300 or so, and what an operating system
 def through_pretrain(kind: str, path: Path) -> str:
     """SHOWN or DAMAGED; raises `BrokenPromiseError`, or what the reader must not raise."""
     try:
-        READERS[kind](path)
+        with bounded():
+            READERS[kind](path)
     except DataError as error:
         said = str(error)
         if "\n" in said or len(said) > LONGEST:

@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from fault_limits import BrokenPromiseError, bounded
+
 from gradtui.commands.cli_runs import print_runs
 from gradtui.errors import GradtuiError, say_on_stderr
 from gradtui.lab import html_report, results
@@ -34,10 +36,6 @@ LONGEST_LINE = 2_000  # characters of an error: a path may have a thousand
 LONGEST_OF_PRETRAIN = 300  # beside the path
 
 
-class BrokenPromiseError(Exception):
-    """A reader did what it must not."""
-
-
 def through_gradtui(path: Path) -> str:
     """A run file through `gradtui runs`, `report`, `compare` and the viewer's feed; SHOWN or DAMAGED."""
     outcomes = {_listed(path), _reported(path), _viewed(path), _compared(path)}
@@ -54,7 +52,7 @@ def through_comparisons(folder: Path) -> str:
 def printed(command: Callable[[], object]) -> str:
     """What a command prints; checked."""
     text = io.StringIO()
-    with contextlib.redirect_stdout(text):
+    with contextlib.redirect_stdout(text), bounded():
         command()
     check_lines(text.getvalue())
     return text.getvalue()
@@ -71,7 +69,8 @@ def check_lines(text: str) -> None:
 def _said(command: Callable[[], object], known: type[Exception] = GradtuiError) -> tuple[object, str]:
     """What a command gives, and whether it called its file damaged, which must be one line."""
     try:
-        return command(), SHOWN
+        with bounded():
+            return command(), SHOWN
     except known as error:
         heard = io.StringIO()
         with contextlib.redirect_stderr(heard):
@@ -104,6 +103,7 @@ def _reported(path: Path) -> str:
     return DAMAGED if DAMAGED in outcomes else SHOWN
 
 
+@bounded()
 def _viewed(path: Path) -> str:
     view = RunView(RunFollower(lambda: path))
     try:
@@ -136,6 +136,7 @@ def _look(view: RunView) -> str:
     return DAMAGED if view.follower.problem else SHOWN
 
 
+@bounded()
 def _compared(path: Path) -> str:
     recipe = Recipe()
     plan = Plan(path.parent / "x.compare", "title", "hint", {"label": recipe}, (0,), 0.5)

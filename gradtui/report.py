@@ -64,12 +64,12 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "measures": [vars(measure) for measure in measures],
         "layers": [
             {
+                **dict(zip(names, known(row), strict=True)),
                 "name": layer.name,
                 "kind": layer.kind,
                 "shape": facts(layer).shape,
                 "parameters": layer.parameters,
                 "bias_cancelled": is_gone,
-                **dict(zip(names, known(row), strict=True)),
             }
             for layer, row, is_gone in zip(layers, values, _cancelled(values, measures), strict=False)
         ],
@@ -110,7 +110,7 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
     lines += [f"cleared: {finding['text']}" for finding in found["cleared"]]
     measures = [one for one in found["measures"] if _is_shown(one["name"], found["layers"])]
     outputs = [measure["symbol"] for measure in measures if measure["source"] == "outputs"]
-    if outputs:
+    if outputs and found["activations_step"] is not None:
         *others, last = outputs
         named = f"{', '.join(others)} and {last}" if others else last
         lines += ["", f"{named}: as of step {found['activations_step']:,}, when outputs were last sampled"]
@@ -159,4 +159,4 @@ def _cell(layer: dict[str, Any], measure: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return f"{value:.3g}" if isinstance(value, (int, float)) else ""

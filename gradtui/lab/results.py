@@ -137,7 +137,13 @@ def _first_whole_step(reader: RunReader, first: int) -> int:
 
 
 def learning_speeds(reader: RunReader, rows: Rows) -> FloatArray:
-    """The learning speeds [steps, layers] of recorded steps; those of cancelled biases count as not measured."""
+    """The learning speeds [steps, layers] of recorded steps; those of cancelled biases count as not measured.
+
+    Raises `RunFileError` if the run has none.
+    """
+    missing = {LEARNING_SPEED, WEIGHT_GRADIENT} - {one.name for one in reader.measures}
+    if missing:
+        raise RunFileError(f"{reader.path} has no {min(missing)}, which a training of gradtui's own always has")
     speeds: FloatArray = rows.measures[:, :, column_of(reader.measures, LEARNING_SPEED)].copy()
     weights = rows.measures[:, :, column_of(reader.measures, WEIGHT_GRADIENT)]
     for speed, weight in zip(speeds, weights, strict=True):

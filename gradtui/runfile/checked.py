@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from gradtui.format import printable
 
 MOST_COUNT = 1 << 53  # steps, parameters: what a float64 still counts
-MOST_LAYERS = 100_000
+MOST_LAYERS = 50_000
 LATEST = 253_402_300_799.0  # s since the epoch: the end of the year 9999, which calendars still know
 DEEPEST = 50  # brackets in each other in a JSON text
 LONGEST_JSON = 16 << 20  # characters

@@ -32,7 +32,7 @@ MOST_VALUES = 1 << 27  # measures that are read at once: of a very deep net, few
 FEWEST_ROWS = 512  # a bucket, or what is kept whole, of however many layers
 MOST_SIDE = 1 << 16  # pixels
 LARGEST_PIXEL = 1e39  # float32 ends before
-MOST_MEASURES = 1_000
+MOST_MEASURES, MOST_FINDINGS = 1_000, 5_000
 
 
 def open_run(path: str | Path) -> RunReader:
@@ -231,7 +231,10 @@ class RunReader(RunMetadata):
             return None
         columns = "kind, layers, first_step, evidence, numbers, remedies, note, last_step"
         with self._reading():
-            return [_finding(row) for row in self._all(f"SELECT {columns} FROM findings ORDER BY finding")]
+            found = self._all(f"SELECT {columns} FROM findings ORDER BY finding")
+            if len(found) > MOST_FINDINGS:
+                raise ValueError(f"it has {len(found):,} findings")
+            return [_finding(row) for row in found]
 
     @reads
     def events(self) -> list[Event]:

@@ -212,7 +212,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
             break
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError) as error:  # what SQLite says need not be UTF-8
             connection.close()
             if not isinstance(error, sqlite3.OperationalError) or _is_busy(error) or "immutable" in mode:
                 raise _error(path, error) from error

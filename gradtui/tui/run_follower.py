@@ -158,7 +158,7 @@ class RunFollower:
         span = reader.span()
         if span is not None and not self._keeps_history:
             self._has_news |= self._read_newest(reader, span)
-        elif span is not None and self.layers:
+        elif span is not None and self.layers and self.measures:
             self._read_rows(reader, span)
         self._has_news |= self._read_scalars(reader)
         if self._keeps_history and self.newest is not None:
