@@ -31,6 +31,7 @@ HOSTILE = (
 MEASURES = (
     Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "the learning speed", "Learning speed"),
     Measure("grad_norm", "‖∂C/∂θ‖", "1", "of all parameters", "Gradient"),
+    Measure("weight_grad_norm", "‖∂C/∂W‖", "1", "of the weights", "Gradient of the weights"),
     Measure("update_ratio", "‖Δθ‖/‖θ‖", "1", "the step really taken", "Update ratio", "updates"),
     Measure("dead", "dead", "1", "units that are 0", "Dead", "outputs"),
 )

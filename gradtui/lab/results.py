@@ -141,10 +141,12 @@ def learning_speeds(reader: RunReader, rows: Rows) -> FloatArray:
 
     Raises `RunFileError` if the run has none.
     """
-    missing = {LEARNING_SPEED, WEIGHT_GRADIENT} - {one.name for one in reader.measures}
-    if missing:
-        raise RunFileError(f"{reader.path} has no {min(missing)}, which a training of gradtui's own always has")
+    names = {one.name for one in reader.measures}
+    if LEARNING_SPEED not in names:
+        raise RunFileError(f"{reader.path} has no learning speeds, which a training of gradtui's own always has")
     speeds: FloatArray = rows.measures[:, :, column_of(reader.measures, LEARNING_SPEED)].copy()
+    if WEIGHT_GRADIENT not in names:
+        return speeds
     weights = rows.measures[:, :, column_of(reader.measures, WEIGHT_GRADIENT)]
     for speed, weight in zip(speeds, weights, strict=True):
         speed[cancelled(speed, weight)] = NOT_MEASURED
