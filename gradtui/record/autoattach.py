@@ -23,7 +23,7 @@ from gradtui.record.patches import at_exit, in_forked_child, on_every_optimizer,
 from gradtui.run_request import RunRequest
 
 if TYPE_CHECKING:
-    from gradtui.record.grad_calls import Inputs
+    from gradtui.record.grad_inputs import Inputs
     from gradtui.record.grad_steps import GradStepDetector
     from gradtui.record.layers import LayerSpec
     from gradtui.record.manual_steps import UpdateDetector
@@ -76,13 +76,14 @@ class AutoRecorder:
 
     def backward_begins(self, loss: Tensor | None) -> None:
         """Learn the order of the layers from the first graphs, and look for updates without an optimizer."""
-        if loss is None:
+        output = backwards.output if loss is None else loss
+        if output is None:
             return
         if self._traced:
             self._traced -= 1
-            self._safely(lambda: self._trace(loss))
+            self._safely(lambda: self._trace(output))
         if self._looks_for_updates:
-            self._safely(lambda: self._look_at(loss))
+            self._safely(lambda: self._look_at(output))
 
     def backward_ended(self) -> None:
         """Let the next calls pass by, once there is nothing left to learn from them."""
@@ -161,6 +162,8 @@ class AutoRecorder:
             self._updates = UpdateDetector(loss)
         elif self._updates.has_found():
             self._on_manual_steps(self._updates.parameters())
+        elif leaves := self._updates.are_replaced(loss):
+            self._on_replaced_steps(leaves, self._updates.replaced)
         elif self._updates.is_over:
             self._looks_for_updates = False
 
@@ -183,13 +186,24 @@ class AutoRecorder:
 
         self._start(start, steps=1)
 
+    def _on_replaced_steps(self, leaves: list[Tensor], steps: int) -> None:
+        """Parameters have been replaced by others between calls of `backward`."""
+        from gradtui.record.replaced_steps import ReplacedSteps
+
+        def start(sink: StepSink) -> tuple[ReplacedSteps, list[LayerSpec]]:
+            stepper = ReplacedSteps(leaves, sink)
+            # ids of tensors that are no more may be those of others by now
+            return stepper, stepper.specs(leaves, {id(leaf): place for place, leaf in enumerate(leaves)})
+
+        self._start(start, steps=steps)
+
     def _on_grad_steps(self, inputs: Inputs, detector: GradStepDetector) -> None:
         """Parameters have changed between two calls that take gradients."""
         from gradtui.record.grad_steps import GradSteps
 
         def start(sink: StepSink) -> tuple[GradSteps, list[LayerSpec]]:
             stepper = GradSteps(inputs, detector.is_replaced, sink)
-            return stepper, stepper.specs(inputs, self._ranks)
+            return stepper, stepper.specs(inputs, {} if detector.is_replaced else self._ranks)
 
         self._start(start, steps=detector.steps)
 

@@ -44,11 +44,13 @@ class Backwards:
     Attributes:
         active: a call is under way.
         calls: of `backward` so far, while it is followed.
+        output: what `backward` is about to be called on, if it is one tensor; while followers are told of it.
     """
 
     def __init__(self) -> None:
         self.active = False
         self.calls = 0
+        self.output: Tensor | None = None
         self._inside = False  # it, or what is done around it
         self._listeners: list[Listener] = []
         self._followers: list[Follower] = []
@@ -183,8 +185,11 @@ class Backwards:
     def _begin(self, tensors: Any, grad_tensors: Any) -> None:
         """All that is not the finite loss of a training in host memory, once it is set up."""
         loss = _only(tensors, grad_tensors)
+        output = tensors[0] if isinstance(tensors, Sequence) and len(tensors) == 1 else tensors
+        self.output = output if isinstance(output, Tensor) else None
         for follower in tuple(self._followers):
             follower.backward_begins(loss)
+        self.output = None
         if loss is not None:
             self.see(loss)
 

@@ -1,15 +1,16 @@
 """Sees the calls by which a training without an optimizer takes gradients: `torch.autograd.grad` and `torch.func`.
 
-Only what may be a step of a training is told: the gradient of one number, from outside any other transform, and without
-a graph of the derivative, which penalties and the inner loops of meta-learning ask for. What is wrapped, from the first
-follower to the end of the last, is what these functions call: the compiler knows `torch.autograd.grad` itself by name.
+Only what may be a step of a training is told: the gradient of one output, from outside any other transform but `vmap`.
+What is wrapped, from the first follower to the end of the last, is what these functions call: the compiler knows
+`torch.autograd.grad` itself by name.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,9 +18,18 @@ from torch import Tensor
 from torch._functorch import eager_transforms
 from torch.compiler import is_compiling
 
+from gradtui.record.grad_inputs import (
+    CERTAIN,
+    WITH_GRAPH,
+    Inputs,
+    gradients,
+    is_inside_grad,
+    is_transformed,
+    named_tensors,
+    outside_transforms,
+    without_batches,
+)
 from gradtui.record.patches import Replaced, never_compiled, skip_when_compiling
-
-Inputs = dict[str, Tensor]  # by the names that the training has for them, or by number
 
 
 class GradFollower(Protocol):
@@ -36,7 +46,7 @@ class GradCalls:
     """What these calls tell. There is one, `grad_calls`.
 
     Attributes:
-        transformed: calls inside another transform such as `vmap`, which cannot be looked into.
+        transformed: calls inside a transform that cannot be looked into.
     """
 
     def __init__(self) -> None:
@@ -82,10 +92,13 @@ class GradCalls:
                 setattr(self, name, never_compiled(getattr(self, name)))
             self._hidden = True
 
-    def _find(self, outputs: Any, inputs: Any) -> tuple[Inputs, Tensor] | None:
-        """The inputs and the loss of what may be a step."""
-        found, loss = _leaves(inputs), _scalar(outputs)
-        return None if found is None or loss is None or _is_transformed() else (found, loss)
+    def _find(self, outputs: Any, inputs: Any, with_graph: bool) -> tuple[Inputs, Tensor] | None:
+        """The inputs and the output of what may be a step."""
+        found, output = named_tensors(inputs), _only_tensor(outputs)
+        if found is None or output is None or found.changes != CERTAIN or is_transformed():
+            return None
+        found.changes = WITH_GRAPH if with_graph else CERTAIN
+        return found, output
 
     def _begin(self, inputs: Inputs, loss: Tensor | None) -> None:
         for follower in tuple(self._followers):
@@ -101,7 +114,7 @@ class GradCalls:
             found = None
             if not (accumulate_grad or is_compiling() or self._inside or len(args) < 4):
                 _, _, create_graph, inputs = args[:4]
-                found = None if create_graph else self._find(outputs, inputs)
+                found = self._find(outputs, inputs, bool(create_graph))
             if found is None:
                 return original(outputs, *args, accumulate_grad=accumulate_grad, **kwargs)
             self._inside = True
@@ -118,22 +131,23 @@ class GradCalls:
     def _wrap_functional(self, original: Any) -> Any:
         @functools.wraps(original)
         def grad_and_value_impl(func: Any, argnums: Any, has_aux: Any, args: Any, kwargs: Any) -> Any:
-            if is_compiling() or self._inside:
+            if is_compiling() or self._inside or is_inside_grad():
                 return original(func, argnums, has_aux, args, kwargs)
-            if _is_transformed():
-                self.transformed += 1
-                return original(func, argnums, has_aux, args, kwargs)
-            found = _leaves(_by_which(args, argnums))
+            batches = is_transformed()
+            found = _arguments(func, argnums, args)
             if found is None:
+                self.transformed += batches
                 return original(func, argnums, has_aux, args, kwargs)
             self._inside = True
             try:
-                self._begin(found, None)
+                with outside_transforms():
+                    self._begin(found, None)
                 result = original(func, argnums, has_aux, args, kwargs)
-                grads = _leaves(result[0])
                 loss = result[1][0] if has_aux else result[1]
-                if grads is not None:
-                    self._end(found, list(grads.values()), loss)
+                with outside_transforms():
+                    grads = gradients(found, result[0], batches=batches)
+                    if grads is not None:
+                        self._end(found, grads, without_batches(loss).mean() if batches else loss)
             finally:
                 self._inside = False
             return result
@@ -141,42 +155,25 @@ class GradCalls:
         return grad_and_value_impl
 
 
-def _by_which(args: Sequence[Any], argnums: Any) -> Any:
-    """Those of the arguments that the gradient is taken by; None if there are no such ones."""
-    if isinstance(argnums, tuple):
-        return [_by_which(args, number) for number in argnums]
-    return args[argnums] if type(argnums) is int and -len(args) <= argnums < len(args) else None
+def _arguments(func: Any, argnums: Any, args: tuple[Any, ...]) -> Inputs | None:
+    """What a function of `torch.func` takes the gradient by."""
+    numbers = (argnums,) if type(argnums) is int else argnums
+    if not isinstance(numbers, tuple) or not all(-len(args) <= number < len(args) for number in numbers):
+        return None
+    if type(argnums) is int:
+        return named_tensors(args[argnums])
+    try:
+        names = list(inspect.signature(func).parameters)
+    except (TypeError, ValueError):
+        names = []
+    names += [str(number) for number in range(len(names), len(args))]
+    return named_tensors({names[number % len(args)]: args[number] for number in numbers})
 
 
-def _is_transformed() -> bool:
-    """True inside `vmap` or the gradient of a gradient: what is seen there is no plain tensor."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _leaves(tree: Any) -> Inputs | None:
-    """The tensors of a tree of dicts, lists and tuples by their paths, if all are floats that come of no others."""
-    found: Inputs = {}
-    return found if _gather(tree, "", found) and found else None
-
-
-def _gather(tree: Any, path: str, found: Inputs) -> bool:
-    """Add the tensors of a tree to `found`; False if there is anything else in it."""
-    if isinstance(tree, Tensor):
-        found[path or "0"] = tree
-        return tree.is_leaf and tree.is_floating_point()
-    if isinstance(tree, Mapping):
-        entries = list(tree.items())
-    elif isinstance(tree, (tuple, list)):
-        entries = list(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
-    else:
-        return False
-    return all(_gather(value, f"{path}.{key}" if path else str(key), found) for key, value in entries)
-
-
-def _scalar(outputs: Any) -> Tensor | None:
+def _only_tensor(outputs: Any) -> Tensor | None:
     if isinstance(outputs, Sequence) and len(outputs) == 1:
         outputs = outputs[0]
-    return outputs if isinstance(outputs, Tensor) and outputs.numel() == 1 else None
+    return outputs if isinstance(outputs, Tensor) else None
 
 
 grad_calls = GradCalls()

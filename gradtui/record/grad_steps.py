@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from gradtui.record.backward import backwards
 from gradtui.record.discover import specs_of_inputs
-from gradtui.record.grad_calls import Inputs, grad_calls
+from gradtui.record.grad_calls import grad_calls
+from gradtui.record.grad_inputs import Inputs
 from gradtui.record.graph import leaves_of
 from gradtui.record.layers import LayerSpec
-from gradtui.record.manual_steps import PATIENCE, has_memory, sample_of
+from gradtui.record.manual_steps import PATIENCE, REPLACED_BEFORE, are_alike, has_memory, sample_of
 from gradtui.record.step_source import StepSink
 
 LOOKED_AT = 4  # inputs by which a change is noticed, about
-REPLACED_BEFORE = 5  # times that inputs were replaced: the inner loop of meta-learning does so a few times, too
 
 
 class GradStepDetector:
@@ -48,7 +48,7 @@ class GradStepDetector:
     def has_found(self, inputs: Inputs, loss: Tensor | None) -> bool:
         """True once the inputs of a call, which begins, have been changed by a training since the last such call."""
         self._calls += 1
-        key = signature(inputs)
+        key = (inputs.changes, loss is None, *signature(inputs))
         if key not in self._known:
             if all(map(has_memory, inputs.values())):
                 self._known[key] = _Known(inputs, loss)
@@ -59,7 +59,8 @@ class GradStepDetector:
         known.steps += 1
         self.steps, self.is_replaced = known.steps, not known.is_same(inputs)
         known.keep(inputs)
-        return not self.is_replaced or known.steps >= REPLACED_BEFORE
+        alone = 2 * REPLACED_BEFORE if len(inputs) == 1 else REPLACED_BEFORE
+        return known.steps >= max(inputs.changes, alone if self.is_replaced else 1)
 
 
 class _Known:
@@ -72,7 +73,8 @@ class _Known:
         ours = {id(tensor) for tensor in inputs.values()}
         others = [] if loss is None else [one for one in leaves_of(loss) if id(one) not in ours]
         are_parameters = all(isinstance(tensor, nn.Parameter) for tensor in inputs.values())
-        self.is_training = are_parameters or not any(isinstance(one, nn.Parameter) for one in others)
+        is_only_one = len(inputs) > 1 or not others
+        self.is_training = are_parameters or (is_only_one and not any(isinstance(one, nn.Parameter) for one in others))
         self.keep(inputs)
 
     def keep(self, inputs: Inputs) -> None:
@@ -85,11 +87,11 @@ class _Known:
         return all(ref() is tensor for ref, tensor in zip(self._tensors, inputs.values(), strict=True))
 
     def has_changed(self, inputs: Inputs) -> bool:
-        """True if they have other values than before; one tensor alone must not be another one, either."""
-        if len(inputs) == 1 and not self.is_same(inputs):
+        """True if they have other values than before; tensors that take the place of others must be like them."""
+        samples = [sample_of(tensor) for tensor in inputs.values()]
+        if all(map(torch.equal, self._samples, samples)):
             return False
-        pairs = zip(self._samples, inputs.values(), strict=True)
-        return not all(torch.equal(before, sample_of(tensor)) for before, tensor in pairs)
+        return self.is_same(inputs) or are_alike(self._samples, samples)
 
 
 class GradSteps:
@@ -133,7 +135,7 @@ class GradSteps:
                 self._copy(tensors)
                 self._sink.finish(self)
             backwards.drop()
-            if loss is not None:
+            if loss is not None and loss.numel() == 1:
                 backwards.see(loss)
         except Exception as error:
             self._sink.fail(error)
@@ -145,7 +147,7 @@ class GradSteps:
                 return
             tensors = list(inputs.values())
             self._samples = [sample_of(tensors[i]) for i in self._places]
-            if not backwards.has_losses:
+            if not backwards.has_losses and loss.numel() == 1:
                 backwards.add(loss)
             if self._sink.begin(self):
                 self._measure(tensors, grads)

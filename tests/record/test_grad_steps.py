@@ -14,11 +14,10 @@ from torch.nn.functional import mse_loss
 from gradtui.options import RecordOptions
 from gradtui.record.autoattach import AutoRecorder
 from gradtui.record.backward import backwards
-from gradtui.record.grad_steps import REPLACED_BEFORE
+from gradtui.record.manual_steps import REPLACED_BEFORE
 from gradtui.record.patches import on_every_optimizer
 from gradtui.run_request import RunRequest
 from gradtui.runfile import RunReader, is_measured, open_run
-from gradtui.runfolder import mark_starting
 from tests.record.columns_of_ours import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
 from tests.record.watched_nets import perceptron
 
@@ -200,6 +199,121 @@ def test_gradients_that_are_taken_twice_for_one_update_are_one_step(tmp_path: Pa
     assert (reader.last(99).measures[:, :, UPDATE_RATIO] > 0).all()
 
 
+def trains(kind: str) -> list[Tensor]:
+    """A net of two matrices, trained in one of many ways: the gradients of all are the same, and so are the weights."""
+    generator = torch.Generator().manual_seed(0)
+    first, last = torch.randn(6, 5, generator=generator), torch.randn(5, 4, generator=generator) / 2
+
+    def cost(first: Tensor, last: Tensor, x: Tensor) -> Tensor:
+        return (torch.tanh(x @ first) @ last).square().mean()
+
+    def of_dict(tree: dict[str, dict[str, Tensor]], x: Tensor) -> Tensor:
+        return cost(tree["first"]["w"], tree["last"]["w"], x)
+
+    for x in batches() * 2:
+        if kind in ("replaced", "vector"):
+            first.requires_grad_(), last.requires_grad_()
+            output = (torch.tanh(x @ first) @ last).square()
+            if kind == "replaced":
+                output.mean().backward()
+            else:
+                output.backward(torch.full_like(output, 1 / output.numel()))
+            grads = [first.grad, last.grad]
+        elif kind == "argnums":
+            grads = torch.func.grad(cost, argnums=(0, 1))(first, last, x)
+        elif kind == "nested":
+            tree, _ = torch.func.grad_and_value(of_dict)({"first": {"w": first}, "last": {"w": last}}, x)
+            grads = [tree["first"]["w"], tree["last"]["w"]]
+        elif kind == "tuples":
+            (grads,) = torch.func.grad(lambda trees: cost(*trees[0], x))([(first, last)])  # noqa: B023
+        elif kind == "aux":
+            grads, _ = torch.func.grad(lambda pair, x: (cost(*pair, x), x), has_aux=True)((first, last), x)
+        elif kind == "per sample":
+            each = torch.func.vmap(torch.func.grad(cost, argnums=(0, 1)), (None, None, 0))(first, last, x[:, None])
+            grads = [one.mean(0) for one in each]
+        elif kind == "ensemble":
+            both = torch.func.vmap(torch.func.grad(cost, argnums=(0, 1)), (0, 0, None))
+            grads = [one[0] for one in both(first[None], last[None], x)]
+        first, last = ((w - RATE * g).detach() for w, g in zip((first, last), grads, strict=True))
+    return [first, last]
+
+
+KINDS = {
+    "replaced": ["first", "last"],
+    "vector": ["first", "last"],
+    "argnums": ["first", "last"],
+    "nested": ["first", "last"],
+    "tuples": ["0"],
+    "aux": ["first", "last"],
+    "per sample": ["first", "last"],
+    "ensemble": ["first", "last"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_that_are_replaced_are_recorded_in_whatever_way_gradients_are_taken(kind: str, tmp_path: Path) -> None:
+    """The norms of all kinds are those of one of them, which the tests above compare with autograd's."""
+    plain, seen = trains(kind), list[Tensor]()
+    reader = recorded(lambda: seen.extend(trains(kind)), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+    assert reader is not None and [layer.name for layer in reader.layers()] == KINDS[kind]
+    rows = reader.last(99)
+    assert rows.step[-1] == 2 * STEPS and len(rows.step) >= 2 * STEPS - REPLACED_BEFORE - 1
+    at = rows.step.tolist().index(STEPS)
+    expected = {"grad": [], "ratio": []}  # type: dict[str, list[float]]
+    generator = torch.Generator().manual_seed(0)
+    pair = [torch.randn(6, 5, generator=generator), torch.randn(5, 4, generator=generator) / 2]
+    for x in batches():
+        pair = [one.detach().requires_grad_() for one in pair]
+        grads = torch.autograd.grad((torch.tanh(x @ pair[0]) @ pair[1]).square().mean(), pair)
+        expected["grad"], before = [norm([g]) for g in grads], pair
+        pair = [w - RATE * g for w, g in zip(pair, grads, strict=True)]
+        expected["ratio"] = [norm([n - o]) / norm([o]) for n, o in zip(pair, before, strict=True)]
+    if kind == "tuples":
+        np.testing.assert_allclose(rows.measures[at, 0, GRAD_NORM], np.hypot(*expected["grad"]), rtol=1e-4)
+        return
+    np.testing.assert_allclose(rows.measures[at, :, GRAD_NORM], expected["grad"], rtol=1e-4)
+    np.testing.assert_allclose(rows.measures[at, :, UPDATE_RATIO], expected["ratio"], rtol=1e-3)
+
+
+def test_one_tensor_and_gradients_with_a_graph_are_trainings_too(tmp_path: Path) -> None:
+    def one_tensor() -> None:
+        w = torch.randn(6, 4)
+        for x in batches() * 2:
+            w = w - RATE * torch.func.grad(lambda w, x: (x @ w).square().mean())(w, x)
+
+    def with_graph() -> None:
+        model = perceptron(6, 5, 4)
+        parameters = list(model.parameters())
+        for x in batches():
+            grads = torch.autograd.grad(model(x).square().mean(), parameters, create_graph=True)
+            with torch.no_grad():
+                for parameter, grad in zip(parameters, grads, strict=True):
+                    parameter -= RATE * grad
+
+    for train, layers in ((one_tensor, ["w"]), (with_graph, ["0", "2"])):
+        folder = tmp_path / train.__name__
+        folder.mkdir()
+        reader = recorded(train, folder)
+        assert reader is not None and [layer.name for layer in reader.layers()] == layers
+
+
+def test_saliency_and_attacks_on_one_input_are_no_training(tmp_path: Path) -> None:
+    def explain() -> None:
+        model = perceptron(6, 5, 1)
+        for x in batches() * 3:
+            torch.func.grad(lambda x: model(x).square().sum())(x)
+            x.requires_grad_()
+            torch.autograd.grad(model(x).square().sum(), x)
+        raw = torch.randn(6, 4, requires_grad=True)
+        x = batches()[0]
+        for _ in range(30):
+            x = x.detach().requires_grad_()
+            x = x + 0.01 * torch.autograd.grad((x @ raw).square().mean(), x)[0].sign()
+
+    assert recorded(explain, tmp_path) is None
+
+
 def with_penalty() -> None:
     """A gradient penalty, and an optimizer."""
     model = perceptron(6, 5, 1)
@@ -257,24 +371,6 @@ def per_sample() -> None:
 @pytest.mark.parametrize("train", [inner_loop, attack, per_sample])
 def test_what_is_no_training_is_not_recorded(train: Callable[[], None], tmp_path: Path) -> None:
     assert recorded(train, tmp_path) is None
-
-
-def test_a_training_inside_vmap_is_said_once_at_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    auto = AutoRecorder(RunRequest(tmp_path / "auto.gradtui", RecordOptions(folder=tmp_path)))
-    mark_starting(auto._request.path)
-    auto._look_for_updates()
-    weights = torch.randn(3, 6)  # of three models
-
-    def loss_of(weight: Tensor, x: Tensor) -> Tensor:
-        return (x @ weight).square().mean()
-
-    for x in batches() * 2:
-        weights = weights - 0.1 * torch.func.vmap(torch.func.grad(loss_of), (0, None))(weights, x)
-    auto._stop_looking()
-    backwards.unfollow(auto)
-    auto.note_what_was_missed()
-    assert capfd.readouterr().err == ""
-    assert "gradients were taken inside a transform" in auto._request.why_nothing()
 
 
 def test_a_penalty_beside_an_optimizer_is_no_step(tmp_path: Path) -> None:
