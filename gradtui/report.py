@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         outputs = [measure.source == "outputs" for measure in measures]
         with_outputs = is_measured(rows.measures[:, :, outputs]).any(axis=(1, 2))
         sampled = int(rows.step[with_outputs.argmax()]) if with_outputs.any() else None
-    loss = reader.newest_loss()
+    loss, recent = reader.newest_loss(), reader.recent_loss()
     return {
         "run": reader.run_id,
         "name": reader.header.name,
@@ -52,7 +53,9 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "detail": status.detail,
         "command": masked(reader.header.command),
         "steps": span[1] if span else 0,
-        "recorded": reader.recorded(),
+        "nan_since": status.nan_since,
+        "recorded": reader.measured(),
+        "loss_mean": None if recent is None else vars(recent),
         "loss": None if loss is None else loss[1],
         "loss_step": None if loss is None else loss[0],
         "activations_step": sampled,
@@ -96,9 +99,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _text(found: dict[str, Any], terminal: bool) -> str:
     state = found["state"] + (f" ({found['detail']})" if found["detail"] else "")
-    loss = "unknown" if found["loss"] is None else f"{found['loss']:.4g}"
-    if found["loss"] is not None and found["loss_step"] != found["steps"]:
-        loss += f" in step {found['loss_step']:,}"
+    state += "" if found["nan_since"] is None else f", NaN since step {found['nan_since']:,}"
+    loss = _loss(found["loss_mean"], found["steps"])
     lines = [f"{found['run']}: {state}, {found['steps']:,} steps, loss {loss}; measured {found['sampling']}", ""]
     if found["metrics"]:
         lines[-1:] = [f"metrics: {', '.join(f'{n} {value:.4g}' for n, value in found['metrics'].items())}", ""]
@@ -152,6 +154,16 @@ def aligned(rows: Sequence[Sequence[str]], terminal: bool, widest: int = WIDEST)
     rows = [tuple(shortened(cell, widest) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _loss(recent: dict[str, Any] | None, steps: int) -> str:
+    """The loss at the end, and of which steps it is the mean."""
+    if recent is None:
+        return "unknown"
+    first, last, mean = recent["first_step"], recent["last_step"], f"{recent['mean']:.4g}"
+    if recent["count"] == 1 or not math.isfinite(recent["mean"]):
+        return mean + ("" if last == steps else f" in step {last:,}")
+    return f"{mean} (mean of {recent['count']}, steps {first:,} to {last:,})"
 
 
 def _cell(layer: dict[str, Any], measure: str) -> str:

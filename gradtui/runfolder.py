@@ -29,6 +29,8 @@ NO_RUNS = "no runs in {} yet; start one with `gradtui train` or `gradtui run pyt
 class RunSummary:
     """One line about a run; `loss` and `accuracy` are the last known ones, `problem` why it cannot be read.
 
+    `loss_mean` is the mean of the last losses.
+
     `changed` is when its file changed last, in nanoseconds.
     """
 
@@ -41,6 +43,7 @@ class RunSummary:
     step: int = 0
     layers: int = 0
     loss: float | None = None
+    loss_mean: float | None = None
     accuracy: float | None = None
     problem: str | None = None
     changed: int = 0
@@ -141,7 +144,7 @@ def summarise(path: Path) -> RunSummary:
     changed_at = changed(path)
     try:
         with RunMetadata(path) as run:
-            span = run.span()
+            span, recent = run.span(), run.recent_loss()
             return RunSummary(
                 path=path,
                 run_id=run.run_id,
@@ -152,6 +155,7 @@ def summarise(path: Path) -> RunSummary:
                 step=span[1] if span else 0,
                 layers=run.layer_count(),
                 loss=run.last_loss(),
+                loss_mean=None if recent is None else recent.mean,
                 accuracy=run.last_accuracy(),
                 changed=changed_at,
             )

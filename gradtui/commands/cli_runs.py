@@ -101,6 +101,8 @@ def _facts(run: RunSummary) -> dict[str, Any]:
         "step": run.step,
         "layers": run.layers,
         "loss": run.loss,
+        "loss_mean": run.loss_mean,
+        "nan_since": run.status.nan_since if run.status else None,
         "accuracy": run.accuracy,
     }
 
@@ -108,9 +110,9 @@ def _facts(run: RunSummary) -> dict[str, Any]:
 def _row(run: RunSummary) -> tuple[str, ...]:
     return (
         printable(run.run_id),
-        run.status.state if run.status else "unreadable",
+        run.status.words if run.status else "unreadable",
         str(run.step),
-        "" if run.loss is None else f"{run.loss:.4g}",
+        "" if run.loss_mean is None else f"{run.loss_mean:.4g}",
         "" if run.accuracy is None else f"{run.accuracy:.4f}",
         str(run.layers),
         _moment(run.started),

@@ -15,11 +15,20 @@ State = Literal["live", "finished", "stopped", "failed", "died"]
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run; `detail` says more in words, `silent` is the age of the last heartbeat in seconds."""
+    """The state of a run; `detail` says more in words, `silent` is the age of the last heartbeat in seconds.
+
+    `nan_since` is the step since which the loss, or what it is made of, is NaN or infinite; None if it is not.
+    """
 
     state: State
     detail: str = ""
     silent: float = 0.0
+    nan_since: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The state, and that of the numbers: "finished, NaN since step 412"."""
+        return self.state if self.nan_since is None else f"{self.state}, NaN since step {self.nan_since:,}"
 
     @property
     def live(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -33,9 +34,21 @@ DAMAGES = (
     sqlite3.Error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError,
 )  # fmt: skip
 
+RECENT_LOSSES = 20  # losses that are averaged for the one that a run is told by
+
 Self = TypeVar("Self", bound="RunMetadata")
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecentLoss:
+    """The mean of so many losses, of steps from `first_step` to `last_step`."""
+
+    mean: float
+    count: int
+    first_step: int
+    last_step: int
 
 
 def reads(method: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
@@ -95,7 +108,8 @@ class RunMetadata:
             ending = found and (checked.text(found[0], "the outcome"), checked.text(found[1] or "", "the detail"))
             beat = checked.moment(heartbeat[0], "the heartbeat") if heartbeat else self.header.started
         header = self.header
-        return judge(ending or None, beat, header.machine, header.pid, header.process_start, self._clock())
+        status = judge(ending or None, beat, header.machine, header.pid, header.process_start, self._clock())
+        return replace(status, nan_since=self._nan_since())
 
     def duration(self) -> float:
         """Seconds from the start to the end, or to the last sign of life."""
@@ -110,6 +124,15 @@ class RunMetadata:
         with self._reading():
             found = self._one("SELECT rows FROM heartbeat")
             return checked.whole(found[0], "the number of rows") if found else 0
+
+    def measured(self) -> int:
+        """How many steps have measures, and not only a loss; those that are thinned away since among them."""
+        with self._reading():
+            if self.version < 2:
+                found = self._all("SELECT 1, count(*) - 1 FROM steps WHERE measures IS NOT NULL")
+            else:
+                found = self._all("SELECT measured, max(place) FROM steps WHERE measured > 0 GROUP BY measured")
+            return sum(checked.whole(place, "a place", least=-1) + 1 for _, place in found)
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None if there is none yet."""
@@ -133,6 +156,23 @@ class RunMetadata:
             found = self._one(f"SELECT step, loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT 1")
             return found and (checked.whole(found[0], "a step"), checked.any_float(found[1], "a loss"))
 
+    def recent_loss(self) -> RecentLoss | None:
+        """The mean of the last recorded losses; None if there is none, or it is long ago.
+
+        Of the last 20, or a tenth of the steps recorded where that is less. It is not finite if the last one is not.
+        """
+        newest = f"SELECT step, loss FROM steps ORDER BY step DESC LIMIT {LOSS_WITHIN}"
+        count = max(1, min(RECENT_LOSSES, self.recorded() // 10))
+        with self._reading():
+            rows = self._all(f"SELECT step, loss FROM ({newest}) WHERE loss IS NOT NULL LIMIT {count}")
+            found = [(checked.whole(step, "a step"), checked.any_float(loss, "a loss")) for step, loss in rows]
+        if not found:
+            return None
+        finite = [loss for _, loss in found if math.isfinite(loss)]
+        last = found[0][1]
+        mean = math.fsum(finite) / len(finite) if math.isfinite(last) else last
+        return RecentLoss(mean, len(found), found[-1][0], found[0][0])
+
     def last_accuracy(self) -> float | None:
         """The newest value of a metric with `accuracy` in its name."""
         with self._reading():
@@ -144,6 +184,19 @@ class RunMetadata:
         with self._reading():
             found = self._one("SELECT count(*) FROM layers")
         return int(found[0]) if found else 0
+
+    def _nan_since(self) -> int | None:
+        """The step since which the loss is NaN or infinite, or something on the way to it where none is known."""
+        loss = None
+        with self._reading():
+            if self.version >= 3:
+                found = self._one("SELECT min(first_step) FROM findings WHERE kind = 'nan' AND last_step IS NULL")
+                if found is None or found[0] is None:
+                    return None
+                loss = self.newest_loss()
+                return None if loss is not None and math.isfinite(loss[1]) else checked.whole(found[0], "a step")
+        loss = self.newest_loss()
+        return None if loss is None or math.isfinite(loss[1]) else loss[0]
 
     def _check_identity(self) -> int:
         (application,) = self._one("PRAGMA application_id") or (0,)

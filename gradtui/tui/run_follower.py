@@ -172,7 +172,7 @@ class RunFollower:
         self._status_at = now
         before, self.status = self.status, reader.status()
         self._has_more_layers = reader.layer_count() != len(self.layers)
-        return before is None or (before.state, before.detail) != (self.status.state, self.status.detail)
+        return before is None or replace(before, silent=0.0) != replace(self.status, silent=0.0)
 
     def _read_layers(self, reader: RunReader) -> None:
         """The layers, anew: a model that came late adds some, and may name the others again."""

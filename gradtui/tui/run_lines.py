@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gradtui.tui.scales import number
-from gradtui.tui.states import STATES
+from gradtui.tui.states import STATES, shown
 from gradtui.tui.text import clean, fit, fit_left
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ def describe(run: RunSummary, width: int) -> str:
     if run.status is None:
         sign, word = "✗", "unreadable"
     else:
-        sign, word, _ = STATES.get(run.status.state, ("○", clean(run.status.state), ""))
+        sign, word, _ = shown(run.status)
     facts = [fit_left(f"step {run.step:,}" if run.status else "", 14)]
     if width >= 76:
-        facts.append(fit_left("" if run.loss is None else f"loss {number(run.loss)}", 13))
+        facts.append(fit_left("" if run.loss_mean is None else f"loss {number(run.loss_mean)}", 13))
     if width >= 92:
         facts.append(fit_left("" if run.accuracy is None else f"{100 * run.accuracy:.1f} %", 8))
     facts.append(fit_left(_ago(time.time() - run.started), 10))
-    state = f"{sign} {fit(word, 10)}"
+    state = f"{sign} {fit(word, max(10, min(len(word), width // 3)))}"
     room = width - len(state) - sum(len(fact) + 1 for fact in facts) - 1
     return " ".join([state, fit(clean(run.run_id), room), *facts])
 
@@ -43,6 +43,8 @@ def describe_comparison(folder: Path, width: int) -> str:
 def details(run: RunSummary) -> str:
     """What it is, how it ended, how to open it again."""
     lines = [clean(run.run_id), clean(run.problem or (run.status.detail if run.status else ""))]
+    if run.status is not None and run.status.nan_since is not None:
+        lines.append(run.status.words)
     if run.status is not None:
         lines.append(f"{run.layers} layers · {run.step:,} steps in {_duration(run.duration)}")
         lines.append(f"started {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(run.started))}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradtui.tui.cells import Cell, CellWidget, cells, fit_cells
 from gradtui.tui.palette import theme_style
 from gradtui.tui.scales import number
-from gradtui.tui.states import STATES
+from gradtui.tui.states import shown
 from gradtui.tui.text import clean, fit
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class RunHeader(CellWidget):
         s = self._snapshot
         if s is None:
             return fit_cells([], width, plain)
-        sign, word, colour = STATES.get(s.status.state, ("○", clean(s.status.state), "dim"))
+        sign, word, colour = shown(s.status)
         name = clean(s.header.name)
         drawn = cells(" " + fit(name, min(len(name), max(10, width // 3))) + "  ", bold)
         drawn += cells(f"{sign} {word}", theme_style(self.app, colour, background=ground, bold=True))
