@@ -159,7 +159,7 @@ def nested(told: Told, *, apart: bool = False) -> list[Tensor]:
         (functional, REPLACED_BEFORE + 1, STEPS - 1, ["0", "2"]),
         (lambda told: functional(told, changes=True), 2, STEPS - 1, ["0", "2"]),
         (nested, REPLACED_BEFORE + 1, STEPS - 1, ["first", "second"]),
-        (lambda told: nested(told, apart=True), REPLACED_BEFORE + 1, STEPS - 1, ["0", "1"]),
+        (lambda told: nested(told, apart=True), REPLACED_BEFORE + 1, STEPS - 1, ["first", "second"]),
     ],
     ids=["in place", "replaced", "functional", "functional in place", "dict of dicts", "two arguments"],
 )
