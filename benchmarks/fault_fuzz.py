@@ -150,7 +150,10 @@ class _Worker:
         resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         outcomes: Counter[tuple[str, str]] = Counter()
+        parent = os.getppid()
         for number in range(first, self._count, self._every):
+            if os.getppid() != parent:
+                return  # nobody waits for the answers any more
             self._write_down(number)
             answer: object
             try:

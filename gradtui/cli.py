@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gradtui import __version__, commands
 from gradtui.commands.open_viewer import add_viewer_flags, folder_of, view
-from gradtui.errors import GradtuiError, say_on_stderr
+from gradtui.errors import GradtuiError, one_line, say_on_stderr
 
 if TYPE_CHECKING:
     from gradtui.command_parser import CommandParser
@@ -52,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except OSError as error:
-        if error.errno != ENOSPC:
-            raise
+        if error.errno != ENOSPC:  # of a path that cannot be: too long a name, a folder that may not be entered
+            say_on_stderr(one_line(error))
+            return 1
         _drop_output()
         say_on_stderr(f"cannot write the output: {error.strerror}")
         return 1
