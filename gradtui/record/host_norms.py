@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ SCRATCH = 1 << 16  # elements of the piece of a step that is in the cache at a t
 PLAIN_TYPES = (nn.Parameter, torch.Tensor)
 TINY = 1e-32  # a sum of squares under this, a number, may have lost squares below float32's range
 INFINITE = float("inf")
+count_of = torch.Tensor.numel
 vdot = np.vdot
 vector_norm = torch.linalg.vector_norm
 
@@ -63,6 +65,11 @@ class _Stack:
     parameters: list[torch.Tensor]
     start: int
     end: int
+
+    @cached_property
+    def size(self) -> int:
+        """Elements in all."""
+        return self.end - self.start
 
 
 # What is left of the gradients of one step, to be folded into a row later and elsewhere; a bare tuple, as one is made
@@ -155,11 +162,11 @@ class Gather:
         """The gradients as they are now. Raises a few kinds of errors if they are not as they were."""
         block, row, layout = self._block, self._row, self._layout
         for stack, target in zip(self._stacks, block.targets[row], strict=True):
-            # into a tensor of its own: PyTorch warns of a target that has not the size, as after `parameter.data = …`
-            found = torch.cat([parameter.grad for parameter in stack.parameters])  # type: ignore[misc]
-            if found.shape != target.shape or found.requires_grad:
-                raise ValueError("a gradient is not as it was")
-            target.copy_(found)
+            grads: Any = [parameter.grad for parameter in stack.parameters]
+            # PyTorch would warn of a target that has not the size, as after `parameter.data = …`
+            if sum(map(count_of, grads)) != stack.size:
+                raise ValueError("a gradient has another shape")
+            torch.cat(grads, out=target)
         flat: FloatArray = block.rows[row]
         short: FloatArray | DoubleArray = flat
         if layout.fold_later:
@@ -239,6 +246,8 @@ class HostNorms:
         if held is None or held.addresses != addresses:
             places = self.slots.places(self.slots.trainable())
             held = self._before = _HeldParameters(trainable, addresses, places)
+            self._known.clear()  # sizes may have been exchanged
+            self._find_gradients()
         return SlotSquares(held.places, held.take())
 
     def update(self) -> DoubleArray:

@@ -19,6 +19,7 @@ from gradtui.record.step_sample import Clock, Probe
 from gradtui.record.step_source import StepSource
 
 MOST_CHANGES = 100  # of the parameters of an optimizer that are followed: finding new layers takes some milliseconds
+EACH_LOOKED_AT = 16  # measured steps after which each parameter of an optimizer is looked at, not only their lists
 
 
 class Watched:
@@ -28,12 +29,24 @@ class Watched:
         self.optimizer = weakref.ref(optimizer)
         self.source, self.whole = source, whole
         self.probe: Probe | ShardedProbe | None = None
+        self._lists = self._lists_now()
         self._known = self._ids()
+        self._asked = 0
 
     def has_changed(self) -> bool:
-        """Whether it steps other parameters than when that was asked last."""
-        known, self._known = self._known, self._ids()
+        """Whether it steps other parameters than when that was asked last.
+
+        Each one is looked at now and then; at any time, whether there are more, fewer, or other lists of them.
+        """
+        lists = self._lists_now()
+        self._asked += 1
+        if lists == self._lists and self._asked % EACH_LOOKED_AT:
+            return False
+        known, self._known, self._lists = self._known, self._ids(), lists
         return self._known != known
+
+    def _lists_now(self) -> list[tuple[int, int]]:
+        return [(id(group["params"]), len(group["params"])) for group in self.groups()]
 
     def _ids(self) -> list[int]:
         return [id(parameter) for group in self.groups() for parameter in group["params"]]

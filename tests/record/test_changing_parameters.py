@@ -96,6 +96,22 @@ def test_a_layer_that_is_replaced_is_let_go_of_and_the_new_one_is_measured() -> 
     assert np.isnan(norms[3:, 1]).all() and np.isnan(norms[:3, 2]).all()
 
 
+def test_a_layer_that_is_exchanged_in_the_list_of_the_optimizer_is_noticed_soon() -> None:
+    net = two_layers()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradtui.watch(net, optimizer, every=1) as recorder:
+        train(net, optimizer, 3)
+        before = weakref.ref(net[1].weight)
+        net[1] = nn.Linear(4, 4)
+        optimizer.state.clear()
+        optimizer.param_groups[0]["params"][2:] = list(net[1].parameters())
+        train(net, optimizer, 20)
+        gc.collect()
+        assert before() is None
+    names, norms = measured(recorder)
+    assert names == ["0", "1"] and norms[-1] == pytest.approx([norm_of(net[0]), norm_of(net[1])], rel=1e-6)
+
+
 def test_an_optimizer_that_is_given_fewer_parameters_goes_on_being_measured() -> None:
     net = two_layers()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
