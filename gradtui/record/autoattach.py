@@ -7,11 +7,12 @@ its first step. Trainings without an optimizer show by parameters that change be
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradtui import run_notes
 from gradtui.errors import one_line, say_on_stderr
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from gradtui.record.step_source import StepSink
 
 MANY_CALLS = 20  # of a gradient inside `vmap`, which may be the steps of a training
+ANOTHER_COPY = (
+    "the loss does not depend on any parameter of the optimizer, which has another copy of the model: "
+    "make the optimizer from the model that is trained"
+)
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
 
 
@@ -46,6 +51,7 @@ class AutoRecorder:
         self._known: set[int] = set()  # ids of optimizers
         self._delayed: set[int] = set()  # ids of those that are looked at again at their second step
         self._ranks: dict[int, int] = {}
+        self._leaves: list[weakref.ref[Tensor]] = []  # parameters that the last of those losses depended on
         self._traced = TRACED
         self._recording: Recording | None = None
         self._looks_for_updates = True
@@ -122,7 +128,22 @@ class AutoRecorder:
         if new and not shards and self._is_out_of_order(optimizer, parameters):
             return
         recording = self._recording = recording or self._new_recording()
-        recording.observe(optimizer, *([self._source(Discovered(find_specs(parameters, self._ranks)))] if new else []))
+        others = self._trained_instead_of(parameters) if new and not shards else []
+        specs = find_specs([*parameters, *others], self._ranks) if new else []
+        recording.observe(optimizer, *([self._source(Discovered(specs))] if new else []))
+        if others:
+            say_on_stderr(ANOTHER_COPY)
+            recording.event("recorder", ANOTHER_COPY)
+
+    def _trained_instead_of(self, parameters: list[Tensor]) -> list[Tensor]:
+        """The parameters that have gradients, if none of those of an optimizer has one nor is used by the losses."""
+        if any(parameter.grad is not None or id(parameter) in self._ranks for parameter in parameters):
+            return []
+        leaves = [leaf for leaf in (ref() for ref in self._leaves) if leaf is not None and leaf.grad is not None]
+        return [] if any(map(self._is_known, leaves)) else leaves
+
+    def _is_known(self, parameter: Tensor) -> bool:
+        return self._recording is not None and self._recording.knows(parameter)
 
     def _is_out_of_order(self, optimizer: Any, parameters: list[Tensor]) -> bool:
         """True if the order of the layers will be known one step later: a model that came after the first ones."""
@@ -140,10 +161,12 @@ class AutoRecorder:
         return True
 
     def _trace(self, loss: Tensor) -> None:
-        from gradtui.record.discover import order_of_use
+        from gradtui.record.graph import leaf_uses
 
+        uses = leaf_uses(loss)
+        self._leaves = [weakref.ref(leaf) for _, leaf in uses.values() if isinstance(leaf, nn.Parameter)]
         # a graph that holds a gradient, as of a penalty, uses layers backwards; the first graph does not
-        self._ranks = order_of_use(loss) | self._ranks
+        self._ranks = {key: number for key, (number, _) in uses.items()} | self._ranks
 
     def _look_for_updates(self) -> None:
         self._looks_for_updates, self._updates, self._grads = True, None, None

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from gradtui.record.graph import leaf_uses
 from gradtui.record.layers import LayerSpec, own_parameters, specs_of
 
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
@@ -92,11 +91,6 @@ def _model_like(inputs: Mapping[str, Tensor]) -> nn.Module | None:
             model: nn.Module = found
             return model
     return None
-
-
-def order_of_use(loss: Tensor) -> dict[int, int]:
-    """Id of a leaf tensor -> the number of the first operation that used it, from a loss's autograd graph."""
-    return {key: number for key, (number, _) in leaf_uses(loss).items()}
 
 
 def _models_with(wanted: set[int]) -> list[nn.Module]:
