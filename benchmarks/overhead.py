@@ -21,7 +21,9 @@ its budget would reckon with the others' time. The writer's thread works during 
 A ratio is the tool's time over the mean of the two bare ones, each summed over all rounds, since what is done now and
 then would be missed by a median. Its interval is a bootstrap's over rounds. "CPU" is of the training's own thread, and
 is what a target is held to: it hardly minds what else the machine does; "wall" also has waits for the interpreter's
-lock. A tool that is due each 1000th step may not be due at all in a slow case: "steps" tells how many it saw.
+lock. What the recorder measures at the beginning of each run, whatever the budget says, is left out, as the blocks are
+those of a long run (--beginning: it is not). A tool that is due each 1000th step may not be due at all in a slow case:
+"steps" tells how many it saw.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from others import Tool, missing, tools
 from torch import nn
 
 from gradtui.options import RecordOptions
+from gradtui.record import own_steps
 from gradtui.record.recorder import Recorder
 from gradtui.record.watching import start_recording
 from gradtui.runfile import open_run
@@ -123,7 +126,8 @@ class Recording(Tool):
             budget.next_at += away
         recording._queue.next_loss_at += away
         recording._machine.quiet_until += away
-        sampling.neurons_at += away
+        for own in recording._measurement.optimizers.owns:
+            own.neurons_at += away
 
     def stop(self) -> None:
         torch.autograd.backward = inspect.unwrap(self._backward)
@@ -301,8 +305,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="blocks of each kind")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads")
     parser.add_argument("--reductions", action="store_true", help="compare ways to take a sum of squares instead")
+    parser.add_argument("--beginning", action="store_true", help="with the rows that each run has at its beginning")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if not options.beginning:
+        own_steps.FLOORS = -1
     if options.reductions:
         reductions()
         return

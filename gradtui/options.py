@@ -52,10 +52,12 @@ class RecordOptions:
     """How to record, and where.
 
     Attributes:
-        every: measure each so many steps; None measures as often as `budget` allows.
+        every: measure each so many of an optimizer's own steps; None measures as often as `budget` allows.
         budget: the share of the time that measuring may cost: all of it if `every` is None, else what costs more than
-            the gradient norms: ‖θ‖ and the update ratio, and the activations.
-        update_every: take ‖θ‖ and the update ratio each so many steps, instead of by budget.
+            the gradient norms: ‖θ‖ and the update ratio, and the activations. If `every` is None, the first 63 steps of
+            an optimizer are measured whatever the budget says, and then no more than 1/32 of its steps so far pass
+            without one that is; what that costs is made up for later. Time is that of the training's own thread.
+        update_every: take ‖θ‖ and the update ratio each so many steps of an optimizer, instead of by budget.
         layers: record these layers only: shell patterns such as "encoder.*"; with "!" before it, leave them out.
         name: what the run is called; the script's name by default.
         folder: where runs live; by default `$GRADTUI_DIR` or the user data folder.
@@ -70,11 +72,17 @@ class RecordOptions:
 
     every: int | None = field(
         default=None,
-        metadata=_flag("measure every K-th step (default: as often as the budget allows)", "K", type=int),
+        metadata=_flag(
+            "measure every K-th step of each optimizer (default: as often as the budget allows)", "K", type=int
+        ),
     )
     budget: float = field(
         default=0.01,
-        metadata=_flag("share of the training time that measuring may take (default: 0.01)", "SHARE", type=float),
+        metadata=_flag(
+            "share of the training time that measuring may take, but for the first steps (default: 0.01)",
+            "SHARE",
+            type=float,
+        ),
     )
     update_every: int | None = field(
         default=None,

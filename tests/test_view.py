@@ -19,7 +19,8 @@ SPEED = Measure("bias_grad_norm", "‖∂C/∂b‖", "cost per unit bias", "")
 def rows(first: int, measures: np.ndarray) -> Rows:
     step = np.arange(first, first + len(measures))
     number = step.astype(float)
-    return Rows(step, number, number, number, number, measures, np.ones(len(step), bool))
+    known, optimizers = np.ones(len(step), bool), np.ones(len(step), np.int64)
+    return Rows(step, number, number, number, number, measures, known, optimizers)
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,7 +14,7 @@ import numpy as np
 from gradtui.diagnosis.kinds import FINDINGS, Finding, Thresholds
 from gradtui.diagnosis.search import find
 from gradtui.diagnosis.series import Evidence
-from gradtui.runfile.blocks import Rows, pad_layers
+from gradtui.runfile.blocks import Rows, optimizer_bits, pad_layers
 from gradtui.runfile.history import History
 from gradtui.runfile.schema import Layer, Origin
 
@@ -78,9 +78,10 @@ class LiveDiagnosis:
         self._origins.append(origin)
 
     def take(self, rows: Sequence[tuple[Any, ...]], last: bool = False) -> list[Change]:
-        """Rows (step, epoch, time, loss, learning rate, BLOB) as they are written; after the `last` the run is closed.
+        """Rows as they are written; after the `last` the run is closed.
 
-        Returns what has changed of the findings, if it was time for a look.
+        A row is (step, epoch, time, loss, learning rate, BLOB, number of the optimizer). Returns what has changed of
+        the findings, if it was time for a look.
         """
         begin, now = self._cpu(), self._clock()
         layers, origins = self._layers, len(self._origins)
@@ -120,7 +121,8 @@ class LiveDiagnosis:
         steps = np.array([row[0] for row in rows], np.int64)
         blobs = pad_layers([row[5] for row in rows], layers, measures)
         known = np.array([row[3] is not None for row in rows], np.bool_)
-        self._history.add_rows(Rows(steps, epoch, seconds, loss, rate, blobs, known))
+        optimizers = np.array([optimizer_bits(row[6], row[5] is not None) for row in rows], np.int64)
+        self._history.add_rows(Rows(steps, epoch, seconds, loss, rate, blobs, known, optimizers))
         self._last_step = max(self._last_step, int(steps[-1]))
 
     def _look(self, layers: Sequence[Layer], origins: int) -> list[Change]:

@@ -180,6 +180,15 @@ class LayerTable(Slots):
         self.modules.clear()
         self.models.clear()
 
+    def note_optimizer(self, number: int, parameters: set[int]) -> bool:
+        """Note which layers have any of the parameters (by id) that an optimizer steps; True if that is new."""
+        before = self.layers.copy()
+        for layer in sorted({slot.layer for slot in self.slots if id(slot.parameter) in parameters}):
+            known = self.layers[layer]
+            if number not in known.optimizers:
+                self.layers[layer] = replace(known, optimizers=(*known.optimizers, number))
+        return self.layers != before
+
     def subset(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
         """Those slots whose parameter is chosen, in rows as wide as the table's."""
         mine = (slot for slot in self.slots if chosen(slot.parameter))

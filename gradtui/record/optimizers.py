@@ -13,20 +13,23 @@ from gradtui.record.columns import Columns
 from gradtui.record.discover import Discovered, find_specs
 from gradtui.record.dtensor import is_sharded
 from gradtui.record.layers import LayerSource, LayerTable
+from gradtui.record.own_steps import OwnSteps, goes_first
 from gradtui.record.patches import when_freed
 from gradtui.record.sharded import ShardedNorms, ShardedProbe
 from gradtui.record.step_sample import Clock, Probe
 from gradtui.record.step_source import StepSource
+from gradtui.runfile.blocks import LAST_BIT
+from gradtui.runfile.schema import Schedule
 
 MOST_CHANGES = 100  # of the parameters of an optimizer that are followed: finding new layers takes some milliseconds
 EACH_LOOKED_AT = 16  # measured steps after which each parameter of an optimizer is looked at, not only their lists
 
 
 class Watched:
-    """One optimizer, what tells of its steps, and the probe of its parameters once they are known."""
+    """One optimizer, what tells of its steps, how many there were, and the probe of its parameters once known."""
 
-    def __init__(self, optimizer: Any, source: StepSource, whole: ShardedNorms | None) -> None:
-        self.optimizer = weakref.ref(optimizer)
+    def __init__(self, optimizer: Any, source: StepSource, whole: ShardedNorms | None, own: OwnSteps) -> None:
+        self.optimizer, self.own = weakref.ref(optimizer), own
         self.source, self.whole = source, whole
         self.probe: Probe | ShardedProbe | None = None
         self._lists = self._lists_now()
@@ -83,6 +86,8 @@ class Optimizers:
         self._keeps_layers = False
         self._patterns = False  # only some of the layers are wanted
         self._changes = 0
+        self._gone = 0  # steps of those that are no longer measured
+        self._past: dict[int, Schedule] = {}  # of those, by number
 
     def __getitem__(self, optimizer: Any) -> Watched:
         return self._watched[id(optimizer)]
@@ -91,22 +96,62 @@ class Optimizers:
         watched = self._watched.get(id(optimizer))
         return watched is not None and watched.optimizer() is optimizer
 
+    def all(self) -> list[Watched]:
+        """Those that are measured now."""
+        return list(self._watched.values())
+
     @property
     def sources(self) -> Iterator[StepSource]:
         """What tells of their steps."""
         return (watched.source for watched in list(self._watched.values()))
 
     def add(
-        self, optimizer: Any, layers: Sequence[LayerSource], source: StepSource, whole: ShardedNorms | None
+        self,
+        optimizer: Any,
+        number: int | None,
+        layers: Sequence[LayerSource],
+        source: StepSource,
+        whole: ShardedNorms | None,
     ) -> None:
-        """Measure one more, of whose steps `source` tells; `layers` tell the layers that are new with it."""
+        """Measure one more, of whose steps `source` tells; `layers` tell the layers that are new with it.
+
+        `number` is None for what stands in for an optimizer.
+        """
         self._layer_sources += layers
         self._patterns |= any(tuple(getattr(source, "patterns", ())) not in ((), ("*",)) for source in layers)
         for watched in self._watched.values():
             watched.probe = None  # what it covers may change
-        self._watched[id(optimizer)] = Watched(optimizer, source, whole)
+        self._leave(id(optimizer))
+        self._watched[id(optimizer)] = Watched(optimizer, source, whole, OwnSteps(number or 0, self.steps))
         self.has_shards |= whole is not None
         self._finalizers.append(when_freed(optimizer, self._on_freed, id(optimizer)))
+
+    @property
+    def steps(self) -> int:
+        """Steps that all of them have taken."""
+        return self._gone + sum(own.steps for own in self.owns)
+
+    @property
+    def owns(self) -> list[OwnSteps]:
+        """The steps of each that is still there."""
+        return [watched.own for watched in self._watched.values()]
+
+    def schedules(self) -> list[Schedule]:
+        """How often each was measured; may be asked from any thread."""
+        found = self._past.copy()
+        for watched in list(self._watched.values()):
+            _add(found, watched.own.counts())
+        return list(found.values())
+
+    def goes_first(self, own: OwnSteps, at: str, now: int) -> bool:
+        """True if it is its turn to be measured: `own_steps.goes_first` among those that are still there."""
+        return len(self._watched) < 2 or goes_first(own, self.owns, at, now)
+
+    def see_all(self, now: int) -> None:
+        """Note who has stepped since this was asked last; the training's newest step is number `now`."""
+        for own in self.owns:
+            if own.steps != own.seen_steps:
+                own.see(now)
 
     def groups(self) -> list[dict[str, Any]]:
         """All that is stepped, as parameter groups."""
@@ -149,6 +194,11 @@ class Optimizers:
             source.remove()
         self._layer_sources.clear()
 
+    def note_layers(self, watched: Watched) -> bool:
+        """Note which layers one has parameters of; True if that is new."""
+        number = watched.own.number
+        return bool(number) and self.table.note_optimizer(number, watched.parameters())
+
     def make_probe(self, watched: Watched, *, inside_backward: bool) -> tuple[Probe | ShardedProbe, bool]:
         """What measures one, and whether that is all that it steps.
 
@@ -180,7 +230,8 @@ class Optimizers:
         self._keeps_layers = True
         for source in self.sources:
             source.remove(inside_a_step=keep_hooks)
-        self._watched.clear()
+        for key in list(self._watched):
+            self._leave(key)
 
     def release(self, *, inside_a_step: bool) -> None:
         """Let go of everything; hooks must not be removed from within a step."""
@@ -195,15 +246,36 @@ class Optimizers:
             layers.remove()
         self._layer_sources.clear()
         if not inside_a_step:
-            self._watched.clear()
+            for key in list(self._watched):
+                self._leave(key)
         self.table.release()
+
+    def _leave(self, key: int) -> None:
+        """One is not measured any more; its steps still count."""
+        watched = self._watched.pop(key, None)
+        if watched is not None:
+            self._gone += watched.own.steps
+            _add(self._past, watched.own.counts())
 
     def _on_freed(self, key: int) -> None:
         """An optimizer was freed: let go of the parameters that nobody else trains."""
-        self._watched.pop(key, None)
+        self._leave(key)
         if self._keeps_layers:
             return
         kept = self._stepped()
         self.table.drop(lambda parameter: id(parameter) not in kept)
         for watched in self._watched.values():
             watched.probe = None
+
+
+def _add(schedules: dict[int, Schedule], one: Schedule) -> None:
+    """Add what one optimizer has counted; those of high numbers are one together, as in the rows of a run."""
+    number = min(one.optimizer, LAST_BIT)
+    before = schedules.get(number, Schedule(number, 0, 0))
+    schedules[number] = Schedule(
+        number,
+        before.steps + one.steps,
+        before.measured + one.measured,
+        one.last_measured or before.last_measured,
+        one.last_outputs or before.last_outputs,
+    )

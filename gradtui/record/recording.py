@@ -12,7 +12,7 @@ import torch
 from gradtui.errors import one_line, say_on_stderr
 from gradtui.record.backward import backwards
 from gradtui.record.backward_steps import BackwardSteps, CompiledStepDetector
-from gradtui.record.budget import Sampling
+from gradtui.record.budget import Sampling, own_time
 from gradtui.record.columns import Columns
 from gradtui.record.compiled_graphs import compiled_graphs
 from gradtui.record.exit_hooks import register, unregister
@@ -47,6 +47,7 @@ class Recording:
         columns: Columns | None = None,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = own_time,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
         self.path: Path | None = writer.path if writer is not None else None
@@ -56,11 +57,12 @@ class Recording:
         self._disabled = writer is None
         self._closed = False
         if writer is not None and rows is not None:  # without a run file nothing is measured or sent
-            self._queue = RowQueue(writer, rows, sampling, clock)
-            self._measurement = Measurement(writer, sampling, rows, self._queue, columns, clock)
+            self._queue = RowQueue(writer, rows, sampling, clock, cpu)
+            self._measurement = Measurement(writer, sampling, rows, self._queue, columns, clock, cpu)
             losses = Losses(self._queue, self._measurement.optimizers)
             self._machine = StepMachine(self._measurement, self._queue, losses, rows, clock, self._fail)
             self._listeners: list[Trouble | CompiledStepDetector] = []
+            writer.schedules = self._machine.schedules
             try:
                 compiled_graphs.begin()
                 self._at_close.append(compiled_graphs.end)
@@ -121,7 +123,7 @@ class Recording:
             # the hooks stay: without them a compiled step would be compiled again
             self._measurement.optimizers.clear(keep_hooks=True)
             self._add(stepper, stepper, layers, None)
-            self._machine.step = steps
+            self._machine.begin_at(stepper, steps)
         except Exception as error:
             self._fail(error)
 
@@ -241,8 +243,8 @@ class Recording:
         self, stepper: Any, source: StepSource, layers: tuple[LayerSource, ...], whole: ShardedNorms | None
     ) -> None:
         self._machine.wake()
-        self._measurement.optimizer_log.add(stepper)
-        self._measurement.optimizers.add(stepper, layers, source, whole)
+        number = self._measurement.optimizer_log.add(stepper)
+        self._measurement.optimizers.add(stepper, number, layers, source, whole)
 
     def _go_by_backward(self, steps: int) -> None:
         """The optimizer's step is compiled, so that its hooks tell nothing."""

@@ -46,7 +46,7 @@ class RowMaker:
                 self._told = True
                 say_on_stderr(f"some steps are recorded without measures ({one_line(error)})")
             blobs = [None] * len(rows)
-        return [(*row[:5], blob) for row, blob in zip(rows, blobs, strict=True)]
+        return [(*row[:5], blob, *row[6:]) for row, blob in zip(rows, blobs, strict=True)]
 
     def diagnose(self, rows: list[tuple[Any, ...]], last: bool) -> list[Change]:
         """What has changed of the findings; `RunWriter` asks for it. Those that are stored stand if this fails."""

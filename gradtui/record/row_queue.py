@@ -14,8 +14,9 @@ from gradtui.record.budget import Sampling
 from gradtui.record.copy_stream import CopyStream, PendingCopy, copy_stream_for
 from gradtui.record.fold import fold_samples
 from gradtui.record.host_norms import FOLDED_LATER
+from gradtui.record.own_steps import OwnSteps
 from gradtui.record.row_maker import RowMaker
-from gradtui.record.step_sample import StepSample
+from gradtui.record.step_sample import Clock, StepSample
 from gradtui.runfile import RunWriter
 from gradtui.runfile.blocks import DoubleArray
 
@@ -35,6 +36,7 @@ class Row:
     seconds: float
     learning_rate: float | None
     sample: StepSample | None
+    own: OwnSteps | None = None  # the steps of the optimizer that took it
     epoch: float | None = None
     loss: float | torch.Tensor | None = None
 
@@ -47,6 +49,7 @@ class RowQueue:
         rows: folds samples in the writer's thread.
         sampling: is told what measuring cost.
         clock: seconds.
+        cpu: seconds that this thread has worked.
 
     Attributes:
         pending: numbers on their way from a device, and what is to be done with them.
@@ -55,13 +58,13 @@ class RowQueue:
         next_loss_at: when a loss is worth a row of its own, by the clock.
     """
 
-    def __init__(self, writer: RunWriter, rows: RowMaker, sampling: Sampling, clock: Callable[[], float]) -> None:
+    def __init__(self, writer: RunWriter, rows: RowMaker, sampling: Sampling, clock: Clock, cpu: Clock) -> None:
         self.pending: deque[tuple[PendingCopy, Callable[[Any], None]]] = deque()
         self.epoch: float | None = None
         self.last_step = 0
         self.next_loss_at = -math.inf
         self._begin = clock()
-        self._writer, self._rows, self._sampling, self._clock = writer, rows, sampling, clock
+        self._writer, self._rows, self._sampling, self._clock, self._cpu = writer, rows, sampling, clock, cpu
         self._streams: dict[torch.device, CopyStream] = {}
         self._written = self._most_unfolded = 0
         self._told: set[str] = set()
@@ -79,15 +82,18 @@ class RowQueue:
         if (sample is None or sample.is_on_host) and not isinstance(loss, torch.Tensor):
             self._write(row, loss)
             return
-        begin = self._clock()
         tensors = list(sample.tensors_to_copy()) if sample is not None else []
         if isinstance(loss, torch.Tensor):
             tensors.append(loss.reshape(1))
-        copy = self._stream(tensors[0].device).send(tensors)
+        stream = self._stream(tensors[0].device)
+        # a device that is waited for costs the time of the wait, in which our thread does not work
+        clock = self._clock if stream.make_event is None else self._cpu
+        begin = clock()
+        copy = stream.send(tensors)
         self.pending.append((copy, lambda values: self._deliver(row, values)))
         if sample is not None and not sample.is_on_host:
             # what it costs on the device is known when it arrives: until then no other is due
-            sample.cost += self._clock() - begin
+            sample.cost += clock() - begin
             self._sampling.rows.next_at = math.inf
             if sample.update_cost:
                 self._sampling.updates.next_at = math.inf
@@ -174,9 +180,12 @@ class RowQueue:
         if self._written - self._rows.prepared > self._most_unfolded:
             # the disk is far behind: a folded row takes less memory while it waits
             measures = fold_samples([sample], self._rows.blank)[0]
-        self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures)
+        number = None if row.own is None or not row.own.number else row.own.number
+        self._writer.step(row.step, row.epoch, row.seconds, loss, row.learning_rate, measures, number)
         if sample is None:
             return
+        if row.own is not None:
+            row.own.wrote(row.step)
         if sample.neurons:
             self._writer.neurons(row.step, sample.neurons)
         if sample.skipped and not sample.is_on_host and self._skips < MOST_SKIPS_TOLD:

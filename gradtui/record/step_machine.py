@@ -12,10 +12,12 @@ from gradtui.record.backward import backwards
 from gradtui.record.losses import Losses
 from gradtui.record.measurement import Measurement
 from gradtui.record.origin import GradientGuard
+from gradtui.record.own_steps import OwnSteps
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import Row, RowQueue, learning_rate
 from gradtui.record.step_sample import JointSample
 from gradtui.record.steps_in_backward import StepsInBackward
+from gradtui.runfile.schema import Schedule
 
 
 class State(Enum):
@@ -44,7 +46,6 @@ class StepMachine:
 
     Attributes:
         state: where it stands.
-        step: steps taken so far.
         quiet_until: when it looks at a step again, by the clock.
         guard: looks at gradients that are changed before the step.
         inside: collects the steps inside one backward.
@@ -61,16 +62,39 @@ class StepMachine:
         on_error: Callable[[Exception, bool], None],
     ) -> None:
         self.state = IDLE
-        self.step = 0
         self.quiet_until = 0.0
+        self._step = 0  # as of the last time that steps were looked at
+        self._joint = OwnSteps(0)  # of many optimizers at once
+        self._before: OwnSteps | None = None  # whose step was the last that was looked at
         self.guard = GradientGuard(measurement.optimizers.table)
         self.inside = StepsInBackward(self)
         self.losses = losses
         self._measurement, self._queue, self._rows = measurement, queue, rows
+        self._optimizers = measurement.optimizers
         self._clock, self._on_error = clock, on_error
         self._row: Row | None = None  # while MEASURING or WAITING
         self._stepper: Any = None  # while MEASURING
         backwards.follow(self)
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far, by all optimizers."""
+        return self._joint.steps + self._optimizers.steps if self.state is QUIET else self._step
+
+    def begin_at(self, stepper: Any, steps: int) -> None:
+        """The stepper has taken so many steps before anybody looked."""
+        self._optimizers[stepper].own.steps = steps
+        self._step = self._joint.steps + self._optimizers.steps
+
+    def skipped(self, optimizer: Any) -> None:
+        """A step was called for, and left out by a loss scaler; it counts."""
+        self._optimizers[optimizer].own.steps += 1
+        self._step += 1
+
+    def schedules(self) -> list[Schedule]:
+        """How often each optimizer was measured; may be asked from any thread."""
+        joint = [self._joint.counts()] if self._joint.steps else []
+        return [*joint, *self._optimizers.schedules()]
 
     # -- an optimizer's step ----------------------------------------------------------------------------------
 
@@ -86,7 +110,7 @@ class StepMachine:
                 backwards.unfollow(self)
         if self._queue.pending:
             self._queue.poll()
-        return self.state is not CLOSED and self._measurement.is_due(self.step + 1, stepper)
+        return self.state is not CLOSED and self._measurement.is_due(self._step + 1, stepper)
 
     def measure(self, stepper: Any) -> None:
         """The gradients of the step that has begun are there."""
@@ -94,9 +118,10 @@ class StepMachine:
             return
         # a step that never ended, or that takes another one inside it, leaves no row
         self.state, self._row = IDLE, None
-        sample = self._measurement.read(self.step + 1, stepper)
+        sample = self._measurement.read(self._step + 1, stepper)
         if sample is not None:
-            self._row = Row(self.step + 1, 0.0, learning_rate(stepper), sample)
+            own = self._optimizers[stepper].own
+            self._row = Row(self._step + 1, 0.0, learning_rate(stepper), sample, own)
             self._stepper = stepper
             self.state = MEASURING
 
@@ -111,13 +136,13 @@ class StepMachine:
         try:
             if self.state is CLOSED:
                 return
-            self.step += 1
+            own = self._count(stepper)
             if self.state is MEASURING and self._stepper is stepper:
                 self._complete(stepper)
                 has_news = bool(self._rows.diagnosis.news)
             elif self.state is IDLE:
-                self.losses.keep(self.step, stepper)
-            self._measurement.end(self.step)
+                self.losses.keep(self._step, stepper)
+            self._measurement.end(own, self._step)
             if self.state is IDLE:
                 self._rest()
         except Exception as error:
@@ -125,21 +150,39 @@ class StepMachine:
         if has_news:
             self._rows.diagnosis.tell()  # what it raises ends the training
 
-    def count(self, _: Any) -> None:
-        """The step has been taken, and nothing else is to be done; the sources call this while it is quiet."""
-        # small nets take 300 µs a step and leave cold caches, where each object that is looked at costs 100 ns
-        self.step += 1
-        if self._clock() >= self.quiet_until:
-            self.wake()
+    def _count(self, stepper: Any) -> OwnSteps:
+        """One more step, that was looked at."""
+        own, before = self._optimizers[stepper].own, self._before
+        own.steps += 1
+        self._step += 1
+        own.see(self._step)
+        if before is not None:
+            before.follower = own
+        self._before = own
+        return own
+
+    def counter(self, own: OwnSteps) -> Callable[[Any], None]:
+        """What the source of an optimizer's steps calls after each while it is quiet, and does nothing else."""
+        clock = self._clock
+
+        def count(_: Any) -> None:
+            # small nets take 300 µs a step and leave cold caches, where each object that is looked at costs 100 ns
+            own.steps += 1
+            if own.steps >= own.floor or clock() >= self.quiet_until:
+                self.wake()
+
+        return count
 
     def wake(self) -> None:
         """Look at each step again, from the next one on."""
         if self.state is not QUIET:
             return
         try:
-            self.state = IDLE
+            self._step = self.step
+            self.state, self._before = IDLE, None
+            self._optimizers.see_all(self._step)
             self.losses.forget()
-            for source in self._measurement.optimizers.sources:
+            for source in self._optimizers.sources:
                 source.wake()
         except Exception as error:
             self.fail(error)
@@ -160,6 +203,7 @@ class StepMachine:
 
     def close(self) -> None:
         """Do nothing from now on."""
+        self._step = self.step
         self.state, self._row, self._stepper = CLOSED, None, None
         self.inside.drop()
         backwards.unfollow(self)
@@ -180,15 +224,15 @@ class StepMachine:
 
     def _rest(self) -> None:
         """Only count steps until one is due, if nothing else is to be done."""
-        if self.guard.alters is None or self._queue.pending or not self._measurement.can_rest:
+        if self.guard.alters is None or self._queue.pending or not self._measurement.can_rest(self._step):
             return
         self.quiet_until = self._measurement.next_at
         if not self.losses.come_after_steps:
             self.quiet_until = min(self.quiet_until, self._queue.next_loss_at)
         if self._clock() < self.quiet_until:
             self.state = QUIET
-            for source in self._measurement.optimizers.sources:
-                source.rest(self.count)
+            for watched in self._optimizers.all():
+                watched.source.rest(self.counter(watched.own))
 
     # -- a backward in which many optimizers step, or whose gradients are looked at ----------------------------
 
@@ -197,20 +241,22 @@ class StepMachine:
         self.send_row()
         self.guard.alters = False  # nothing comes between a gradient and its step
         backwards.unfollow(self)
-        return None if self.state is CLOSED else self._measurement.begin_joint(self.step + 1)
+        return None if self.state is CLOSED else self._measurement.begin_joint(self._joint, self.step + 1)
 
     def join(self, joint: JointSample, optimizer: Any) -> None:
         """The step of one of them begins."""
-        sample = self._measurement.read(self.step + 1, optimizer, joint.wants)
+        sample = self._measurement.read(self._step + 1, optimizer, joint.wants)
         if sample is not None:
             joint.samples.append(sample)
 
     def finish_joint(self, joint: JointSample | None) -> None:
         """All of them have been taken."""
         try:
-            self.step += 1
+            self._joint.steps += 1
+            self._step += 1
+            self._joint.see(self._step)
             if joint is not None and joint.samples:
-                self._row = Row(self.step, self._queue.seconds(), None, joint)
+                self._row = Row(self._step, self._queue.seconds(), None, joint, self._joint)
                 self.state = WAITING
                 self.losses.evaluated(self._row)
         except Exception as error:

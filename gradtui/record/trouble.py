@@ -79,7 +79,7 @@ class Trouble:
 
     def step_skipped(self, optimizer: Any) -> None:
         """A loss scaler left a step out because scaled gradients overflowed; they are still there."""
-        self._machine.step += 1
+        self._machine.skipped(optimizer)
         self._machine.guard.found = None
         backwards.take()
         self.step_had_no_effect(optimizer)

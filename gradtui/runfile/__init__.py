@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gradtui.runfile.schema import Measure as Measure
     from gradtui.runfile.schema import Outcome as Outcome
     from gradtui.runfile.schema import Pictures as Pictures
+    from gradtui.runfile.schema import Schedule as Schedule
     from gradtui.runfile.summary import RunMetadata as RunMetadata
     from gradtui.runfile.summary import request as request
     from gradtui.runfile.writer import RunWriter as RunWriter
@@ -52,7 +53,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "gradtui.runfile.liveness": "Status",
         "gradtui.runfile.reader": "RunReader open_run",
         "gradtui.runfile.retention": "Limits",
-        "gradtui.runfile.schema": "SCHEMA_VERSION Event Finding Header Layer Measure Outcome Pictures",
+        "gradtui.runfile.schema": "SCHEMA_VERSION Event Finding Header Layer Measure Outcome Pictures Schedule",
         "gradtui.runfile.summary": "RunMetadata request",
         "gradtui.runfile.writer": "RunWriter",
     },

@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 
 _NOT_MEASURED_BITS = np.uint32(0x7FC00000 | 1954)
+LAST_BIT = 62  # of a set of optimizers
 NOT_MEASURED: np.float32 = np.array([_NOT_MEASURED_BITS]).view(np.float32)[0]
 
 
@@ -26,7 +27,8 @@ NOT_MEASURED: np.float32 = np.array([_NOT_MEASURED_BITS]).view(np.float32)[0]
 class Rows:
     """Recorded steps. `measures` is [rows, layers, measures]; everything else is [rows].
 
-    `loss` is NaN where it is NaN and where it is not known; `loss_known` tells the two apart.
+    `loss` is NaN where it is NaN and where it is not known; `loss_known` tells the two apart. `optimizers` says whose
+    step was measured, as `optimizer_bits` has it.
     """
 
     step: npt.NDArray[np.int64]
@@ -36,6 +38,7 @@ class Rows:
     learning_rate: DoubleArray
     measures: FloatArray
     loss_known: npt.NDArray[np.bool_]
+    optimizers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.step)
@@ -47,7 +50,8 @@ class Aggregates:
 
     `rows` says how many recorded steps each of them holds. A bucket with a NaN has NaN as its largest value and as its
     mean, so that no spike is lost by thinning. `minimum`, `maximum` and `mean` are [buckets, layers, measures], the
-    rest is [buckets]. A loss is NaN where none is known; `loss_maximum` is infinite where one was NaN.
+    rest is [buckets]. A loss is NaN where none is known; `loss_maximum` is infinite where one was NaN. `optimizers`
+    says whose steps were measured, as `optimizer_bits` has it.
     """
 
     first_step: npt.NDArray[np.int64]
@@ -61,6 +65,7 @@ class Aggregates:
     minimum: FloatArray
     maximum: FloatArray
     mean: FloatArray
+    optimizers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.first_step)
@@ -71,7 +76,8 @@ class Aggregates:
         loss, measures = rows.loss, rows.measures
         largest = np.where(rows.loss_known & np.isnan(loss), np.inf, loss)
         ones = np.ones(len(rows), np.int64)
-        return cls(rows.step, rows.step, ones, rows.epoch, rows.time, loss, largest, loss, measures, measures, measures)
+        losses, blocks = (loss, largest, loss), (measures, measures, measures)
+        return cls(rows.step, rows.step, ones, rows.epoch, rows.time, *losses, *blocks, rows.optimizers)
 
     @classmethod
     def join(cls, several: Sequence[Aggregates]) -> Aggregates:
@@ -110,6 +116,7 @@ class Aggregates:
             low,
             high,
             mean,
+            np.bitwise_or.reduce(self.optimizers.reshape(-1, group), axis=1),
         )
 
     def grouped(self, ends: Sequence[int]) -> Aggregates:
@@ -146,6 +153,16 @@ class Scalars:
     step: npt.NDArray[np.int64]
     epoch: DoubleArray
     value: DoubleArray
+
+
+def optimizer_bits(number: int | None, has_measures: bool) -> int:
+    """Whose step a row is of, as a set of bits: bit n for number n, the last one for all from there on.
+
+    0 if nothing was measured; all bits if many optimizers stepped at once, or the file is older than their numbers.
+    """
+    if not has_measures:
+        return 0
+    return -1 if number is None else 1 << min(max(number, 0), LAST_BIT)
 
 
 def is_measured(values: FloatArray) -> npt.NDArray[np.bool_]:

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 
-from gradtui.runfile.blocks import block_of, fold, fold_losses, pad_layers
+from gradtui.runfile.blocks import block_of, fold, fold_losses, optimizer_bits, pad_layers
 from gradtui.runfile.schema import nan_as_text
 
 Row = tuple[Any, ...]
-_COLUMNS = "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
+_COLUMNS = (
+    "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean,"
+    " minimum, maximum, mean, optimizers"
+)
 
 
 class Buckets:
@@ -81,7 +86,8 @@ def _folded(bucket: Sequence[Row], measures: int) -> Row:
     whole = [row[5] for row in bucket if row[5] is not None and len(row[5]) == longest]
     blobs = [part.astype("<f4").tobytes() for part in fold(*[block_of(whole, measures)] * 3)] if whole else [None] * 3
     first, last = bucket[0], bucket[-1]
-    return nan_as_text((first[0], last[0], len(bucket), last[1], last[2], *known, *blobs), (5, 6, 7))
+    optimizers = reduce(or_, (optimizer_bits(row[6], row[5] is not None) for row in bucket))
+    return nan_as_text((first[0], last[0], len(bucket), last[1], last[2], *known, *blobs, optimizers), (5, 6, 7))
 
 
 def _merged(older: Row, newer: Row, measures: int) -> Row:
@@ -96,4 +102,4 @@ def _merged(older: Row, newer: Row, measures: int) -> Row:
         blocks = [pad_layers([older[i], newer[i]], layers, measures) for i in (8, 9, 10)]
         blobs = [part.astype("<f4").tobytes() for part in fold(*blocks)]
     facts = (older[0], newer[1], older[2] + newer[2], newer[3], newer[4])
-    return nan_as_text((*facts, *losses, *blobs), (5, 6, 7))
+    return nan_as_text((*facts, *losses, *blobs, older[11] | newer[11]), (5, 6, 7))

@@ -24,7 +24,7 @@ class History:
         self._stride = 1
         count, number = np.empty(0, np.int64), np.empty(0)
         measured = np.empty((0, layers, measures), np.float32)
-        self._full = Aggregates(*(count,) * 3, *(number,) * 5, *(measured,) * 3)
+        self._full = Aggregates(*(count,) * 3, *(number,) * 5, *(measured,) * 3, count)
         self._rest = self._full
 
     def widen(self, layers: int) -> None:

@@ -21,10 +21,11 @@ from gradtui.runfile.blocks import (
     Rows,
     Scalars,
     ThroughTime,
+    optimizer_bits,
     pad_layers,
 )
 from gradtui.runfile.optimizer_facts import OptimizerFacts, from_row
-from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures
+from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures, Schedule
 from gradtui.runfile.summary import RunMetadata, reads
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
@@ -64,8 +65,8 @@ class RunReader(RunMetadata):
     def layers(self) -> list[Layer]:
         """The layers in order of execution; empty until the first step."""
         with self._reading():
-            size = "size" if self.version >= 4 else "''"
-            columns = f"name, kind, shapes, parameters, {size}, input_shape, output_shape"
+            more = "size, optimizers, branches" if self.version >= 4 else "'', '[]', '[]'"
+            columns = f"name, kind, shapes, parameters, {more}, input_shape, output_shape"
             found = self._all(f"SELECT {columns} FROM layers ORDER BY layer")
         if len(found) > checked.MOST_LAYERS:
             raise ValueError(f"it has {len(found):,} layers")
@@ -237,6 +238,15 @@ class RunReader(RunMetadata):
             return [_finding(row) for row in found]
 
     @reads
+    def schedules(self) -> list[Schedule]:
+        """How often each optimizer was measured; empty if the run is older than that."""
+        if self.version < 4:
+            return []
+        columns = "optimizer, steps, measured, last_measured, last_outputs"
+        with self._reading():
+            return [_schedule(row) for row in self._all(f"SELECT {columns} FROM schedules ORDER BY optimizer")]
+
+    @reads
     def events(self) -> list[Event]:
         """What happened, in order; the last thousand."""
         with self._reading():
@@ -247,8 +257,10 @@ class RunReader(RunMetadata):
 
     @reads
     def _rows(self, where: str, arguments: tuple[int, ...]) -> Rows:
+        more = ", optimizer" if self.version >= 4 else ", NULL"
         with self._reading():
-            found = self._all(f"SELECT step, epoch, time, loss, learning_rate, measures FROM steps {where}", arguments)
+            columns = f"step, epoch, time, loss, learning_rate, measures{more}"
+            found = self._all(f"SELECT {columns} FROM steps {where}", arguments)
         epoch, seconds = (_floats([row[column] for row in found], finite=True) for column in (1, 2))
         loss, rate = (_floats([row[column] for row in found]) for column in (3, 4))
         return Rows(
@@ -259,13 +271,14 @@ class RunReader(RunMetadata):
             rate,
             self._decode([row[5] for row in found]),
             np.array([row[3] is not None for row in found], np.bool_),
+            np.array([optimizer_bits(_known(row[6]), row[5] is not None) for row in found], np.int64),
         )
 
     @reads
     def _thinned(self, first: int, last: int) -> Aggregates:
         columns = (
-            "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean"
-        )
+            "first_step, last_step, rows, epoch, time, loss_minimum, loss_maximum, loss_mean, minimum, maximum, mean, "
+        ) + ("optimizers" if self.version >= 4 else "-1")
         with self._reading():
             found = self._all(
                 f"SELECT {columns} FROM envelope WHERE first_step >= ? AND last_step <= ? ORDER BY first_step",
@@ -276,9 +289,11 @@ class RunReader(RunMetadata):
         if (first_step[1:] <= last_step[:-1]).any() or (first_step > last_step).any() or (rows < 1).any():
             raise ValueError("its buckets overlap, or are empty")
         epoch, seconds = (_floats([row[column] for row in found], finite=True) for column in (3, 4))
-        low, high, mean = (_floats([row[column] for row in found]) for column in (5, 6, 7))
-        blocks = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
-        return Aggregates(first_step, last_step, rows, epoch, seconds, low, high, mean, *blocks)
+        low, high, losses = (_floats([row[column] for row in found]) for column in (5, 6, 7))
+        minimum, maximum, mean = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
+        optimizers = np.array([_bits(row[11]) for row in found], np.int64)
+        blocks = (minimum, maximum, mean, optimizers)
+        return Aggregates(first_step, last_step, rows, epoch, seconds, low, high, losses, *blocks)
 
     def _decode(self, blobs: list[bytes | None]) -> FloatArray:
         layers = self._layers or self.layers()
@@ -301,13 +316,15 @@ def _measure(row: tuple[Any, ...]) -> Measure:
 
 
 def _layer(row: tuple[Any, ...]) -> Layer:
-    name, kind, shapes, parameters, size, *in_and_out = row
+    name, kind, shapes, parameters, size, optimizers, branches, *in_and_out = row
     seen = [None if text is None else checked.counts(checked.parsed(text, "a shape"), "a shape") for text in in_and_out]
     found = checked.mapping(checked.parsed(shapes, "the shapes"), "the shapes")
     own = {key: checked.counts(shape, "a shape") for key, shape in found.items()}
     count = checked.whole(parameters, "the number of parameters")
+    held_by = checked.counts(checked.parsed(optimizers, "a layer's optimizers"), "a layer's optimizers")
+    leads_to = checked.counts(checked.parsed(branches, "a layer's branches"), "a layer's branches")
     words = [checked.text(one, f"a layer's {what}") for one, what in ((name, "name"), (kind, "kind"), (size, "size"))]
-    return Layer(words[0], words[1], own, count, seen[0], seen[1], size=words[2])
+    return Layer(words[0], words[1], own, count, seen[0], seen[1], words[2], held_by, leads_to)
 
 
 def _finding(row: tuple[Any, ...]) -> Finding:
@@ -324,6 +341,21 @@ def _finding(row: tuple[Any, ...]) -> Finding:
         bool(note),
         None if end is None else checked.whole(end, "a finding's step"),
     )
+
+
+def _schedule(row: tuple[Any, ...]) -> Schedule:
+    optimizer, steps, measured = (checked.whole(value, "a schedule") for value in row[:3])
+    return Schedule(optimizer, steps, measured, *(_known(value) for value in row[3:]))
+
+
+def _known(value: Any) -> int | None:
+    """The number of an optimizer or of a step; None for NULL."""
+    return None if value is None else checked.whole(value, "a number")
+
+
+def _bits(value: Any) -> int:
+    """A set of optimizers."""
+    return -1 if value is None else checked.whole(value, "a set of optimizers", least=-1, most=2**63 - 1)
 
 
 def _pictures(row: tuple[Any, ...]) -> Pictures:

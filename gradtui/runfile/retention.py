@@ -24,6 +24,7 @@ from gradtui.runfile.buckets import Buckets
 from gradtui.runfile.schema import nan_as_text
 
 SAMPLED = ("neurons", "through_time", "pictures")  # tables of samples that thin out with the time
+_INSERT_STEP = "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PAGE = 4096  # bytes of a page of the file, which a large row has for itself
 
 
@@ -94,7 +95,7 @@ class RetainedTables:
         return twin
 
     def write_steps(self, connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], layers: int) -> None:
-        """Add rows (step, epoch, seconds, loss, learning rate, measures), and take away the old ones they end."""
+        """Add rows as `RunWriter.step` takes them, measures as bytes, and take away the old ones they end."""
         # once and for all: rows whose turn has passed are not looked at again
         self._newest_rows = self._newest_rows or self._limits.whole_rows(layers, self._measures)
         self._buckets.add(connection, rows)
@@ -103,8 +104,9 @@ class RetainedTables:
         for row, measured in zip(rows, self._measured(rows), strict=True):
             place = self._steps.get(measured, 0)
             self._steps[measured] = place + 1
-            placed.append((*nan_as_text(row, (3, 4)), measured, place))
-        connection.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", placed)
+            *facts, optimizer = nan_as_text(row, (3, 4))
+            placed.append((*facts, measured, place, optimizer))
+        connection.executemany(_INSERT_STEP, placed)
         self.rows += len(rows)
         for measured, stop in self._steps.items():
             places = sorted(ended(before.get(measured, 0), stop, self._newest_rows))

@@ -14,7 +14,7 @@ from gradtui.format import listed, plain
 
 APPLICATION_ID = 0x67726164  # "grad", so that `file` and other tools can tell a run from any SQLite database
 # 1: no row is thinned, every bucket of the envelope holds as many rows; 2: no findings, no titles of measures;
-# 3: no optimizers
+# 3: nothing about optimizers
 SCHEMA_VERSION = 4
 
 # kind of finding as it was called once -> what it is called now
@@ -36,7 +36,9 @@ CREATE TABLE layers (
     shapes TEXT,                      -- JSON: parameter name -> shape
     parameters INTEGER,
     input_shape TEXT, output_shape TEXT, -- JSON, without the batch dimension; NULL if never seen
-    size TEXT                         -- what it maps: 784→30, 3→16 5×5; '' if that is not known
+    size TEXT,                        -- what it maps: 784→30, 3→16 5×5; '' if that is not known
+    optimizers TEXT,                  -- JSON: numbers of those that have had any of its parameters
+    branches TEXT                     -- JSON: numbers of the last layers that it leads to; empty if not known
 );
 CREATE TABLE optimizers (
     optimizer INTEGER PRIMARY KEY,    -- from 1, in the order in which they were met
@@ -49,12 +51,14 @@ CREATE TABLE steps (                  -- the newest stay whole, older ones get e
     time REAL,                        -- seconds since the start
     loss REAL, learning_rate REAL,    -- NaN stands as the text 'nan', because SQLite turns a NaN into NULL
     measures BLOB,                    -- float32[layers, measures], little-endian; NULL if only the loss is known
-    measured INTEGER, place INTEGER   -- how many measures it holds, and its number among the rows that hold as many
+    measured INTEGER, place INTEGER,  -- how many measures it holds, and its number among the rows that hold as many
+    optimizer INTEGER                 -- whose step was measured; NULL if of many at once, or if only the loss is known
 );
 CREATE INDEX steps_place ON steps (measured, place);
 CREATE TABLE envelope (               -- all recorded steps, folded: smallest, largest and mean of so many rows each
     first_step INTEGER PRIMARY KEY, last_step INTEGER, rows INTEGER, epoch REAL, time REAL,
-    loss_minimum REAL, loss_maximum REAL, loss_mean REAL, minimum BLOB, maximum BLOB, mean BLOB
+    loss_minimum REAL, loss_maximum REAL, loss_mean REAL, minimum BLOB, maximum BLOB, mean BLOB,
+    optimizers INTEGER                -- whose steps are in it: bit n for number n, 62 for all from there on; -1: any
 );
 CREATE TABLE neurons (                -- float32[neurons]: the gradient of the mean cost by each bias
     step INTEGER, layer INTEGER, bias_grad BLOB, PRIMARY KEY (step, layer)
@@ -83,6 +87,12 @@ CREATE TABLE findings (               -- what the diagnosis said while the run w
     evidence TEXT, numbers TEXT,      -- numbers: JSON, name -> value
     remedies TEXT,                    -- JSON: ids of `gradtui remedies`
     note INTEGER                      -- 1 for what may well be meant
+);
+CREATE TABLE schedules (              -- how often each optimizer was measured
+    optimizer INTEGER PRIMARY KEY,    -- its number, in the order in which they came; 0: many at once, in one backward
+    steps INTEGER, measured INTEGER,  -- its own steps so far, and how many of them were measured
+    last_measured INTEGER,            -- the newest of them, numbered as in `steps`; NULL if none was
+    last_outputs INTEGER              -- the newest in which outputs were sampled
 );
 CREATE TABLE heartbeat (
     one INTEGER PRIMARY KEY CHECK (one = 1), time REAL, step INTEGER,
@@ -117,7 +127,9 @@ class Layer:
 
     `shapes` maps the module's own parameter names to their shapes. `input_shape` and `output_shape` leave the
     batch dimension out; None means that no forward pass was seen. `size` says what it maps in a few characters, as
-    `layer_size` has it.
+    `layer_size` has it. `optimizers` are the numbers of those that have had any of its parameters, `branches` those of
+    the last layers that it leads to: layers of which none is the same, as the heads of an actor and a critic, have
+    losses of their own. Both are empty if that is not known.
     """
 
     name: str
@@ -127,6 +139,27 @@ class Layer:
     input_shape: tuple[int, ...] | None = None
     output_shape: tuple[int, ...] | None = None
     size: str = ""
+    optimizers: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often an optimizer was measured.
+
+    Attributes:
+        optimizer: its number; 0 stands for many that step at once, inside one backward.
+        steps: its own steps so far.
+        measured: how many of them were measured.
+        last_measured: the newest of them, by the number of its row; None if none was.
+        last_outputs: the newest in which outputs were sampled.
+    """
+
+    optimizer: int
+    steps: int
+    measured: int
+    last_measured: int | None = None
+    last_outputs: int | None = None
 
 
 @dataclass(frozen=True)

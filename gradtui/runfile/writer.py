@@ -6,7 +6,6 @@ Nothing here raises into the training: trouble is said once, on stderr and as an
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sqlite3
@@ -20,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from gradtui.errors import one_line, say_on_stderr
-from gradtui.format import plain
 from gradtui.runfile.blocks import FloatArray
 from gradtui.runfile.creation import connect, create_run
 from gradtui.runfile.fork_lock import inside_sqlite
 from gradtui.runfile.retention import SAMPLED, Limits, RetainedTables
-from gradtui.runfile.schema import Finding, Header, Layer, Measure, Origin, Outcome, Pictures
+from gradtui.runfile.schema import Finding, Header, Layer, Measure, Origin, Outcome, Pictures, Schedule
+from gradtui.runfile.small_tables import finding_row, write_findings, write_layers, write_schedules
 from gradtui.runfile.storable import storable
 
 FLUSH_EVERY = 0.25  # s; what a killed process can lose, and how old a viewer's picture can be
@@ -40,7 +39,7 @@ LEAST_QUEUE = 64  # steps that may wait however large they are
 ROW_OVERHEAD = 300  # bytes that a waiting row costs beside its BLOB
 CLOSE_TIMEOUT = 5.0  # s that the end of a training may wait for the last rows
 
-StepRow = tuple[Any, ...]  # step, epoch, seconds, loss, learning rate, measures
+StepRow = tuple[Any, ...]  # step, epoch, seconds, loss, learning rate, measures, optimizer
 
 DEFAULT_LIMITS = Limits()
 REMOVED = "{} was removed or replaced; recording stops"
@@ -58,11 +57,14 @@ class RunWriter:
         header: what is run.
         measures: the columns of each step's BLOB.
         say: where trouble is told, one line at a time.
-        prepare: makes rows (step, epoch, seconds, loss, learning rate, measures) ready to be written, a batch at a
-            time, on the writer's thread; the measures may be anything before.
+        prepare: makes rows (step, epoch, seconds, loss, learning rate, measures, optimizer) ready to be written, a
+            batch at a time, on the writer's thread; the measures may be anything before.
         diagnose: takes those rows, and whether they are the last, on the writer's thread; what it returns are changed
             findings, as `finding` takes them.
         limits: how much is kept.
+
+    Attributes:
+        schedules: tells how often each optimizer was measured so far; asked once a second, on the writer's thread.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RunWriter:
         self._clock = clock
         self._say = say
         self._prepare, self._diagnose = prepare, diagnose
+        self.schedules: Callable[[], Sequence[Schedule]] = tuple
         self._started = clock()
         self._measures = len(measures)
         self._queue: deque[tuple[str, tuple[Any, ...], int]] = deque()  # table, row, bytes
@@ -127,12 +130,14 @@ class RunWriter:
         loss: float | None,
         learning_rate: float | None,
         measures: Any,
+        optimizer: int | None = None,
     ) -> None:
         """Queue one recorded step; `seconds` since the start.
 
-        `measures` is float32 [layers, measures] as bytes, None, or what `prepare` makes bytes of.
+        `measures` is float32 [layers, measures] as bytes, None, or what `prepare` makes bytes of. `optimizer` is the
+        number of the one that took it.
         """
-        self._put("steps", (step, epoch, seconds, loss, learning_rate, measures), self._row_bytes)
+        self._put("steps", (step, epoch, seconds, loss, learning_rate, measures, optimizer), self._row_bytes)
 
     def neurons(self, step: int, bias_grad: Mapping[int, FloatArray]) -> None:
         """Queue the per-neuron gradients of one step: layer index -> float32 [neurons]."""
@@ -167,7 +172,7 @@ class RunWriter:
 
     def finding(self, number: int, finding: Finding | None) -> None:
         """Queue what the diagnosis says: a new finding, one that has changed, or None for one to be taken back."""
-        self._put("findings", _finding_row(number, finding))
+        self._put("findings", finding_row(number, finding))
 
     def optimizer(self, row: tuple[Any, ...]) -> None:
         """Queue what is known of an optimizer, as `optimizer_facts.as_row` has it; it replaces what was known."""
@@ -243,7 +248,7 @@ class RunWriter:
         try:
             connection.execute("BEGIN IMMEDIATE")
             if layers is not None:
-                _write_layers(connection, layers)
+                write_layers(connection, layers)
             self._write_batch(connection)
             if heartbeat:
                 self._beat(connection)
@@ -302,7 +307,7 @@ class RunWriter:
         steps = sorted(self._prepare(steps), key=lambda row: int(row[0]))
         self._backlog += [("steps", row) for row in steps]
         if self._diagnose is not None:
-            self._backlog += [("findings", _finding_row(*change)) for change in self._diagnose(steps, last)]
+            self._backlog += [("findings", finding_row(*change)) for change in self._diagnose(steps, last)]
         return last
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
@@ -322,13 +327,14 @@ class RunWriter:
             self._tables.write_samples(connection, table, by_table[table], now)
         connection.executemany("INSERT INTO origins VALUES (?, ?, ?, ?)", by_table["origins"])
         connection.executemany("INSERT OR REPLACE INTO optimizers VALUES (?, ?, ?, ?)", by_table["optimizers"])
-        _write_findings(connection, by_table["findings"])
+        write_findings(connection, by_table["findings"])
         self._tables.write_events(connection, events)
 
     def _beat(self, connection: sqlite3.Connection) -> None:
         connection.execute(
             "UPDATE heartbeat SET time = ?, step = ?, rows = ?", (self._clock(), self._last_step, self._tables.rows)
         )
+        write_schedules(connection, self.schedules())
         for command, name in connection.execute("SELECT command, name FROM commands WHERE taken = 0").fetchall():
             self.commands.append(name)
             connection.execute("UPDATE commands SET taken = 1 WHERE command = ?", (command,))
@@ -352,41 +358,3 @@ class RunWriter:
         if kind not in self._told:
             self._told.add(kind)
             self._say(text)
-
-
-def _finding_row(number: int, finding: Finding | None) -> tuple[Any, ...]:
-    """A row of the table of findings; the number alone for one that is taken back."""
-    if finding is None:
-        return (number,)
-    layers, numbers, remedies = (json.dumps(plain(v)) for v in (finding.layers, finding.numbers, finding.remedies))
-    begin, end = finding.begin, finding.end
-    return number, finding.kind, layers, begin, end, finding.evidence, numbers, remedies, finding.note
-
-
-def _write_findings(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    for row in rows:
-        if len(row) == 1:
-            connection.execute("DELETE FROM findings WHERE finding = ?", row)
-        else:
-            connection.execute(f"INSERT OR REPLACE INTO findings VALUES ({', '.join('?' * len(row))})", row)
-
-
-def _write_layers(connection: sqlite3.Connection, layers: Sequence[Layer]) -> None:
-    connection.executemany(
-        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            storable(
-                (
-                    index,
-                    layer.name,
-                    layer.kind,
-                    json.dumps(layer.shapes),
-                    layer.parameters,
-                    None if layer.input_shape is None else json.dumps(layer.input_shape),
-                    None if layer.output_shape is None else json.dumps(layer.output_shape),
-                    layer.size,
-                )
-            )
-            for index, layer in enumerate(layers)
-        ],
-    )

@@ -32,7 +32,7 @@ def evidence(block: np.ndarray, loss: np.ndarray, origins: Sequence[Origin] = ()
     worst = np.where(np.isnan(loss), np.inf, loss)
     times = np.linspace(0, 1, rows)
     ones = np.ones(rows, np.int64)
-    parts = Aggregates(steps, steps, ones, times, times, loss, worst, loss, block, block, block)
+    parts = Aggregates(steps, steps, ones, times, times, loss, worst, loss, block, block, block, -ones)
     return Evidence(layers, MEASURES, parts, origins)
 
 

@@ -150,7 +150,8 @@ def test_whatever_is_recorded_there_is_an_answer_that_json_can_say(data: st.Data
     steps = np.cumsum(data.draw(arrays.arrays(np.int64, rows, elements=st.integers(1, 1000))), dtype=np.int64)
     times = np.zeros(rows)
     mean = block()
-    parts = Aggregates(steps, steps, steps, times, times, loss(), loss(), loss(), mean, block(), block())
+    optimizers = data.draw(arrays.arrays(np.int64, rows, elements=st.integers(-1, 7)))
+    parts = Aggregates(steps, steps, steps, times, times, loss(), loss(), loss(), mean, block(), block(), optimizers)
     names = data.draw(st.integers(0, 7))  # of layers: more or fewer than have a column
     layers = [Layer(f"fc{i + 1}", "Linear", {}, data.draw(st.integers(0, 10**9))) for i in range(names)]
     layer = data.draw(st.none() | st.integers(0, 7))

@@ -46,7 +46,7 @@ def made_up_layers(count: int) -> list[Layer]:
 
 def rows_of(block: np.ndarray, loss: np.ndarray, first: int = 1) -> list[tuple[Any, ...]]:
     return [
-        (first + i, None, i / 10, float(loss[i]), 0.1, np.ascontiguousarray(block[i], "<f4").tobytes())
+        (first + i, None, i / 10, float(loss[i]), 0.1, np.ascontiguousarray(block[i], "<f4").tobytes(), None)
         for i in range(len(block))
     ]
 
@@ -143,7 +143,7 @@ def test_layers_that_join_do_not_end_the_history() -> None:
 @pytest.mark.parametrize("layers, buckets", [(4, 4096), (1000, 256), (20_000, 64)])
 def test_the_history_of_a_large_net_is_bounded(layers: int, buckets: int) -> None:
     scene = Scene(layers=layers)
-    scene.live.take([(1, None, 0.0, 1.0, 0.1, None)], last=True)
+    scene.live.take([(1, None, 0.0, 1.0, 0.1, None, None)], last=True)
     history = scene.live._history
     assert history is not None and history._limit == buckets
     assert buckets == 64 or buckets * layers * 12 * len(MEASURES) <= HISTORY_BYTES

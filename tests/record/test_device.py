@@ -204,6 +204,7 @@ def test_rows_are_left_out_while_the_device_is_far_behind(slow, tmp_path):
     assert [event.kind for event in reader.events()] == ["note"]
 
 
+@pytest.mark.usefixtures("budget_alone")
 def test_the_budget_reckons_with_the_time_of_the_device(slow, tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)

@@ -18,6 +18,8 @@ from gradtui.runfile import is_measured, open_run
 from tests.record.columns_of_ours import GRAD_NORM
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with
 
+pytestmark = pytest.mark.usefixtures("budget_alone")
+
 
 def hooks_before(optimizer: torch.optim.Optimizer) -> int:
     return len(optimizer._optimizer_step_pre_hooks)

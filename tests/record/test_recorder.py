@@ -95,6 +95,7 @@ def test_every_k_measures_each_kth_step(tmp_path):
     assert is_measured(rows.measures)[:, 0, 4].tolist() == [True, False, True, False]
 
 
+@pytest.mark.usefixtures("budget_alone")
 def test_the_budget_keeps_the_measured_share_down(tmp_path):
     model = perceptron(6, 5, 4)
     optimizer = sgd(model)

@@ -82,6 +82,6 @@ def recorder_with(
 ) -> Recorder:
     rows = RowMaker(LiveDiagnosis(list(MEASURES), Thresholds(), 0.001))
     writer = RunWriter(path, Header(name="test"), list(MEASURES.values()), prepare=rows.prepare, diagnose=rows.diagnose)
-    recording = Recording(writer, sampling, rows, clock=clock, **more)
+    recording = Recording(writer, sampling, rows, clock=clock, **{"cpu": clock, **more})
     recording.observe(optimizer, ForwardTrace(model))
     return Recorder(recording)

@@ -68,7 +68,9 @@ def batches(draw: st.DrawFn) -> list[list[tuple[Any, ...]]]:
             kind = kinds[step % len(kinds)]
             if kind == "partly":
                 block[:, 1] = NOT_MEASURED
-            batch.append((step, None, step / 10, float(step), 0.1, None if kind == "loss" else block.tobytes()))
+            batch.append(
+                (step, None, step / 10, float(step), 0.1, None if kind == "loss" else block.tobytes(), 1 + step % 2)
+            )
             step += int(rng.integers(1, gap + 1))
         made.append(batch)
     return made
@@ -99,7 +101,7 @@ def test_any_run_in_any_batches_keeps_its_newest_rows_and_an_overview_of_all(
             connection.execute("COMMIT")
         assert written.rows == len(everything)
         kept = connection.execute(
-            "SELECT step, epoch, time, loss, learning_rate, measures FROM steps ORDER BY step"
+            "SELECT step, epoch, time, loss, learning_rate, measures, optimizer FROM steps ORDER BY step"
         ).fetchall()
         by_kind: dict[int, list[tuple[Any, ...]]] = {}
         for row in everything:
