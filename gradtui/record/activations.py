@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from gradtui.errors import one_line
+from gradtui.format import listed
 from gradtui.measures import RECTIFYING, SATURATING
 from gradtui.record.columns import Placed
 from gradtui.record.compiled_graphs import compiled_graphs
@@ -43,7 +44,7 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 UNSEEN_FUNCTIONS = (
     "of eager layers beside compiled ones, outputs are sampled before activation functions that are no modules"
 )
-MOST_IN_VAIN = 2  # samples without any output beside compiled code, after which that is said
+MOST_IN_VAIN = 3  # samples in a row beside compiled code without some layers, after which that is said
 ACTIVATION_MODULES: dict[type, str] = {
     kind: name
     for name in NAMES
@@ -75,7 +76,8 @@ class ActivationSampler:
         self._is_mixed = False  # hooks are on eager layers beside compiled ones
         self._compiled: dict[int, int] = {}  # id of a module -> layer, while graphs are watched
         self._device_time: Any = None  # events around a graph that was run on a device
-        self._in_vain = 0  # samples in which no hook was called
+        self._hooked: set[int] = set()  # layers with hooks
+        self._in_vain = 0  # samples in a row in which some of those were not called
         self.cost = 0.0
         self.note = ""
 
@@ -135,6 +137,7 @@ class ActivationSampler:
             module = ref()
             if module is None or isinstance(module, torch.jit.ScriptModule) or id(module) in self._compiled:
                 continue
+            self._hooked.add(layer)
             self._hooks.before(module, _Enter(self, layer))
             self._hooks.after(module, _Leave(self, layer), always=True)
         self._is_mixed = not with_mode
@@ -158,10 +161,13 @@ class ActivationSampler:
     def disarm(self) -> Placed | None:
         """Take the hooks off; what was seen, None if nothing was."""
         begin = self._clock()
-        self._in_vain = self._in_vain + 1 if self._hooks and not self._found and is_anything_compiled() else 0
+        unseen = self._hooked - self._seen if is_anything_compiled() else set()
+        self._in_vain = self._in_vain + 1 if unseen else 0
         if self._in_vain == MOST_IN_VAIN:
-            self.note = "activations are not sampled of eager code inside torch.compile: it leaves hooks out"
+            names = listed([self._table.layers[layer].name for layer in sorted(unseen)])
+            self.note = f"no activations were seen of {names}: torch.compile leaves out hooks of eager code inside it"
         self._hooks.remove()
+        self._hooked.clear()
         self._compiled = {}
         if compiled_graphs.observer is self:
             compiled_graphs.observer = None

@@ -189,7 +189,7 @@ class Measurement:
 
     def _tell_what_is_left_out(self, step: int) -> None:
         if self.sampler.note:
-            self._queue.tell("compiled", self.sampler.note, step)
+            self._queue.tell(self.sampler.note, self.sampler.note, step)
 
     def learn_layers(self) -> None:
         """Put the layers that have come in the table and in the run."""

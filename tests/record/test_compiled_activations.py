@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradtui
+from gradtui.record import activations
 from gradtui.record.activations import UNSEEN_FUNCTIONS, ActivationSampler
 from gradtui.record.compiled_graphs import CompiledGraphs, compiled_graphs
 from gradtui.record.layers import LayerTable
@@ -204,6 +205,23 @@ def test_what_was_compiled_before_the_recording_is_said(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain.weights, recorded.weights, strict=True))
     assert (recorded.graphs, recorded.outputs) == (plain.graphs, {})
     assert recorded.events == ["activations are not sampled of what was compiled before the recording began"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_whose_hooks_are_left_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(activations, "MOST_IN_VAIN", 1)
+
+    def sequential(net: Net) -> Any:
+        whole = nn.Sequential(net.first, net.block, net.head)
+        whole.compile(backend="eager")  # compiles what is in the block, and runs PyTorch's own modules eagerly
+        net.first, net.block, net.head = whole[0], whole[1], whole[2]  # type: ignore[assignment]
+        net.forward = whole.forward  # type: ignore[method-assign]
+        return whole
+
+    plain, recorded = train(sequential, None), train(sequential, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(plain.weights, recorded.weights, strict=True))
+    assert {name for _, name in recorded.outputs} == {"block.linear", "block.norm", "block.mix"}
+    assert any("no activations were seen of first, head: torch.compile" in event for event in recorded.events)
 
 
 @pytest.mark.filterwarnings("ignore")
