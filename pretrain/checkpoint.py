@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pretrain.drafts import new_draft
 from pretrain.errors import DataError
+from pretrain.limits import are_more
 from pretrain.parallel import current
 
 VERSION = 1
@@ -137,7 +138,7 @@ def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
 class Keeper:
     """Writes a training's state to `path`, every `every` seconds of `clock`; without a path, does nothing.
 
-    `settings` are those that must be the same for the training to continue.
+    `settings` are those that must be the same for the training to continue; `epochs` may be more than before.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Keeper:
         self.path, self._every, self._clock = path, every, clock
         # through JSON and back, so that tuples and lists compare as the file will hold them
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.before: dict[str, Any] = {}  # the settings of the state that is kept
         self._last = clock()
 
     def due(self) -> bool:
@@ -178,11 +180,12 @@ class Keeper:
         theirs = {_RENAMED.get(name, name): value for name, value in theirs.items()}
         for name in sorted({*self._settings, *theirs}):
             mine, other = self._settings.get(name), theirs.get(name)
-            if mine != other:
+            if mine != other and not (name == "epochs" and are_more(mine, other)):
                 raise DataError(
                     f"{self.path} belongs to another training: its {name} is {other}, this one's {mine};"
                     " use the same settings, or another file"
                 )
+        self.before = theirs
         try:
             tree = unpack(tensors, facts["rest"])
             if not isinstance(tree, dict):

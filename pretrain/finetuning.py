@@ -96,7 +96,8 @@ def finetune(
 
     All randomness is `generator`'s, dropout included; by default one seeded with 0. `memory`, `checkpoint`,
     `checkpoint_every` and `should_stop` are as in `train_greedily`. Stopped by the latter, the net has its latest
-    weights.
+    weights. A net that has finished goes on if there are more `epochs` than the checkpoint has; without a checkpoint,
+    `epochs_before` says from which epoch.
 
     Raises `TypeError` for unknown keywords, and `DataError` for data or labels that the net cannot take, before any
     training, and for a checkpoint that is damaged or belongs to another training.
@@ -124,6 +125,7 @@ class _Training:
         self._learning_rate, self._momentum = _schedules(settings, objective.classify)
         size = settings.batch_size or (LARGE_BATCH if settings.optimizer in ("lbfgs", "cg") else SMALL_BATCH)
         self._sampler = BatchSampler(len(train.rows), size, self._generator)
+        self._sampler.epoch = settings.epochs_before
         rate = at(self._learning_rate, 0)
         self._optimizer = _make_optimizer(objective.model, settings.optimizer, rate, objective.classify)
         self._bounded = _hidden_weights(objective.model) if settings.max_norm is not None else []
@@ -138,6 +140,7 @@ class _Training:
             "learning_rate": named(self._learning_rate),
             "momentum": named(self._momentum),
             "epochs": settings.epochs,
+            "epochs_before": settings.epochs_before or None,
             "batch_size": size,
             "patience": settings.patience,
             "max_norm": settings.max_norm,
@@ -150,6 +153,9 @@ class _Training:
         if kept is not None:
             with fits(self._keeper.path):
                 self._restore(kept)
+        elif self._settings.epochs_before and self._validation is not None:
+            # the weights that it has are kept where none of the next epochs has better ones
+            self._stopping.see(self._sampler.epoch - 1, -self._objective.error(self._validation), self._objective.model)
         model = self._objective.model.train()
         while self._sampler.epoch < self._settings.epochs and not self._stopping.has_waited_enough:
             if not self._run_epoch():
@@ -249,7 +255,8 @@ class _Training:
         self._objective.model.load_state_dict(kept["model"])
         self._optimizer.load_state_dict(kept["optimizer"])
         self._sampler.load_state(kept["passes"])
-        self._result = Result(kept["costs"], kept["errors"], kept["finished"])
+        finished = kept["finished"] and self._keeper.before["epochs"] == self._settings.epochs
+        self._result = Result(kept["costs"], kept["errors"], finished)
         for epoch, error in enumerate(self._result.errors):
             self._stopping.see(epoch, -error)
         self._stopping.weights = kept["best"]

@@ -96,7 +96,9 @@ def train_greedily(
 
     With `checkpoint`, the state is written to that file every `checkpoint_every` seconds, at the end of each layer, and
     when `should_stop`, asked after every step, returns True. If the file exists, training continues from it; on a CPU
-    it ends with the same weights, bit for bit, as an uninterrupted one.
+    it ends with the same weights, bit for bit, as an uninterrupted one. With more `epochs` than the file has, a
+    training that has finished goes on: one layer as if it had never stopped; of several each goes on from its weights,
+    from the lowest up, with a new optimizer. Without a file, `epochs_before` says from which epoch layers go on.
 
     Raises `TypeError` for unknown keywords, and `DataError`, before any training, for data that the lowest layer cannot
     take, layers that do not fit together, a checkpoint that is damaged or belongs to another training, and with
@@ -109,7 +111,8 @@ def train_greedily(
     if kept is not None:
         with fits(keeper.path):
             _restore_layers(layers, kept)
-        result.errors = kept["errors"]
+            result.errors = kept["errors"]
+            run, kept = _continued(run, kept)
     for index, layer in enumerate(layers):
         if kept is None or index >= kept["layer"]:
             if index and run.label_units is not None and index == len(layers) - 1:
@@ -138,6 +141,7 @@ class _Run:
     label_units: Targets | None
     label_count: int
     epochs: list[int]
+    begun: list[int]  # from which epoch each layer is trained
     rates: list[Schedule | None]
     momenta: list[Schedule | None]
 
@@ -164,6 +168,7 @@ def _prepared(
         check_saveable(layers)
     count = len(layers)
     epochs, momenta = for_each(settings.epochs, count, "epochs"), for_each(settings.momentum, count, "momentum")
+    begun = for_each(settings.epochs_before, count, "epochs_before")
     rates = for_each(settings.learning_rate, count, "learning_rate")
     if settings.decay:
         rates = [_decayed(layer, rate, most) for layer, rate, most in zip(layers, rates, epochs, strict=True)]
@@ -187,13 +192,14 @@ def _prepared(
         "examples": len(rows),
         "label_units": label_count,
         "epochs": epochs,
+        "epochs_before": begun if any(begun) else None,  # of older checkpoints it is unknown
         "batch_size": settings.batch_size or BATCH_SIZE,
         "learning_rate": [named(rate) for rate in rates],
         "momentum": [named(rate) for rate in momenta],
         "propagate": settings.propagate,
     }
     keeper = Keeper(settings.checkpoint, settings.checkpoint_every, same, settings.clock)
-    run = _Run(layers, settings, generator, keeper, labels, classes, tags, label_count, epochs, rates, momenta)
+    run = _Run(layers, settings, generator, keeper, labels, classes, tags, label_count, epochs, begun, rates, momenta)
     return run, LayerInput(rows, settings.propagate, settings.memory, generator, first.dtype)
 
 
@@ -215,8 +221,10 @@ class _LayerTraining:
         run = self._run
         self._sampler = BatchSampler(len(rows), run.batch_size, run.generator)
         if kept is None:
-            self._result.errors.append([])
-            if isinstance(self._layer, OwnStart) and self._output is None:
+            if len(self._result.errors) <= self._index:
+                self._result.errors.append([])
+            begun = self._sampler.epoch = run.begun[self._index]
+            if isinstance(self._layer, OwnStart) and self._output is None and not begun:
                 self._layer.start_from(run.few(rows))
         else:
             with fits(run.keeper.path):
@@ -306,6 +314,7 @@ class _LayerTraining:
         self._run.keeper.keep(
             {
                 "layer": self._index,
+                "begun": self._run.begun,
                 "passes": self._sampler.state(),
                 "errors": self._result.errors,
                 "layers": [
@@ -326,6 +335,21 @@ class _LayerTraining:
         if self._output is not None:
             self._output.load_state_dict(kept["output"])
         load_optimizer(self._optimizer, *kept["optimizer"])
+
+
+def _continued(run: _Run, kept: dict[str, Any]) -> tuple[_Run, dict[str, Any] | None]:
+    """From where the layers go on: with as many epochs as before from the state that is kept, else see below."""
+    count, then = len(run.layers), run.keeper.before["epochs"]
+    run = replace(run, begun=kept.get("begun", [0] * count))
+    if then == run.epochs or kept["layer"] == 0:
+        return run, kept  # no layer below has epochs to make up for
+    if kept["layer"] < count - 1 or kept["passes"]["epoch"] < then[-1]:
+        raise DataError(
+            f"{run.keeper.path} is of a training that was stopped in layer {kept['layer'] + 1}: let it finish its"
+            f" {max(then)} epochs first, then train for more"
+        )
+    run.generator.set_state(kept["passes"]["generator"])
+    return replace(run, begun=then), None
 
 
 def _decayed(layer: Layer, rate: Schedule | None, epochs: int) -> Schedule:

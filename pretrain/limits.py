@@ -112,6 +112,18 @@ def check_numbers(values: Iterable[tuple[str, Any]]) -> None:
                 raise SettingError(name, number, limit.words)
 
 
+def are_more(epochs: Any, before: Any) -> bool:
+    """Whether `epochs`, a number or one for each layer, are none fewer than those before."""
+    now, then = (value if isinstance(value, (list, tuple)) else [value] for value in (epochs, before))
+    if not all(isinstance(value, int) for value in then) or not then:
+        return False
+    count = max(len(now), len(then))
+    if not {len(now), len(then)} <= {1, count}:
+        return False
+    now, then = (list(values) * (count if len(values) == 1 else 1) for values in (now, then))
+    return all(new >= old for new, old in zip(now, then, strict=True))
+
+
 def check_burn_in(burn_in: int, steps: int) -> None:
     """Raise `SettingError` unless some of the Gibbs steps are counted."""
     if burn_in >= steps:

@@ -148,7 +148,8 @@ class GreedySettings(TrainingSettings):
     """Settings of `train_greedily`.
 
     `epochs`, `learning_rate` and `momentum` may differ from layer to layer, the latter two from epoch to epoch.
-    `optimizer` makes an optimizer from parameters. The callbacks get a `LayerProgress`.
+    `epochs_before`, one number or one per layer, are part of `epochs`: the layers have them behind them. `optimizer`
+    makes an optimizer from parameters. The callbacks get a `LayerProgress`.
     """
 
     epochs: int | Sequence[int] = setting(
@@ -158,13 +159,17 @@ class GreedySettings(TrainingSettings):
         None, "(default: 0.1 for RBMs, 0.001 for other units and layers)", unset=0.0
     )
     propagate: Propagate = setting("probabilities", "what the next layer learns from", choices=Propagate, was="pass_on")
+    epochs_before: int | Sequence[int] = 0
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
     on_layer: Callable[[Any], None] | None = None
 
 
 @dataclass(frozen=True)
 class FinetuneSettings(TrainingSettings):
-    """Settings of `finetune`; the callbacks get a `NetProgress`."""
+    """Settings of `finetune`; the callbacks get a `NetProgress`.
+
+    `epochs_before` are part of `epochs`: the net has them behind it.
+    """
 
     optimizer: Optimizer = setting("adam", "the optimizer", choices=Optimizer)
     epochs: int = setting(20, "maximum number of epochs")
@@ -177,6 +182,7 @@ class FinetuneSettings(TrainingSettings):
     )
     loss: Loss | None = setting(None, "of a reconstruction", choices=Loss, unset="")
     precision: Precision = setting("float32", "of the matrix products", choices=Precision)
+    epochs_before: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -266,6 +272,7 @@ class FitCommand(GreedySettings, LayerSettings, DataSettings):
     epochs: tuple[int, ...] = setting(
         (10,), "of each layer: one number, or one per layer; 0 leaves a layer as it starts", metavar="N,N,…"
     )
+    epochs_before: tuple[int, ...] = ()
     checkpoint_every: float = setting(
         5 * SECONDS, "write a checkpoint every so many minutes", metavar="MINUTES", factor=SECONDS, decides=False
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from pretrain.data import mnist_paths
 from pretrain.errors import DataError, short
-from pretrain.limits import LIMITS
+from pretrain.limits import LIMITS, are_more
 from pretrain.settings import DataSettings, FinetuneCommand, FitCommand, decisive, renamed
 
 LAYERS_FILE, NET_FILE = "layers.safetensors", "net.safetensors"
@@ -135,18 +135,6 @@ def check_same(folder: Path, command: str, settings: DataSettings, **changes: An
                 f"{folder} was trained with {name.replace('_', '-')} {before!r}, not {value!r}:"
                 " use another folder, or delete this one"
             )
-
-
-def are_more(epochs: Any, before: Any) -> bool:
-    """Whether `epochs`, a number or one for each layer, are none fewer than those before."""
-    now, then = (value if isinstance(value, (list, tuple)) else [value] for value in (epochs, before))
-    if not all(isinstance(value, int) for value in then) or not then:
-        return False
-    count = max(len(now), len(then))
-    if not {len(now), len(then)} <= {1, count}:
-        return False
-    now, then = (list(values) * (count if len(values) == 1 else 1) for values in (now, then))
-    return all(new >= old for new, old in zip(now, then, strict=True))
 
 
 def _check_number(given: argparse.Namespace, name: str, holds: Any, wanted: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pretrain.commands.early_checks import LAYERS_FILE, NET_FILE
-from pretrain.commands.training import Place, done_before, load_source, prepared, reporting
+from pretrain.commands.training import Place, done_before, epochs_had, load_source, prepared, reporting, write_note
 from pretrain.devices import device_of, generator_on
 from pretrain.errors import DataError
 from pretrain.finetuning import NetProgress
@@ -23,7 +23,7 @@ from pretrain.progress import Stop
 from pretrain.rbm import RBM
 from pretrain.settings import FinetuneCommand, decisive
 from pretrain.sources import DataSplit, hold_out
-from pretrain.stack import Stack, load_stack, save_net
+from pretrain.stack import Stack, load_net, load_stack, save_net
 
 
 def finetune(settings: FinetuneCommand, folder: Path) -> int:
@@ -35,17 +35,19 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
         settings = with_data_of(settings, stack)
         data = load_source(settings)
         about = {"settings": decisive(settings), "task": settings.task, "image_shape": data.image_shape}
-        if done_before(place, "finetune", folder / NET_FILE, settings):
+        before, had = _trained_before(place, settings)
+        if had == settings.epochs and before is not None:
             place.say(f"{folder / NET_FILE} exists already: nothing to do")
             return 0
-        generator = generator_on(device, settings.seed)
+        settings = replace(settings, epochs_before=had)
+        generator = generator_on(device, (settings.seed + settings.epochs_before) % 2**64)
         learnt, validation = data.train, data.validation
         if validation is None and settings.validation:
             learnt, validation = hold_out(learnt, settings.validation, settings.seed)
         scale = settings.scale
         classify = settings.task == "classify"
         labels = learnt.needs_labels(data.name) if classify else None
-        net = make_net(settings, stack, labels, generator).to(device)
+        net = (before or make_net(settings, stack, labels, generator)).to(device)
         held: Any = None
         if validation is not None:
             images = validation.rows(device, scale)
@@ -83,6 +85,19 @@ def finetune(settings: FinetuneCommand, folder: Path) -> int:
         if place.first and data.test is not None and (data.test.labels is not None or not classify):
             _say_test_error(place, net, data.test, device, scale, classify)
     return 0
+
+
+def _trained_before(place: Place, settings: FinetuneCommand) -> tuple[nn.Sequential | None, int]:
+    """The net that was trained in this folder before, and its epochs; None and 0 if there is none."""
+    path = place.folder / NET_FILE
+    if not done_before(place, "finetune", path, settings):
+        return None, 0
+    net, about = load_net(path)
+    had = epochs_had(about, settings, 1)
+    if had is None:
+        return net, settings.epochs
+    write_note(place, "finetune", settings)
+    return net, had[0]
 
 
 def with_data_of(settings: FinetuneCommand, stack: Stack) -> FinetuneCommand:

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from pretrain.commands.early_checks import LAYERS_FILE
-from pretrain.commands.training import Place, done_before, load_source, prepared, reporting
+from pretrain.commands.training import Place, done_before, epochs_had, load_source, prepared, reporting, write_note
 from pretrain.dbn import DBN
 from pretrain.devices import device_of, generator_on
+from pretrain.errors import DataError
 from pretrain.greedy import LayerProgress, train_greedily
 from pretrain.layers import LAYERS
 from pretrain.parallel import processes
@@ -22,7 +23,7 @@ from pretrain.progress import Stop
 from pretrain.protocols import Layer
 from pretrain.rows import Rows
 from pretrain.settings import FitCommand, decisive
-from pretrain.stack import Stack, save_stack
+from pretrain.stack import Stack, load_stack, save_stack
 
 
 def fit(settings: FitCommand, folder: Path) -> int:
@@ -33,16 +34,26 @@ def fit(settings: FitCommand, folder: Path) -> int:
         settings = replace(settings, data=settings.data or "digits")
         data = load_source(settings)
         about = {"settings": decisive(settings), "image_shape": data.image_shape}
+        layers: list[Layer] = []
         if done_before(place, "fit", folder / LAYERS_FILE, settings):
-            place.say(f"{folder / LAYERS_FILE} exists already: nothing to do")
-            return 0
-        generator = generator_on(device, settings.seed)
+            stack = load_stack(folder / LAYERS_FILE)
+            had = epochs_had(stack.about, settings, len(stack.layers))
+            if had is None:
+                place.say(f"{folder / LAYERS_FILE} exists already: nothing to do")
+                return 0
+            if settings.up_down_epochs:
+                raise DataError("layers that were trained up and down cannot be trained further: use another folder")
+            write_note(place, "fit", settings)
+            layers, settings = list(stack.layers), replace(settings, epochs_before=tuple(had))
+        # other numbers than those of the epochs before
+        generator = generator_on(device, (settings.seed + sum(settings.epochs_before or (0,))) % 2**64)
         rows = data.train.rows(device, settings.scale)
         labels = None
         if settings.label_units or LAYERS[settings.unit].supervised:
             labels = data.train.needs_labels(data.name)
         classes = 0 if labels is None else int(labels.max()) + 1
-        layers = make_layers(settings, rows.columns, classes if settings.label_units else 0, generator)
+        label_units = classes if settings.label_units else 0
+        layers = layers or make_layers(settings, rows.columns, label_units, generator)
         for layer in layers:
             _module(layer).to(device)
         finished = _fit_layers(settings, place, layers, rows, labels, generator)
@@ -81,7 +92,7 @@ def _fit_layers(
             reporter.epoch("error", progress.error, progress.epoch, progress.epochs, layer=progress.index + 1)
 
         def on_layer(progress: LayerProgress) -> None:
-            reporter.begin(progress.epoch, progress.index + 1)
+            reporter.begin(progress.epoch, progress.index + 1, settings.epochs_before)
 
         return train_greedily(
             layers,
@@ -90,6 +101,7 @@ def _fit_layers(
             targets=labels if LAYERS[settings.unit].supervised else None,
             label_units=labels if settings.label_units else None,
             epochs=epochs,
+            epochs_before=settings.epochs_before or 0,
             generator=generator,
             on_step=on_step if sys.stderr.isatty() else None,
             on_epoch=on_epoch,

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ import torch
 
 from pretrain.commands.early_checks import begun_before, check_same, data_folder
 from pretrain.drafts import new_draft
-from pretrain.errors import DataError
+from pretrain.errors import DataError, short
+from pretrain.limits import are_more
 from pretrain.parallel import Parallel
 from pretrain.progress import Metrics, Progress, Stop
 from pretrain.settings import DataSettings, decisive
@@ -51,15 +52,18 @@ class Reporter:
         self._metrics: Metrics | None = None
         self._started = time.monotonic()
 
-    def begin(self, epoch: int, layer: int = 0) -> None:
-        """The training begins, or continues, at this epoch and layer; older lines of repeated epochs are removed."""
+    def begin(self, epoch: int, layer: int = 0, epochs_before: Sequence[int] = ()) -> None:
+        """The training begins, or continues, at this epoch and layer; older lines of repeated epochs are removed.
+
+        `epochs_before` are those that each layer had before all of them were trained further.
+        """
         if self._metrics is None and self._place.first:
             command, start = self._command, (layer, epoch + 1)
 
             def before(line: Any) -> bool:
-                if line.get("command") != command:
-                    return True
-                return (line.get("layer", 0), line.get("epoch", 0)) < start
+                of_layer, of_epoch = line.get("layer", 0), line.get("epoch", 0)
+                had = epochs_before[of_layer - 1] if 0 < of_layer <= len(epochs_before) else 0
+                return line.get("command") != command or of_epoch <= had or (of_layer, of_epoch) < start
 
             self._metrics = Metrics(self._place.folder / "metrics.jsonl", before)
 
@@ -122,10 +126,31 @@ def done_before(place: Place, command: str, result: Path, settings: DataSettings
 
     Raises `DataError` if the folder's result, or its training that was stopped, has other settings.
     """
-    note = place.folder / f"{command}.json"
     if begun_before(place.folder, command, result):
         check_same(place.folder, command, settings)
-        return result.exists()
+    if result.exists():
+        return True
+    write_note(place, command, settings)
+    return False
+
+
+def epochs_had(about: Mapping[str, Any], settings: Any, count: int) -> list[int] | None:
+    """The epochs that the result which is known by `about` has had, one number for each layer; None if that is all.
+
+    Raises `DataError` if these are no numbers, or more than those of the settings.
+    """
+    had = about["settings"].get("epochs")
+    if not are_more(settings.epochs, had):
+        raise DataError(f"it was trained for {short(had)} epochs, not {settings.epochs}: use another folder")
+    if are_more(had, settings.epochs):
+        return None
+    numbers = had if isinstance(had, list) else [had]
+    return numbers * count if len(numbers) == 1 else numbers
+
+
+def write_note(place: Place, command: str, settings: DataSettings) -> None:
+    """Write the settings to the folder, as those of what is trained there."""
+    note = place.folder / f"{command}.json"
     if place.first:
         try:
             place.folder.mkdir(parents=True, exist_ok=True)
@@ -134,4 +159,3 @@ def done_before(place: Place, command: str, result: Path, settings: DataSettings
             draft.replace(note)
         except OSError as error:
             raise DataError(f"cannot write {note}: {error}") from error
-    return False

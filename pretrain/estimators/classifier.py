@@ -9,12 +9,15 @@ from numbers import Real
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
+
+# not public, but what scikit-learn's own partial_fit calls
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pretrain.estimators.conventions import FLOATS, Array, generator_of
@@ -53,16 +56,21 @@ class PretrainedClassifier(ClassifierMixin, PretrainedNet):  # type: ignore[misc
     def fit(self, X: Any, y: Any) -> PretrainedClassifier:
         """Learn to predict the labels y [n], numbers or strings, of X [n, n_features]."""
         self._validate_params()
-        X, y = validate_data(self, X, y, dtype=FLOATS)
+        goes_on = self._goes_on()
+        X, y = validate_data(self, X, y, dtype=FLOATS, reset=not goes_on)
         check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        classes, labels = np.unique(y, return_inverse=True)
+        known: Array = getattr(self, "classes_", classes) if goes_on else classes
+        if not np.array_equal(classes, known):
+            raise ValueError(f"warm_start goes on with the classes {known.tolist()}, not {classes.tolist()}")
+        self.classes_ = classes
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only"
                 f" one class: {self.classes_.tolist()[0]!r}"
             )
         rng = check_random_state(self.random_state)
-        X, held_out = self._fit_scale(X), None
+        X, held_out = self._scaled(X) if goes_on else self._fit_scale(X), None
         if self.early_stopping:
             # however few they are, one example of each class or more
             count = max(math.ceil(self.validation_fraction * len(X)), len(self.classes_))
@@ -71,12 +79,35 @@ class PretrainedClassifier(ClassifierMixin, PretrainedNet):  # type: ignore[misc
             )
             held_out = held_X, held_labels
         generator = generator_of(rng, self.device)
-        layers = self._pretrained(
-            X, labels if self.unit != "none" and LAYERS[self.unit].supervised else None, generator
-        )
-        self.net_ = classifier(layers, len(self.classes_), generator, dropout=self.dropout)
+        if not goes_on:
+            self._make_net(X, labels, generator)
         self._finetune(X, labels, held_out, generator)
         return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> PretrainedClassifier:
+        """One epoch of fine-tuning on the batch X [n, n_features] with labels y [n], from where the last call ended.
+
+        The first call needs all `classes`; it sets scale and layers, which it pretrains, by its batch. No examples are
+        held out.
+        """
+        self._begin_part()
+        first = not hasattr(self, "net_")
+        _check_partial_fit_first_call(self, classes)
+        X, y = validate_data(self, X, y, dtype=FLOATS, reset=first)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"y has labels that are not among classes: {unknown.tolist()}")
+        X, labels = self._fit_scale(X) if first else self._scaled(X), np.searchsorted(self.classes_, y)
+        generator = generator_of(self.random_state_, self.device)
+        if first:
+            self._make_net(X, labels, generator)
+        self._finetune(X, labels, None, generator, is_part=True)
+        return self
+
+    def _make_net(self, X: Array, labels: Array, generator: torch.Generator) -> None:
+        supervised = self.unit != "none" and LAYERS[self.unit].supervised
+        layers = self._pretrained(X, labels if supervised else None, generator)
+        self.net_ = classifier(layers, len(self.classes_), generator, dropout=self.dropout)
 
     def decision_function(self, X: Any) -> Array:
         """The logits [n, classes] of X [n, n_features]; of two classes, the second less the first [n]."""

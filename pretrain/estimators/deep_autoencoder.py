@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_random_state
@@ -39,18 +40,37 @@ class DeepAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pretrai
     def fit(self, X: Any, y: Any = None) -> DeepAutoencoder:
         """Learn to reconstruct X [n, n_features]."""
         self._validate_params()
-        X = validate_data(self, X, dtype=FLOATS)
+        goes_on = self._goes_on()
+        X = validate_data(self, X, dtype=FLOATS, reset=not goes_on)
         rng = check_random_state(self.random_state)
-        X, held_out = self._fit_scale(X), None
+        X, held_out = self._scaled(X) if goes_on else self._fit_scale(X), None
         if self.early_stopping:
             X, held_out = train_test_split(X, test_size=self.validation_fraction, random_state=rng)
         generator = generator_of(rng, self.device)
+        if not goes_on:
+            self._make_net(X, generator)
+        self._finetune(X, None, held_out, generator)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> DeepAutoencoder:
+        """One epoch of fine-tuning on the batch X [n, n_features], from where the last call ended.
+
+        The first call sets scale and layers, which it pretrains, by its batch. No examples are held out.
+        """
+        self._begin_part()
+        first = not hasattr(self, "net_")
+        X = validate_data(self, X, dtype=FLOATS, reset=first)
+        X, generator = self._fit_scale(X) if first else self._scaled(X), generator_of(self.random_state_, self.device)
+        if first:
+            self._make_net(X, generator)
+        self._finetune(X, None, None, generator, is_part=True)
+        return self
+
+    def _make_net(self, X: Array, generator: torch.Generator) -> None:
         layers = self._pretrained(X, None, generator, linear_code=True)
         self.net_ = deep_autoencoder(layers)
         self._code_at = 2 * len(layers) - 1  # where the code comes out: all its layers but the last have an activation
         self._n_features_out = layers[-1].outputs
-        self._finetune(X, None, held_out, generator)
-        return self
 
     def transform(self, X: Any) -> Array:
         """The codes [n, code] of X [n, n_features]."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
 
@@ -51,6 +52,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
         random_state: an int, a `RandomState` or None, as everywhere in scikit-learn.
         device: the torch device for training and prediction.
         verbose: not 0 prints a line per epoch.
+        warm_start: whether `fit` goes on from the net of the last call, with `epochs` more of fine-tuning.
     """
 
     hidden_layer_sizes: int | Sequence[int] = (100, 100)
@@ -68,6 +70,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
     random_state: RandomState = None
     device: str | torch.device = "cpu"
     verbose: int = 0
+    warm_start: bool = False
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", FROM_1],
@@ -84,6 +87,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
         "random_state": ["random_state"],
         "device": [str, torch.device],
         "verbose": ["verbose"],
+        "warm_start": ["boolean"],
     }
     _has_labels: ClassVar[bool] = False
 
@@ -139,8 +143,24 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
             )
         return layers
 
+    def _goes_on(self) -> bool:
+        """Whether `fit` starts from the net of the last call."""
+        return bool(self.warm_start and hasattr(self, "net_"))
+
+    def _begin_part(self) -> None:
+        """What `partial_fit` does at each call before all else."""
+        self._validate_params()
+        if not hasattr(self, "random_state_"):  # goes on from call to call
+            self.random_state_ = check_random_state(self.random_state)
+
     def _finetune(
-        self, X: Array, labels: Array | None, validation: Array | tuple[Array, Array] | None, generator: torch.Generator
+        self,
+        X: Array,
+        labels: Array | None,
+        validation: Array | tuple[Array, Array] | None,
+        generator: torch.Generator,
+        *,
+        is_part: bool = False,
     ) -> None:
         result = finetune(
             self.net_,
@@ -149,15 +169,15 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
             validation=validation,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
-            epochs=self.epochs,
+            epochs=1 if is_part else self.epochs,
             # line searches need large batches
             batch_size=self.batch_size if self.optimizer in ("lbfgs", "cg") else self._batch(X),
-            patience=self.patience if self.early_stopping else None,
+            patience=self.patience if self.early_stopping and not is_part else None,
             generator=generator,
             on_epoch=self._tell_net if self.verbose else None,
         )
         self.net_.zero_grad()  # the gradients would be copied and pickled with the net
-        self.n_iter_ = len(result.costs)
+        self.n_iter_ = len(result.costs) + (getattr(self, "n_iter_", 0) if is_part else 0)
 
     def _batch(self, X: Array) -> int:
         return max(1, min(int(self.batch_size), len(X) // BATCHES))

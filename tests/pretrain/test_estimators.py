@@ -322,3 +322,40 @@ def test_codes_and_features_feed_what_comes_after_them() -> None:
     X, y = IMAGES[:300], LABELS[:300]
     code = DeepAutoencoder((40, 10), pretrain_epochs=3, learning_rate=0.01, epochs=10, random_state=0)
     assert make_pipeline(code, LogisticRegression(max_iter=500)).fit(X, y).score(X, y) > 0.8
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [PretrainedClassifier, DeepAutoencoder])
+def test_warm_start_goes_on_from_the_net_of_the_last_fit(kind: Any) -> None:
+    X, y = IMAGES[:100], LABELS[:100]
+    how = {**SMALL, "hidden_layer_sizes": (20, 10), "learning_rate": 0.02, "epochs": 5, "random_state": 0}
+    cold, warm = kind(**how), kind(**how, warm_start=True)
+    first = cold.fit(X, y).net_[0].weight.detach().clone()
+    assert torch.equal(warm.fit(X, y).net_[0].weight, first)
+    assert torch.equal(cold.fit(X, y).net_[0].weight, first), "from the start"
+    assert warm.fit(X.astype("f8"), y).n_iter_ == 5 and not torch.equal(warm.net_[0].weight, first)
+    assert warm.score(X, y) > cold.score(X, y)
+    with pytest.raises(ValueError, match="is expecting 64 features"):
+        warm.fit(X[:, :9], y)
+    if kind is PretrainedClassifier:
+        with pytest.raises(ValueError, match=r"warm_start goes on with the classes \[0, "):
+            warm.fit(X, y % 3)
+
+
+@pytest.mark.parametrize("kind", [PretrainedClassifier, DeepAutoencoder])
+def test_partial_fit_learns_from_batch_to_batch(kind: Any) -> None:
+    some = {"classes": range(10)} if kind is PretrainedClassifier else {}
+    part = kind((20, 10), pretrain_epochs=2, random_state=0, learning_rate=0.01)
+    part.partial_fit(IMAGES[:300], LABELS[:300], **some)
+    before = part.score(IMAGES, LABELS)
+    for _ in range(3):
+        for start in range(300, 1200, 300):
+            part.partial_fit(IMAGES[start : start + 300], LABELS[start : start + 300])
+    assert part.score(IMAGES, LABELS) > before and part.n_iter_ == 10
+    if some:
+        with pytest.raises(ValueError, match=r"not among classes: \[12\]"):
+            part.partial_fit(IMAGES[:2], [3, 12])
+        with pytest.raises(ValueError, match="classes must be passed on the first call"):
+            kind().partial_fit(IMAGES, LABELS)
