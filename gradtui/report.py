@@ -15,10 +15,10 @@ from gradtui.format import printable, shortened
 from gradtui.masking import masked
 from gradtui.measures import LEARNING_SPEED, MEASURES, described
 from gradtui.remedies import REMEDIES
-from gradtui.report_optimizers import optimizer_facts, optimizer_lines
+from gradtui.report_optimizers import do_not_train, optimizer_facts, optimizer_lines
 from gradtui.runfile import Finding, Measure, RunReader, is_measured, open_run
 from gradtui.runfile.blocks import FloatArray
-from gradtui.view import facts, known, newest_known, telling
+from gradtui.view import facts, known, newest_known, telling, untrained
 
 WIDEST = 60  # characters of a name in a table for a terminal
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
@@ -45,6 +45,8 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         outputs = [measure.source == "outputs" for measure in measures]
         with_outputs = is_measured(rows.measures[:, :, outputs]).any(axis=(1, 2))
         sampled = int(rows.step[with_outputs.argmax()]) if with_outputs.any() else None
+    optimizers = reader.optimizers()
+    still = set(untrained(values, reader.measures, optimizers))
     loss, recent = reader.newest_loss(), reader.recent_loss()
     return {
         "run": reader.run_id,
@@ -73,10 +75,13 @@ def _facts(reader: RunReader) -> dict[str, Any]:
                 "shape": facts(layer).shape,
                 "parameters": layer.parameters,
                 "bias_cancelled": is_gone,
+                "trains": number not in still,
             }
-            for layer, row, is_gone in zip(layers, values, _cancelled(values, measures), strict=False)
+            for number, (layer, row, is_gone) in enumerate(
+                zip(layers, values, _cancelled(values, measures), strict=False)
+            )
         ],
-        "optimizers": optimizer_facts(reader.optimizers(), [layer.name for layer in layers]),
+        "optimizers": optimizer_facts(optimizers, [layer.name for layer in layers]),
         "events": [vars(event) for event in reader.events()[-20:]],
     }
 
@@ -143,8 +148,11 @@ def _table(found: dict[str, Any], measures: list[dict[str, Any]], terminal: bool
     """A line for each layer, and a column for each of the measures."""
     rows = [("layer", "shape", *(measure["symbol"] for measure in measures))]
     for layer in found["layers"]:
+        if not layer["trains"]:
+            continue
         rows.append((layer["name"], layer["shape"], *(_cell(layer, one["name"]) for one in measures)))
-    return aligned(rows, terminal)
+    still = do_not_train([layer["name"] for layer in found["layers"] if not layer["trains"]])
+    return [*aligned(rows, terminal), *(["", still] if still else [])]
 
 
 def aligned(rows: Sequence[Sequence[str]], terminal: bool, widest: int = WIDEST) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradtui.format import listed
+from gradtui.format import called, listed
 from gradtui.runfile.optimizer_facts import Course, OptimizerFacts, ParameterGroup, course_of
 
 HEAD = ("optimizer", "parameters", "layers", "rate", "course", "settings")
@@ -65,6 +65,15 @@ def in_one_line(optimizers: Sequence[OptimizerFacts]) -> str:
     groups = f", {len(newest.groups)} parameter groups" if len(newest.groups) > 1 else ""
     before = len(optimizers) - 1
     return said + groups + (f"; {before} optimizer{'s' * (before > 1)} before it" if before else "")
+
+
+def do_not_train(names: Sequence[str]) -> str:
+    """Layers without a gradient, in one line; "" if there are none."""
+    if not names:
+        return ""
+    return (
+        f"{len(names)} layers do not train: {listed(names)}" if len(names) > 1 else f"{called(names[0])} does not train"
+    )
 
 
 def _group_facts(optimizer: OptimizerFacts, number: int, names: Sequence[str]) -> dict[str, Any]:

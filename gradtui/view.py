@@ -26,6 +26,7 @@ from gradtui.runfile import (
     is_measured,
 )
 from gradtui.runfile.blocks import NOT_MEASURED, DoubleArray, FloatArray
+from gradtui.runfile.optimizer_facts import OptimizerFacts
 
 EVENTS_SHOWN = 20
 SILENCE_TOLD = 10.0  # s without a heartbeat of a live run before it is said
@@ -143,6 +144,32 @@ def facts(layer: Layer) -> LayerFacts:
     """A layer in the words of a list: the shape as inputs→outputs where that is known."""
     shape = layer.size or size_by_shapes(layer.kind, layer.shapes, layer.parameters)
     return LayerFacts(layer.name, layer.kind, shape, layer.parameters)
+
+
+def untrained(newest: FloatArray, measures: Sequence[Measure], optimizers: Sequence[OptimizerFacts]) -> list[int]:
+    """The layers, by number, that do not train: no gradient, though their optimizer's other layers have some.
+
+    A layer of an optimizer none of whose steps was measured is not among them. `newest` is [layers, measures].
+    """
+    names = [measure.name for measure in measures]
+    if GRADIENT not in names or not len(newest):
+        return []
+    has_gradient = is_measured(newest[:, names.index(GRADIENT)]).tolist()
+    owners = [{layer for group in one.groups for layer in group.layers} for one in optimizers]
+    was_measured = [any(layer < len(has_gradient) and has_gradient[layer] for layer in own) for own in owners]
+    waits = set[int]().union(*(own for own, seen in zip(owners, was_measured, strict=True) if not seen))
+    return [i for i, has in enumerate(has_gradient) if not has and i not in waits] if any(has_gradient) else []
+
+
+def numbered(layers: Sequence[Layer] | Sequence[LayerFacts]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What stands for each layer in a list: a number, and a name.
+
+    The layers of an `nn.Sequential` have numbers for names: they keep them, as they are in the code and in sentences,
+    and their kind stands for a name. Others are counted.
+    """
+    if all(layer.name.isdecimal() and layer.name.isascii() for layer in layers):
+        return tuple(int(layer.name) for layer in layers), tuple(layer.kind for layer in layers)
+    return tuple(range(1, len(layers) + 1)), tuple(layer.name for layer in layers)
 
 
 def default_measure(measures: Sequence[Measure], newest: FloatArray) -> int:

@@ -88,6 +88,7 @@ class OptimizerLog:
         self._writer, self._queue, self._table, self._clock = writer, queue, table, clock
         self._noted: dict[int, _Noted] = {}  # by id of the optimizer
         self._count = 0
+        self._unseen = False  # there are some of which no row is written
 
     def add(self, stepper: Any) -> int | None:
         """Number the optimizer; None for what is none, such as what stands in for one whose step is compiled."""
@@ -102,10 +103,13 @@ class OptimizerLog:
         number = self._count
         if number <= MOST_OPTIMIZERS:
             self._noted[id(stepper)] = _Noted(number, stepper)
+            self._unseen = True
         return number
 
     def look(self, stepper: Any, step: int) -> None:
         """Step number `step` of an optimizer, or of what stands in for all, is measured."""
+        if self._unseen:
+            self._meet_all()
         known = self._noted.get(id(stepper))
         if known is not None:
             self._look(known, stepper, step)
@@ -119,9 +123,18 @@ class OptimizerLog:
         """Write what is not written yet, with the settings as they are: the recording ends."""
         for one in self._noted.values():
             optimizer = one.optimizer()
-            if optimizer is not None and one.course:
+            if optimizer is not None:
                 one.note_settings(optimizer.param_groups, self._table)
             self._write(one)
+
+    def _meet_all(self) -> None:
+        """Say of each what it has, be it never measured: its layers are not those that nobody trains."""
+        self._unseen = False
+        for one in self._noted.values():
+            optimizer = one.optimizer()
+            if not one.groups and optimizer is not None:
+                one.note_settings(optimizer.param_groups, self._table)
+                self._write(one)
 
     def _look(self, one: _Noted, optimizer: torch.optim.Optimizer, step: int) -> None:
         groups, now = optimizer.param_groups, self._clock()

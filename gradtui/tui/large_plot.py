@@ -42,7 +42,10 @@ def large_plot(
         picked = sorted({*range(0, len(layers), stride), len(layers) - 1}) if layers else []
         mean = history.mean[:, :, measure]
         values: DoubleArray = np.where(is_measured(mean), mean, np.nan).astype(np.float64)
-        curves = {f"{i + 1} {clean(layers[i].name)}": (values[:, i], colours[i]) for i in picked}
+        from gradtui.view import numbered
+
+        numbers, names = numbered(layers)
+        curves = {f"{numbers[i]} {clean(names[i])}": (values[:, i], colours[i]) for i in picked}
     plotext.clear_figure()
     plotext.plotsize(width, height)
     plotext.theme("clear")

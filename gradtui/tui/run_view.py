@@ -11,6 +11,7 @@ from gradtui.tui.run_follower import RunFollower, newest_loss
 
 if TYPE_CHECKING:
     from gradtui.runfile import Pictures, RunReader, Scalars
+    from gradtui.runfile.blocks import FloatArray
     from gradtui.view import Curves, Snapshot
 
 CURVES_EVERY = 1.0  # s between redrawings of the curves
@@ -167,7 +168,6 @@ class RunView:
 
     def _snapshot(self, reader: RunReader) -> Snapshot:
         from gradtui import view
-        from gradtui.report_optimizers import in_one_line
 
         follower, wants = self.follower, self._wants
         assert follower.newest is not None and follower.row is not None and follower.status is not None
@@ -186,12 +186,7 @@ class RunView:
         grads = neurons.bias_grad.get(layer) if neurons else None
         self._pictures = reader.pictures(step, self._pictures)
         shown = view.known(values[:, measure])
-        said = view.describe(follower.layers, values, follower.measures, measure)
-        optimizers = in_one_line(reader.optimizers())
-        said += [optimizers] if optimizers else []
-        lines = view.describe_run(follower.findings, said, follower.status, reader.events())
-        if follower.findings_problem:
-            lines.insert(0, follower.findings_problem)
+        lines = self._lines(reader, values, measure)
         snapshot = view.Snapshot(
             header=reader.header,
             run_id=reader.run_id,
@@ -225,6 +220,19 @@ class RunView:
         )
         self._shown, self._told = wants, ""
         return snapshot
+
+    def _lines(self, reader: RunReader, values: FloatArray, measure: int) -> list[str]:
+        """What there is to say: the findings, what the values [layers, measures] say, what does not train, by what."""
+        from gradtui import view
+        from gradtui.report_optimizers import do_not_train, in_one_line
+
+        follower, optimizers = self.follower, reader.optimizers()
+        assert follower.newest is not None and follower.status is not None
+        said = view.describe(follower.layers, values, follower.measures, measure)
+        frozen = [follower.layers[i].name for i in view.untrained(follower.newest, follower.measures, optimizers)]
+        said += [text for text in (do_not_train(frozen), in_one_line(optimizers)) if text]
+        lines = view.describe_run(follower.findings, said, follower.status, reader.events())
+        return [follower.findings_problem, *lines] if follower.findings_problem else lines
 
     def _curves_are_due(self) -> bool:
         stale = self._curves_key[1] != self.follower.last

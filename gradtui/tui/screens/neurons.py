@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 
+from gradtui.format import called
 from gradtui.tui import bindings
 from gradtui.tui.messages import RowSelected
 from gradtui.tui.screens.detail import DetailScreen, RunControls
@@ -44,7 +45,7 @@ class NeuronsScreen(DetailScreen):
         if self._order:
             sign = -1 if self._order == 1 else 1
             self._ranks.sort(key=lambda i: sign * (math.inf if math.isnan(values[i]) else abs(values[i])))
-        name = clean(snapshot.layers[snapshot.layer].name)
+        name = called(clean(snapshot.layers[snapshot.layer].name))
         title = f"Neurons of {name}  ∂C/∂b  {ORDERS[self._order]}"
         self.bars.set_title(title)
         self.bars.show(

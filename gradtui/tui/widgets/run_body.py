@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
+from gradtui.format import called
 from gradtui.tui.text import clean, title_of
 from gradtui.tui.widgets.bars import BarRows, Bars
 from gradtui.tui.widgets.curve import Curve
@@ -51,7 +52,7 @@ class RunBody(Horizontal):
         bars.set_title(title)
         bars.show(BarRows(numbers, names, notes, snapshot.values, snapshot.before))
         strip = self.query_one(NeuronStrip)
-        strip.set_title(f"Neurons of {names[snapshot.layer]}")
+        strip.set_title(f"Neurons of {called(clean(snapshot.layers[snapshot.layer].name))}")
         strip.show(snapshot.neurons, snapshot.layer, len(names))
         self._show_curves(snapshot, f"{title} over time")
         words = self.query_one(Words)
@@ -62,10 +63,13 @@ class RunBody(Horizontal):
 
     def _names(self, snapshot: Snapshot) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
         if self._named_for is not snapshot.layers:
+            from gradtui.view import numbered
+
             self._named_for = snapshot.layers
+            numbers, names = numbered(snapshot.layers)
             self._named = (
-                tuple(range(1, len(snapshot.layers) + 1)),
-                tuple(clean(layer.name) for layer in snapshot.layers),
+                numbers,
+                tuple(map(clean, names)),
                 tuple(clean(layer.shape) for layer in snapshot.layers),
             )
         return self._named
