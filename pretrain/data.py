@@ -30,6 +30,8 @@ DIGITS_TRAINING, DIGITS_VALIDATION = 1_200, 297  # the other 300 of the 1,797 ar
 PIECE = 1 << 20  # bytes that are read at a time
 MOST_BYTES = 1 << 30  # a header that claims more is refused: EMNIST, the largest relative of MNIST, has 0.55 GB
 
+MOST_OF_MNIST = 1 << 28  # a few MB of a .gz may unpack to as much as its header promises
+
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -137,18 +139,18 @@ def adding(count: int, length: int, generator: np.random.Generator) -> tuple[Ima
     return np.stack([numbers, marks], axis=2), targets[:, None]
 
 
-def read_idx(path: Path) -> npt.NDArray[np.generic]:
+def read_idx(path: Path, most: int = MOST_BYTES) -> npt.NDArray[np.generic]:
     """An IDX file, plain or gzip-compressed, as an array in native byte order.
 
     The format: two zero bytes, a type, the number of dimensions, each as a big-endian 32-bit size, then the values.
-    Raises `DataError` for anything else.
+    Raises `DataError` for anything else, and where more than `most` bytes of values are promised.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise DataError(f"cannot read {path}: it is not a file")
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            return _parse_idx(gzip.GzipFile(fileobj=raw) if packed else raw, path)
+            return _parse_idx(gzip.GzipFile(fileobj=raw) if packed else raw, path, most)
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise DataError(f"cannot read {path}: {error or 'it takes more memory than there is'}") from error
 
@@ -162,7 +164,7 @@ def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.generic]:
+def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path, most: int) -> npt.NDArray[np.generic]:
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES or not start[3]:
         raise DataError(f"{path} is not an IDX file: its first bytes are {start.hex(' ') or 'missing'}")
@@ -172,7 +174,7 @@ def _parse_idx(file: BinaryIO | gzip.GzipFile, path: Path) -> npt.NDArray[np.gen
         raise DataError(f"{path} is cut short: its header needs {4 + 4 * dimensions} bytes, it has {4 + len(header)}")
     shape = struct.unpack(f">{dimensions}I", header)
     # numpy counts a size of 0 as 1 when it asks whether an array is too large, so this does too
-    if dimensions > 8 or math.prod(max(1, side) for side in shape) * kind.itemsize > MOST_BYTES:
+    if dimensions > 8 or math.prod(max(1, side) for side in shape) * kind.itemsize > most:
         raise DataError(f"{path} promises {' × '.join(map(str, shape[:8]))} values: that is no data set of ours")
     size = math.prod(shape) * kind.itemsize
     # one byte more than was promised tells whether there are more, however many a small .gz unpacks to
@@ -205,7 +207,7 @@ def mnist_paths(folder: Path | None) -> dict[str, Path]:
 
 def _mnist_split(folder: Path, paths: Mapping[str, Path], split: str) -> tuple[Bytes, Bytes]:
     """Images [n, 28, 28] and labels [n], as the files hold them."""
-    images, labels = (read_idx(paths[name]) for name in MNIST_FILES[split])
+    images, labels = (read_idx(paths[name], MOST_OF_MNIST) for name in MNIST_FILES[split])
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise DataError(
             f"{MNIST_FILES[split][0]} in {folder} holds {images.shape} {images.dtype}, not 28×28 bytes an image"

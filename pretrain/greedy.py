@@ -111,7 +111,9 @@ def train_greedily(
     if kept is not None:
         with fits(keeper.path):
             _restore_layers(layers, kept)
-            result.errors = kept["errors"]
+            result.errors = [[float(error) for error in of_layer] for of_layer in kept["errors"]]
+            if type(kept["layer"]) is not int or not 0 <= kept["layer"] < len(result.errors):
+                raise ValueError("it does not say what the errors of its layer were")
             run, kept = _continued(run, kept)
     for index, layer in enumerate(layers):
         if kept is None or index >= kept["layer"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,12 @@ Array = npt.NDArray[Any]
 _IMAGES = ("images", "x_train", "train_images", "x", "X", "data")
 _LABELS = ("labels", "y_train", "train_labels", "y", "Y", "target")
 _TEST_IMAGES, _TEST_LABELS = ("test_images", "x_test"), ("test_labels", "y_test")
+_USED = (_IMAGES, _LABELS, _TEST_IMAGES, _TEST_LABELS)
+# what a file that is damaged or forged may raise
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, SyntaxError, MemoryError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 BYTE = 255.0  # the largest byte
 
 
@@ -106,15 +114,19 @@ def _of_dataset(data: Dataset) -> Source:
 def _of_npz(path: Path) -> Source:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            names = file.files
+            # no others: each may unpack to a thousand times what it takes in the file
+            used = [next((name for name in usual if name in names), None) for usual in _USED]
+            arrays = {name: file[name] for name in used if name is not None}
     except FileNotFoundError as error:
         raise DataError(f"the file {path} does not exist") from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"cannot read {path}: {error or type(error).__name__}") from error
     images = _first(arrays, _IMAGES)
     if images is None:
-        names = ", ".join(arrays) or "nothing"
-        raise DataError(f"{path} holds {names}: the images must be called one of {', '.join(_IMAGES)}")
+        raise DataError(
+            f"{path} holds {', '.join(names) or 'nothing'}: the images must be called one of {', '.join(_IMAGES)}"
+        )
     train = _checked(images, path, _first(arrays, _LABELS))
     tests = _first(arrays, _TEST_IMAGES)
     test = None if tests is None else _checked(tests, path, _first(arrays, _TEST_LABELS))
@@ -130,8 +142,8 @@ def _mapped(path: Path) -> Array:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"the file {path} does not exist") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"cannot read {path}: {error or type(error).__name__}") from error
     if not isinstance(values, np.ndarray):
         raise DataError(f"{path} holds several arrays: rename it to .npz")
     return values

@@ -25,6 +25,7 @@ T = TypeVar("T")
 RETRY_EVERY = 1.0  # s between attempts to open a file that could not be read
 STATUS_EVERY = 1.0  # s between polls of the heartbeat, and of the findings
 ROWS_PER_READ = 2048  # bounds the work of one frame
+READS_PER_POLL = 32  # the rest is read by the next poll
 BEHIND = 20_000  # recorded steps; a follower further behind starts again from an overview
 LOOK_BACK = 512  # rows in which a sampled measure (the update ratio) is sought before a step
 VALUES_BACK = 1 << 22  # values in those rows at most: of a very deep net they are fewer
@@ -163,7 +164,8 @@ class RunFollower:
         self._has_news |= self._read_scalars(reader)
         if self._keeps_history and self.newest is not None:
             self._has_news |= self._read_findings(reader, ended)
-        self._over = ended
+        is_behind = self.history is not None and span is not None and self.last < span[1]
+        self._over = ended and not is_behind
 
     def _poll_status(self, reader: RunReader) -> bool:
         now = time.monotonic()
@@ -188,11 +190,12 @@ class RunFollower:
         behind = span[1] - self.last > BEHIND or not reader.is_whole(self.last)
         if self.history is None or behind:
             self._read_overview(reader, span)
-        while len(rows := reader.newer(self.last, ROWS_PER_READ)):
+        for _ in range(READS_PER_POLL):
+            rows = reader.newer(self.last, ROWS_PER_READ)
+            if not len(rows):
+                break
             self._take(rows)
             self._has_news = True
-            if len(rows) < ROWS_PER_READ:
-                break
 
     def _read_overview(self, reader: RunReader, span: tuple[int, int]) -> None:
         """Start from what was folded while the run was written: bounded work however long the run is."""
