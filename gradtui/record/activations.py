@@ -44,7 +44,7 @@ ACTIVATION_FUNCTIONS: dict[Any, str] = {
 UNSEEN_FUNCTIONS = (
     "of eager layers beside compiled ones, outputs are sampled before activation functions that are no modules"
 )
-MOST_IN_VAIN = 3  # samples in a row beside compiled code without some layers, after which that is said
+MOST_IN_VAIN = 5  # samples in a row beside compiled code that never showed some layers, after which that is said
 ACTIVATION_MODULES: dict[type, str] = {
     kind: name
     for name in NAMES
@@ -77,7 +77,8 @@ class ActivationSampler:
         self._compiled: dict[int, int] = {}  # id of a module -> layer, while graphs are watched
         self._device_time: Any = None  # events around a graph that was run on a device
         self._hooked: set[int] = set()  # layers with hooks
-        self._in_vain = 0  # samples in a row in which some of those were not called
+        self._ever_seen: set[int] = set()
+        self._in_vain = 0  # samples in a row before which some of those were never called
         self.cost = 0.0
         self.note = ""
 
@@ -161,7 +162,8 @@ class ActivationSampler:
     def disarm(self) -> Placed | None:
         """Take the hooks off; what was seen, None if nothing was."""
         begin = self._clock()
-        unseen = self._hooked - self._seen if is_anything_compiled() else set()
+        self._ever_seen |= self._seen
+        unseen = self._hooked - self._ever_seen if is_anything_compiled() else set()
         self._in_vain = self._in_vain + 1 if unseen else 0
         if self._in_vain == MOST_IN_VAIN:
             names = listed([self._table.layers[layer].name for layer in sorted(unseen)])
