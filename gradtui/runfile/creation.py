@@ -17,7 +17,7 @@ from gradtui.runfile.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, Heade
 from gradtui.runfile.storable import storable
 
 COMPANIONS = ("-journal", "-wal", "-shm")  # what SQLite may keep beside a database
-LOCK_WAIT = 0.25  # s that a commit waits for a reader before it is tried again with the next one
+LOCK_WAIT = 1.0  # s that a commit waits for readers, while it lets no new ones in
 
 
 def create_run(path: Path, header: Header, measures: Sequence[Measure], started: float) -> int:

@@ -221,6 +221,8 @@ class RunWriter:
         next_heartbeat, written, full = 0.0, True, False
         while not self._broken:
             closing = self._closing.wait(0.0 if written and full else FLUSH_EVERY)
+            if closing:  # what holds the file now will hold it on
+                connection.execute(f"PRAGMA busy_timeout = {1000 * LOCKED_AT_END / 4:.0f}")
             last = self._drain(closing)
             full = self._backlog_bytes >= BATCH_BYTES
             heartbeat = last or time.monotonic() >= next_heartbeat

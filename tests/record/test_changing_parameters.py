@@ -159,3 +159,18 @@ def test_nothing_of_a_training_outlives_it(tmp_path: Path) -> None:
         assert done.stdout == "[]\n", done.stderr
         with open_run(command.request.path) as reader:
             assert reader.span() is not None
+
+
+@pytest.mark.parametrize("name", ["\ud83d", "a\x00b", "\x1b[31mred", "x" * 5000])
+def test_whatever_a_layer_and_a_run_are_called_they_are_recorded(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    net = nn.Sequential()
+    net.add_module(name, nn.Linear(4, 4))
+    net.add_module("plain", nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradtui.watch({name: net}, optimizer, every=1, name=name) as recorder:
+        train(net, optimizer, 3)
+        recorder.log(**{name: 2.0})
+        recorder.event(name, name)
+    names, norms = measured(recorder)
+    assert names[1] == "plain" and norms.shape == (3, 2) and np.isfinite(norms).all()
+    assert capfd.readouterr().err == ""
