@@ -7,6 +7,7 @@ its first step. Trainings without an optimizer show by parameters that change be
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,19 @@ class AutoRecorder:
         self._ranks: dict[int, int] = {}
         self._leaves: list[weakref.ref[Tensor]] = []  # parameters that the last of those losses depended on
         self._traced = TRACED
-        self._recording: Recording | None = None
+        self._local = threading.local()
         self._looks_for_updates = True
         self._updates: UpdateDetector | None = None
         self._grads: GradStepDetector | None = None
+
+    @property
+    def _recording(self) -> Recording | None:
+        """That of this thread: a training in another one is a run of its own."""
+        return getattr(self._local, "recording", None)
+
+    @_recording.setter
+    def _recording(self, recording: Recording | None) -> None:
+        self._local.recording = recording
 
     def begin(self) -> None:
         """Put the hooks on."""
@@ -71,7 +81,7 @@ class AutoRecorder:
     def note_what_was_missed(self) -> None:
         """Note what may have been a training, if nothing at all has been recorded; at the end of the process."""
         calls = grad_calls.transformed
-        if self._recording is None and calls >= MANY_CALLS:
+        if calls >= MANY_CALLS:
             self._request.note(run_notes.HIDDEN, f"{calls:,}")
 
     def before_any_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
@@ -157,7 +167,7 @@ class AutoRecorder:
         self._delayed.add(id(optimizer))
         self._known.discard(id(optimizer))
         self._traced = TRACED
-        backwards.follow(self)
+        backwards.follow(self, everywhere=True)
         return True
 
     def _trace(self, loss: Tensor) -> None:
@@ -170,7 +180,7 @@ class AutoRecorder:
 
     def _look_for_updates(self) -> None:
         self._looks_for_updates, self._updates, self._grads = True, None, None
-        backwards.follow(self)
+        backwards.follow(self, everywhere=True)
         grad_calls.follow(self)
 
     def _stop_looking(self) -> None:
@@ -274,7 +284,7 @@ class AutoRecorder:
 
     def _start_over(self) -> None:
         """In a forked child: what it trains by itself is a run of its own."""
-        self._recording = None
+        self._local = threading.local()
         self._known.clear()
         self._delayed.clear()
         self._traced = TRACED

@@ -115,7 +115,7 @@ def _models_with(wanted: set[int]) -> list[nn.Module]:
 
 def _children(module: nn.Module) -> Iterator[nn.Module]:
     # the state of a module that is being built, or was taken apart, may be missing
-    return (child for child in module.__dict__.get("_modules", {}).values() if child is not None)
+    return (child for child in list(module.__dict__.get("_modules", {}).values()) if child is not None)
 
 
 def _user_frames() -> list[FrameType]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -42,6 +43,12 @@ class GradFollower(Protocol):
         """They have been taken."""
 
 
+class Thread(threading.local):
+    """Whether the thread that asks is in a call, or in what is done around it."""
+
+    inside = False
+
+
 class GradCalls:
     """What these calls tell. There is one, `grad_calls`.
 
@@ -53,7 +60,7 @@ class GradCalls:
         self.transformed = 0
         self._followers: list[GradFollower] = []
         self._replaced: list[Replaced] = []
-        self._inside = False
+        self._thread = Thread()
         self._hidden = False
 
     def follow(self, follower: GradFollower) -> None:
@@ -112,18 +119,18 @@ class GradCalls:
         @functools.wraps(original)
         def _engine_run_backward(outputs: Any, *args: Any, accumulate_grad: bool, **kwargs: Any) -> Any:
             found = None
-            if not (accumulate_grad or is_compiling() or self._inside or len(args) < 4):
+            if not (accumulate_grad or is_compiling() or self._thread.inside or len(args) < 4):
                 _, _, create_graph, inputs = args[:4]
                 found = self._find(outputs, inputs, bool(create_graph))
             if found is None:
                 return original(outputs, *args, accumulate_grad=accumulate_grad, **kwargs)
-            self._inside = True
+            self._thread.inside = True
             try:
                 self._begin(*found)
                 grads = original(outputs, *args, accumulate_grad=accumulate_grad, **kwargs)
                 self._end(found[0], grads, found[1])
             finally:
-                self._inside = False
+                self._thread.inside = False
             return grads
 
         return _engine_run_backward
@@ -131,14 +138,14 @@ class GradCalls:
     def _wrap_functional(self, original: Any) -> Any:
         @functools.wraps(original)
         def grad_and_value_impl(func: Any, argnums: Any, has_aux: Any, args: Any, kwargs: Any) -> Any:
-            if is_compiling() or self._inside or is_inside_grad():
+            if is_compiling() or self._thread.inside or is_inside_grad():
                 return original(func, argnums, has_aux, args, kwargs)
             batches = is_transformed()
             found = _arguments(func, argnums, args)
             if found is None:
                 self.transformed += batches
                 return original(func, argnums, has_aux, args, kwargs)
-            self._inside = True
+            self._thread.inside = True
             try:
                 with outside_transforms():
                     self._begin(found, None)
@@ -149,7 +156,7 @@ class GradCalls:
                     if grads is not None:
                         self._end(found, grads, without_batches(loss).mean() if batches else loss)
             finally:
-                self._inside = False
+                self._thread.inside = False
             return result
 
         return grad_and_value_impl
