@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from gradtui.diagnosis.kinds import Finding, Thresholds
 from gradtui.runfile import RunReader
-from gradtui.runfile.blocks import Aggregates, DoubleArray, FloatArray, is_measured
+from gradtui.runfile.blocks import LAST_BIT, Aggregates, DoubleArray, FloatArray, is_measured
 from gradtui.runfile.schema import Layer, Origin
+
+MOST_KINDS = 128  # of layers, by optimizers and branches: of more, the branches do not count
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
@@ -44,6 +46,7 @@ class Series:
         falls: it still falls.
         span: the steps from the first recorded one to the last.
         outcome: what the loss of a stuck net does, in words.
+        paths: which layers may be compared.
         is_stuck: the loss has not fallen, or not by much and falls no more.
     """
 
@@ -75,6 +78,7 @@ class Series:
         self.outcome = "falls by little" if self.learns else "does not fall"
         self.is_stuck = not self.learns or little
         sizes = np.array([max(1, layer.parameters) for layer in layers], np.float64)
+        self.paths = Paths(layers)
         self.gradient = self.of("grad_norm")
         self.per_parameter = self.gradient / np.sqrt(sizes)
         self.update = self.of("update_ratio")
@@ -97,6 +101,20 @@ class Series:
         if column is None:
             return np.full((len(self.steps), len(self.names)), np.nan)
         return self.evidence.aggregates.maximum[:, : len(self.names), column].astype(np.float64)
+
+    def own_rows(self, layer: int) -> Mask:
+        """Where a step of an optimizer that has the layer was measured [buckets], of any if none has it.
+
+        Elsewhere nothing is known of the layer.
+        """
+        there, numbers = self.evidence.aggregates.optimizers, self.paths.optimizers
+        if numbers[layer]:
+            mask: Mask = (there & numbers[layer]) != 0
+            return mask
+        # it may be of one that has not been looked at often enough to be known
+        each = [1 << bit for bit in range(LAST_BIT + 1) if self.paths.all_optimizers >> bit & 1]
+        known = all(((there & one) != 0).sum() >= self._limits.least_rows for one in each)
+        return there != 0 if known else np.zeros(len(self), np.bool_)
 
     def typical_update(self) -> DoubleArray:
         """The median update ratio of the layers [buckets]; NaN where none was measured."""
@@ -159,6 +177,51 @@ class Series:
         """A finding about layers by index; without `remedies`, those of its kind are meant."""
         names = tuple(self.names[layer] for layer in layers)
         return Finding(kind, names, since, evidence, numbers, tuple(remedies), note)
+
+
+class Paths:
+    """Which layers may be compared: those on one path from the input to a loss, which one optimizer trains.
+
+    Args:
+        layers: in order of execution.
+
+    Attributes:
+        optimizers: those that have any of a layer's parameters, a bit each [layers]; 0 if that is not known.
+        all_optimizers: of all layers.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        held = [tuple(layer.optimizers) for layer in layers]
+        bits = {one: sum(1 << bit for bit in {min(number, LAST_BIT) for number in one}) for one in set(held)}
+        self.optimizers = [bits[one] for one in held]
+        self.all_optimizers = 0
+        for one in bits.values():
+            self.all_optimizers |= one
+        kinds = [(bit, frozenset(layer.branches)) for bit, layer in zip(self.optimizers, layers, strict=True)]
+        if len(set(kinds)) > MOST_KINDS:
+            kinds = [(bit, frozenset()) for bit, _ in kinds]
+        known = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
+        self._kinds = np.array([known[kind] for kind in kinds], np.intp)
+        self._alike = np.array([[_on_one_path(one, other) for other in known] for one in known], np.bool_)
+
+    def among(self, layer: int, others: Rows) -> Rows:
+        """Those of the other layers that it may be compared with."""
+        found: Rows = others[self._alike[self._kinds[layer], self._kinds[others]]]
+        return found
+
+    def by_optimizer(self) -> list[Rows]:
+        """The layers of each set of optimizers."""
+        bits = np.array(self.optimizers, np.int64)
+        return [np.flatnonzero(bits == one) for one in np.unique(bits)]
+
+
+def _on_one_path(one: tuple[int, frozenset[int]], other: tuple[int, frozenset[int]]) -> bool:
+    """True if layers of two kinds have an optimizer in common, and all losses of one are among those of the other.
+
+    What is not known of either is no obstacle.
+    """
+    optimizers = not one[0] or not other[0] or bool(one[0] & other[0])
+    return optimizers and (not one[1] or not other[1] or one[1] <= other[1] or other[1] <= one[1])
 
 
 def _medians(values: DoubleArray, chosen: Callable[[Rows], Rows]) -> DoubleArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,39 @@ def healthy(rows: int = ROWS, layers: int = LAYERS, loss: Any = None) -> tuple[n
     return block, np.geomspace(2.3, 0.1, rows) if loss is None else np.asarray(loss, np.float64)
 
 
-def evidence(block: np.ndarray, loss: np.ndarray, origins: Sequence[Origin] = (), first: int = 1) -> Evidence:
+def evidence(
+    block: np.ndarray,
+    loss: np.ndarray,
+    origins: Sequence[Origin] = (),
+    first: int = 1,
+    *,
+    held: Sequence[tuple[int, ...]] = (),
+    branches: Sequence[tuple[int, ...]] = (),
+    took: Any = None,
+) -> Evidence:
+    """`held` are the optimizers of each layer, `took` the set of them whose step each row is, as bits."""
     rows, count, _ = block.shape
     steps = np.arange(first, first + rows, dtype=np.int64)
     layers = [Layer(f"fc{i + 1}", "Linear", {"weight": (10, 9), "bias": (10,)}, 100) for i in range(count)]
+    layers = [replace(one, optimizers=held[i]) if held else one for i, one in enumerate(layers)]
+    layers = [replace(one, branches=branches[i]) if branches else one for i, one in enumerate(layers)]
     worst = np.where(np.isnan(loss), np.inf, loss)
     times = np.linspace(0, 1, rows)
     ones = np.ones(rows, np.int64)
-    parts = Aggregates(steps, steps, ones, times, times, loss, worst, loss, block, block, block, -ones)
+    parts = Aggregates(
+        steps,
+        steps,
+        ones,
+        times,
+        times,
+        loss,
+        worst,
+        loss,
+        block,
+        block,
+        block,
+        -ones if took is None else np.asarray(took),
+    )
     return Evidence(layers, MEASURES, parts, origins)
 
 

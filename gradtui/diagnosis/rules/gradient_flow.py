@@ -10,6 +10,7 @@ import numpy as np
 from gradtui.diagnosis.kinds import Finding, Thresholds, finding
 from gradtui.diagnosis.series import Series
 from gradtui.format import called, factor
+from gradtui.runfile.blocks import DoubleArray
 
 
 @finding(
@@ -27,15 +28,11 @@ from gradtui.format import called, factor
 )
 def exploding(series: Series, limits: Thresholds) -> Iterator[Finding]:
     """The gradient or the loss grows from step to step; or the gradient from layer to layer, and nothing is learnt."""
-    gradient = np.sqrt(np.nansum(series.gradient**2, axis=1))
-    gradient[~np.isfinite(series.gradient).any(axis=1)] = np.nan
-    values = gradient[np.isfinite(gradient)]
+    grown_most = _growth(series, limits)
     losses = series.loss[np.isfinite(series.loss)]
-    if len(series) < limits.least_rows or not len(values) or not len(losses):
+    if len(series) < limits.least_rows or grown_most is None or not len(losses):
         return
-    few = max(1, int(limits.begin * len(values)))
-    begin = float(np.median(values[:few]))
-    growth = float(np.median(values[-few:]) / begin) if begin else math.nan
+    growth, begin, gradient = grown_most
     last = float(np.median(losses[-max(1, int(limits.begin * len(losses))) :]))
     # an objective without a floor, as of a critic, explodes downwards
     size = abs(last / series.first_loss) if series.first_loss else math.nan
@@ -52,17 +49,40 @@ def exploding(series: Series, limits: Thresholds) -> Iterator[Finding]:
         yield from _from_layer_to_layer(series, limits)
 
 
+def _growth(series: Series, limits: Thresholds) -> tuple[float, float, DoubleArray] | None:
+    """What has grown most: how much, from what, and the gradient of the net [buckets].
+
+    The layers of each optimizer by themselves: of those that take turns, each has rows of its own.
+    """
+    found = None
+    for layers in series.paths.by_optimizer():
+        gradients = series.gradient[:, layers]
+        gradient = np.sqrt(np.nansum(gradients**2, axis=1))
+        gradient[~np.isfinite(gradients).any(axis=1)] = np.nan
+        values = gradient[np.isfinite(gradient)]
+        if not len(values):
+            continue
+        few = max(1, int(limits.begin * len(values)))
+        begin = float(np.median(values[:few]))
+        growth = float(np.median(values[-few:]) / begin) if begin else math.nan
+        if found is None or growth > found[0] or math.isnan(found[0]):
+            found = growth, begin, gradient
+    return found
+
+
 def _from_layer_to_layer(series: Series, limits: Thresholds) -> Iterator[Finding]:
     speeds = series.recent(series.per_parameter)
     order = np.flatnonzero(np.isfinite(speeds) & (speeds > 0))
     if len(order) < 3:
         return
-    ratio = np.array([speeds[i] / speeds[order[order > i]].min() for i in order[:-1]])
-    flagged = order[:-1][ratio > limits.exploding_layers]
+    later = [series.paths.among(int(i), order[n:]) for n, i in enumerate(order, 1)]
+    slowest_later = np.array([speeds[after].min() if len(after) else np.inf for after in later])
+    ratio = speeds[order] / slowest_later
+    flagged = order[ratio > limits.exploding_layers]
     if not len(flagged):
         return
     times = float(ratio.max())
-    after = order[order > flagged[0]]
+    after = series.paths.among(int(flagged[0]), order[order > flagged[0]])
     slowest = series.per_parameter[:, after[np.argmin(speeds[after])]]
     first = series.per_parameter[:, flagged[0]]
     since = series.since(first > limits.exploding_layers * slowest, np.isfinite(first + slowest))
@@ -104,13 +124,23 @@ def _vanished(series: Series, limits: Thresholds) -> list[tuple[float, int, int]
     order = np.flatnonzero(np.isfinite(speeds))
     if len(order) < 3:
         return []
-    typical = float(np.nanmedian(updates[updates > 0])) if (updates > 0).any() else math.nan
+    moving = np.flatnonzero(updates > 0)
+    typical_beside: dict[bytes, float] = {}
     flagged = []
     for i, layer in enumerate(order[:-1]):
-        fastest = order[i + 1 :][np.argmax(speeds[order[i + 1 :]])]
+        later = series.paths.among(layer, order[i + 1 :])
+        if not len(later):
+            continue
+        fastest = later[np.argmax(speeds[later])]
         ratio = float(speeds[layer] / speeds[fastest]) if speeds[fastest] > 0 else 1.0
-        hardly_moves = updates[layer] < limits.vanishing_update * typical
-        if ratio < limits.vanishing and (hardly_moves or not series.learns):
+        if ratio >= limits.vanishing:
+            continue
+        beside = series.paths.among(layer, moving)
+        key = beside.tobytes()
+        if key not in typical_beside:
+            typical_beside[key] = float(np.median(updates[beside])) if len(beside) else math.nan
+        hardly_moves = updates[layer] < limits.vanishing_update * typical_beside[key]
+        if hardly_moves or not series.learns:
             flagged.append((ratio, int(layer), int(fastest)))
     return flagged
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradtui.diagnosis.kinds import Finding, Thresholds, finding
-from gradtui.diagnosis.series import Series
+from gradtui.diagnosis.series import Mask, Rows, Series
 from gradtui.format import factor, percent
 
 # why a layer does not move -> in words, and what may help
@@ -101,25 +101,30 @@ def not_updating(series: Series, limits: Thresholds) -> Iterator[Finding]:
     """Layers that do not move, by cause; one that needs no gradient is a note."""
     for cause, layers in _by_cause(series, limits).items():
         words, remedies = CAUSES[cause]
-        since = series.since(~(series.update[:, layers[0]] > 0), np.ones(len(series), np.bool_))
+        since = series.since(~(series.update[:, layers[0]] > 0), series.own_rows(layers[0]))
         numbers = {"layers": float(len(layers))}
         note = cause == "frozen"
         yield series.finding("not-updating", layers, since, words, numbers, remedies=remedies, note=note)
 
 
 def _by_cause(series: Series, limits: Thresholds) -> dict[str, list[int]]:
-    """The layers that do not move, by why: names of `CAUSES`."""
+    """The layers that do not move, by why: names of `CAUSES`. Only steps of their own optimizers tell of it."""
     moved = series.measured("update_ratio")
     gradient = series.measured("grad_norm")
-    anything = series.measured("param_norm").any(axis=1)
+    with_updates: Mask = np.asarray(series.measured("param_norm").any(axis=1))
     updates = series.recent(series.update)
     found: dict[str, list[int]] = {}
-    if not anything.any() or not (updates > 0).any():
+    if not (updates > 0).any():
         return found
-    window = np.flatnonzero(anything)[-max(3, int(anything.sum() * limits.recent)) :]
-    later = slice(int(window[0]), None)
+    windows: dict[int, Rows] = {}  # by the optimizers of a layer
     tiny = series.recent(series.gradient) < limits.negligible * series.recent(series.of("param_norm"))
-    for layer in range(len(series.names)):
+    for layer, optimizers in enumerate(series.paths.optimizers):
+        if optimizers not in windows:
+            windows[optimizers] = _window(series, layer, with_updates, limits)
+        window = windows[optimizers]
+        if len(window) < limits.least_rows:
+            continue
+        later = slice(int(window[0]), None)
         has_gradient = gradient[later, layer].any()
         if not moved[window, layer].any():
             cause = "" if has_gradient else "frozen"
@@ -133,3 +138,11 @@ def _by_cause(series: Series, limits: Thresholds) -> dict[str, list[int]]:
         if cause:
             found.setdefault(cause, []).append(layer)
     return found
+
+
+def _window(series: Series, layer: int, with_updates: Mask, limits: Thresholds) -> Rows:
+    """The newest buckets in which it shows whether a layer moves."""
+    own = series.own_rows(layer)
+    # where all that an optimizer has is frozen, there is never an update
+    rows = np.flatnonzero(own & with_updates) if (own & with_updates).any() else np.flatnonzero(own)
+    return rows[-max(3, int(len(rows) * limits.recent)) :]
