@@ -20,7 +20,8 @@ from pathlib import Path
 
 from gradtui.runfile.liveness import machine_identity, process_start
 
-ABANDONED_AFTER = 3600.0  # s after which a draft of a process that cannot be seen from here is not written any more
+ABANDONED_AFTER = 3600.0  # s after which a file that was to be filled at once, and names no process, is not filled
+SILENT_FOR = 7 * 24 * 3600.0  # s after which a process of another machine counts as gone
 _DRAFT = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]+)-(?P<started>[0-9]*)(-journal)?")
 _OLD_DRAFT = re.compile(r"\..+\.gradtui\.(?P<pid>[0-9]+)(-journal|-wal|-shm)?")  # of gradtui up to 0.2
 _NO_LINKS = ("EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV", "EINVAL")
@@ -73,7 +74,7 @@ def write_whole(path: Path, content: str | bytes, *, private: bool = True) -> No
 def publish(draft: Path, path: Path) -> None:
     """Move a draft to its place; raises `FileExistsError` if anything is there."""
     try:
-        os.link(draft, path, follow_symlinks=False)
+        os.link(draft, path)
     except OSError as error:
         if errno.errorcode.get(error.errno or 0) not in _NO_LINKS:
             raise
@@ -107,12 +108,12 @@ def this_process() -> tuple[str, int, str]:
 
 
 def is_gone(machine: str, pid: int, started: str | None, silent: float) -> bool:
-    """Whether a process has ended; one of another machine is taken to have, if it was silent for a week.
+    """Whether a process has ended; one of another machine counts as gone after a week.
 
     `started` is None if it is not known.
     """
     if machine != machine_identity():
-        return silent > 7 * 24 * ABANDONED_AFTER
+        return silent > SILENT_FOR
     now = process_start(pid)
     return now is None or (started is not None and now != started)
 
@@ -134,7 +135,7 @@ def _is_abandoned(entry: os.DirEntry[str]) -> bool:
         if ours:
             if ours["machine"] == _short(machine_identity()):
                 return process_start(int(ours["pid"])) != ours["started"]
-            return silent > ABANDONED_AFTER
+            return silent > SILENT_FOR
         old = _OLD_DRAFT.fullmatch(entry.name)
         return old is not None and silent > ABANDONED_AFTER and process_start(int(old["pid"])) is None
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from gradtui.options import RecordOptions
 from gradtui.recorded_command import prepare
 from gradtui.run_request import RunRequest, newest_starting
 from gradtui.runfile import open_run
-from gradtui.runfile.private_files import draft_of, open_to_append, write_whole
+from gradtui.runfile.private_files import draft_of, open_to_append, this_process, write_whole
 from gradtui.runfolder import mark_starting, release, reserve, starting_mark
 from tests.forked_python import run
 from tests.synthetic import make_run
@@ -64,8 +65,10 @@ def test_trainings_that_are_started_in_the_background_get_two_names(
     third = background.launch_in(runs_in_tmp, Recipe())  # the others ended before they had a run; their logs are kept
     third.process.wait()
     assert len({first.path, second.path, third.path}) == 3
+    second.log.write_text("what it said")
+    (runs_in_tmp / "mine.log").touch()
     clear_leftovers(runs_in_tmp)
-    assert len(names_in(runs_in_tmp)) == 3 and all(name.endswith(".log") for name in names_in(runs_in_tmp))
+    assert names_in(runs_in_tmp) == [second.log.name, "mine.log"], "what a training said is kept"
 
 
 def test_a_training_whose_run_cannot_be_made_does_not_pass(tmp_path: Path) -> None:
@@ -138,6 +141,22 @@ def test_a_later_process_with_the_same_id_is_another_one(tmp_path: Path) -> None
     assert newest_starting(tmp_path) is None
     clear_leftovers(tmp_path)
     assert not mark.exists() and not earlier.exists()
+
+
+def test_what_a_process_of_another_machine_writes_is_let_alone(tmp_path: Path) -> None:
+    machine, pid, started = this_process()
+    draft = draft_of(tmp_path / "a.gradtui")
+    theirs = draft.with_name(re.sub(r"[0-9a-f]{8}(-[0-9]+-[0-9]*)$", r"00000000\1", draft.name))
+    mark = starting_mark(tmp_path / "b.gradtui")
+    for path in (theirs, mark):
+        path.write_text(f"another/{machine}\n{pid}\n{started}")
+        os.utime(path, (time.time() - 24 * 3600,) * 2)
+    clear_leftovers(tmp_path)
+    assert theirs.exists() and mark.exists()
+    for path in (theirs, mark):
+        os.utime(path, (0, 0))
+    clear_leftovers(tmp_path)
+    assert not theirs.exists() and not mark.exists()
 
 
 def test_a_command_leaves_nothing_but_its_run(tmp_path: Path) -> None:
