@@ -118,6 +118,7 @@ class AutoRecorder:
     def _on_new_optimizer(self, optimizer: Any) -> None:
         from gradtui.record.discover import Discovered, find_specs
         from gradtui.record.hooks import is_ours
+        from gradtui.record.replicas import Replicas, trains_replicas
         from gradtui.record.sharded import ShardedNorms, trains_shards
         from gradtui.record.watching import is_first_rank
 
@@ -131,6 +132,8 @@ class AutoRecorder:
         if not is_first_rank():
             if shards:
                 ShardedNorms(optimizer)  # gives the first rank its part
+            elif trains_replicas(optimizer):
+                Replicas(optimizer, lambda *_: None)
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         recording = self._recording

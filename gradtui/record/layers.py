@@ -160,6 +160,10 @@ class LayerTable(Slots):
         """What the model is called that has the first of these parameters (by id); "" if it has no name."""
         return next((self._keys[slot.layer][0] for slot in self.slots if id(slot.parameter) in parameters), "")
 
+    def layer_of(self, parameter: torch.Tensor) -> str:
+        """What the layer of a parameter is called; "" if it is in none."""
+        return next((self.layers[slot.layer].name for slot in self.slots if slot.parameter is parameter), "")
+
     def drop(self, gone: Callable[[torch.Tensor], bool]) -> None:
         """Let go of parameters; their layers stay, unmeasured."""
         leaving = [slot for slot in self.slots if gone(slot.parameter)]

@@ -90,7 +90,7 @@ PATCHES = (
     ),
     Patch(
         "an optimizer's step pre-hook and post-hook",
-        "record/optimizer_steps.py, record/sharded.py",
+        "record/optimizer_steps.py, record/sharded.py, record/replicas.py",
         "when a step begins and has been taken",
         "`StepHooks.remove`; `silence` if recording fails within a step, where PyTorch walks the hooks; the "
         "pre-hook is off while steps are only counted",
@@ -297,6 +297,22 @@ def never_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def on_every_optimizer(hook: Callable[..., Any]) -> Any:
     """Call `hook(optimizer, arguments, keywords)` before each step of every optimizer; a handle with `remove`."""
     return register_optimizer_step_pre_hook(hook)
+
+
+def after_each_step(optimizer: Any, call: Callable[[Any], None]) -> Callable[[], None]:
+    """Call it with the optimizer after each of its steps; what ends that, from within the step, too."""
+    hook = StepHook(call)
+    handle = optimizer.register_step_post_hook(hook)
+    hooks = weakref.ref(optimizer)
+
+    def remove() -> None:
+        hook.target = do_nothing
+        # within a step PyTorch walks the hooks: there only the last one can go
+        walked = getattr(hooks(), "_optimizer_step_post_hooks", {})
+        if walked and next(reversed(walked)) == handle.id:
+            handle.remove()
+
+    return remove
 
 
 def at_exit(call: Callable[[], None]) -> Callable[[], None]:

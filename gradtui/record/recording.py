@@ -20,6 +20,7 @@ from gradtui.record.layers import LayerSource
 from gradtui.record.losses import Losses
 from gradtui.record.measurement import Measurement
 from gradtui.record.optimizer_steps import OptimizerSteps
+from gradtui.record.replicas import Replicas, replicas_differ, trains_replicas
 from gradtui.record.row_maker import RowMaker
 from gradtui.record.row_queue import RowQueue
 from gradtui.record.sharded import ShardedNorms, trains_shards
@@ -98,6 +99,8 @@ class Recording:
         Not from within a step.
         """
         whole = ShardedNorms(optimizer, self._plan_sharded) if trains_shards(optimizer) else None
+        if trains_replicas(optimizer):
+            self._at_close.append(Replicas(optimizer, self._replicas_differ).remove)
         if self._disabled:
             for source in layers:
                 source.remove()
@@ -266,6 +269,14 @@ class Recording:
                 queue.scalar(step, name, number)
         if queue.pending:
             self._machine.quiet_until = 0.0  # what is on a device has to be asked for
+
+    def _replicas_differ(self, equal_at: int, step: int, ranks: list[int], parameter: torch.Tensor) -> None:
+        """Parameters that were equal in all processes are not any more: this is the training's trouble."""
+        if self._writer is None or self._disabled:
+            return
+        text = replicas_differ(equal_at, step, ranks, self._measurement.optimizers.table.layer_of(parameter))
+        self._say(text)
+        self._writer.event("replicas", text, self.step)
 
     def _fail(self, error: Exception, inside_a_step: bool = False) -> None:
         """Tell it once and stop recording; the training goes on."""
