@@ -30,6 +30,7 @@ EPILOG = """\
 Runs live in $GRADTUI_DIR, or in your data folder; --dir names another place.
 From a script of your own, without gradtui run:  recorder = gradtui.watch(model, optimizer)
 """
+LONGEST = 800  # characters of an error
 PREFIX = "cli_"  # of the modules of subcommands
 
 
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where an error can be told, and not when Python ends
         return code
     except GradtuiError as error:
-        say_on_stderr(str(error))
+        text = str(error)
+        # a value that was given may stand in it, however long; what is wrong with it stands at the end
+        say_on_stderr(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}")
         return error.exit_code
     except BrokenPipeError:
         # the reader of our output has gone, e.g. `gradtui runs | head -1`

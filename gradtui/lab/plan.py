@@ -93,7 +93,7 @@ class Plan:
         }
         try:
             make_folder(self.folder)
-            write_whole(self.folder / PLAN, json.dumps(facts, indent=1, ensure_ascii=False))
+            write_whole(self.folder / PLAN, json.dumps(facts, indent=1))
         except OSError as error:
             raise GradtuiError(
                 f"cannot keep a comparison in {self.folder}: {error.strerror}; --dir names another place"
