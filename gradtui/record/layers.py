@@ -193,6 +193,14 @@ class LayerTable(Slots):
                 self.layers[layer] = replace(known, optimizers=(*known.optimizers, number))
         return self.layers != before
 
+    def note_branches(self, found: Mapping[int, set[int]]) -> bool:
+        """Note to which last layers each leads, beside those that are known; True if that is new."""
+        before = self.layers.copy()
+        for layer, ends in found.items():
+            known = self.layers[layer]
+            self.layers[layer] = replace(known, branches=tuple(sorted(ends.union(known.branches))))
+        return self.layers != before
+
     def subset(self, chosen: Callable[[torch.Tensor], bool]) -> Slots:
         """Those slots whose parameter is chosen, in rows as wide as the table's."""
         mine = (slot for slot in self.slots if chosen(slot.parameter))

@@ -10,6 +10,7 @@ from gradtui.errors import say_once
 from gradtui.format import listed
 from gradtui.record.activations import ActivationSampler
 from gradtui.record.backward import backwards
+from gradtui.record.branches import Branches
 from gradtui.record.budget import Sampling
 from gradtui.record.columns import Columns
 from gradtui.record.optimizer_log import OptimizerLog
@@ -63,6 +64,7 @@ class Measurement:
         self.when_known: Callable[[], None] = lambda: None
         self._samples_next: OwnSteps | None = None  # in whose next step activations are to be sampled
         self._arms_anyway = False  # or in whatever step is next
+        self._branches = Branches(self.optimizers.table, cpu, self._on_branches)
 
     def is_due(self, step: int, optimizer: Any) -> bool:
         """True if step number `step`, which begins, is due; may ask for a later one instead, with its activations."""
@@ -185,6 +187,7 @@ class Measurement:
     def release(self, inside_a_step: bool) -> None:
         """Let go of everything."""
         self.sampler.disarm()
+        self._branches.remove()
         self.optimizers.release(inside_a_step=inside_a_step)
 
     def _tell_what_is_left_out(self, step: int) -> None:
@@ -196,7 +199,13 @@ class Measurement:
         if self.optimizers.has_new_layers:
             self.optimizers.learn_layers()
             self._tell_layers()
+            self._branches.begin()
             self.when_known()
+
+    def _on_branches(self, cost: float, is_new: bool) -> None:
+        self._sampling.rows.spent(cost, self._clock())
+        if is_new:
+            self._tell_layers()
 
     def _tell_layers(self) -> None:
         self._rows.know(self.optimizers.table)
