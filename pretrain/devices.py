@@ -16,26 +16,36 @@ def device_of(name: str) -> torch.device:
     """
     if name == "auto":
         name = next(kind for kind, is_there in _usual().items() if is_there)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DataError(f"torch has no device {short(name)}: use {_others()}") from error
-    if device.type == "meta":
-        raise DataError(f"a training needs numbers, and the device meta holds none: use {_others()}")
+    device = _named(name)
     if device.type == "cuda" and torch.cuda.is_available():
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and device.index is not None:
             raise DataError(f"under torchrun each process has a GPU of its own: give cuda, not {name}")
-        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
-        device = torch.device("cuda", index % torch.cuda.device_count() if device.index is None else index)
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    check_device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise `DataError` for a device on which nothing can be trained here."""
+    name, device = str(device), _named(device)
+    if device.type == "meta":
+        raise DataError(f"a training needs numbers, and the device meta holds none: use {_others()}")
     try:
         torch.zeros(1, device=device).add_(1).item()
         torch.Generator(device)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         # torch says at length what it was built for
         raise DataError(f"{name} is not available: use {_others()}") from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
+
+
+def _named(name: str | torch.device) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise DataError(f"torch has no device {short(name)}: use {_others()}") from error
 
 
 def _usual() -> dict[str, bool]:

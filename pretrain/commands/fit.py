@@ -18,12 +18,15 @@ from pretrain.devices import device_of, generator_on
 from pretrain.errors import DataError
 from pretrain.greedy import LayerProgress, train_greedily
 from pretrain.layers import LAYERS
+from pretrain.limits import check_memory
 from pretrain.parallel import processes
 from pretrain.progress import Stop
 from pretrain.protocols import Layer
 from pretrain.rows import Rows
 from pretrain.settings import FitCommand, decisive
 from pretrain.stack import Stack, load_stack, save_stack
+
+BYTES_A_WEIGHT = 12  # itself, its gradient and the optimizer's state of it, in float32
 
 
 def fit(settings: FitCommand, folder: Path) -> int:
@@ -144,7 +147,10 @@ def make_layers(settings: FitCommand, columns: int, label_units: int, generator:
     kind, made = LAYERS[settings.unit], []
     # a sigmoid gives probabilities, as pixels are; other units give any numbers
     bounded = settings.visible == "bernoulli"
-    for index, (inputs, outputs) in enumerate(pairwise((columns, *settings.layers))):
+    units = (columns, *settings.layers)
+    weights = sum(inputs * outputs for inputs, outputs in pairwise(units))
+    check_memory(BYTES_A_WEIGHT * weights, f"layers of {', '.join(f'{one:,}' for one in units[:6])} units")
+    for index, (inputs, outputs) in enumerate(pairwise(units)):
         labels = label_units if index == len(settings.layers) - 1 else 0
         layer = kind.make(
             inputs + labels, outputs, settings, bounded=bounded, label_units=labels, generator=generator

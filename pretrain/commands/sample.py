@@ -11,16 +11,19 @@ import torch
 
 from pretrain.commands.early_checks import LAYERS_FILE
 from pretrain.errors import DataError
+from pretrain.limits import check_memory
 from pretrain.stack import load_stack
 
 
 def sample(given: argparse.Namespace) -> int:
     """Write samples of a stack of RBMs."""
     stack = load_stack(given.folder / LAYERS_FILE)
+    net = stack.belief_net()
+    check_memory(4.0 * given.count * net.inputs, f"{given.count:,} samples")
     labels = None if given.label is None else torch.full((given.count,), given.label)
     generator = torch.Generator().manual_seed(given.seed)
     try:
-        drawn = stack.belief_net().sample(given.count, labels=labels, steps=given.steps, generator=generator)
+        drawn = net.sample(given.count, labels=labels, steps=given.steps, generator=generator)
     except ValueError as error:
         raise DataError(str(error)) from error
     values = drawn.detach().numpy()

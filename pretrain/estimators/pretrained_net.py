@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from torch import nn
 
 from pretrain.choices import Optimizer
+from pretrain.devices import check_device
 from pretrain.estimators.conventions import FROM_0, FROM_1, POSITIVE, Array, RandomState
 from pretrain.finetuning import NetProgress, finetune
 from pretrain.greedy import LayerProgress, train_greedily
@@ -96,6 +97,7 @@ class PretrainedNet(BaseEstimator):  # type: ignore[misc]
         units = {name for name, kind in LAYERS.items() if self._has_labels or not kind.supervised} | {"none"}
         constraints = {**self._parameter_constraints, "unit": [StrOptions(units)]}
         validate_parameter_constraints(constraints, self.get_params(deep=False), caller_name=type(self).__name__)
+        check_device(self.device)
 
     def _fit_scale(self, X: Array) -> Array:
         """X [n, n_features] for the net: unchanged if all of it lies in [0, 1], as probabilities do, otherwise

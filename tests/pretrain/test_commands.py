@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretrain.__main__ import main, make_parser
+from pretrain.checkpoint import save
 from pretrain.data import digits
 from pretrain.errors import DataError
 from pretrain.flags import settings_of
@@ -339,6 +340,10 @@ def truncated(path: Path) -> str:
         (lambda at: ["--device", "meta"], "the device meta holds none"),
         (lambda at: ["--device", "gpu"], "torch has no device 'gpu': use "),
         (lambda at: ["--device", "cuda:x"], "--device 'cuda:x': give auto, or a device of torch"),
+        (
+            lambda at: ["--layers", "1000000,1000000,1000000"],
+            "1,000,000, 1,000,000 units would take",
+        ),
         (lambda at: ["--config", str(at / "none.toml")], "cannot read"),
     ],
 )
@@ -383,6 +388,28 @@ def test_a_damaged_file_is_one_line(stack: Path, tmp_path: Path, capsys: pytest.
         (tmp_path / "layers.safetensors").write_bytes(damaged)
         assert main(["evaluate", str(tmp_path)]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("forged", ["fit.json", "fit.checkpoint", "layers.safetensors"])
+def test_what_a_forged_file_says_is_told_in_300_characters_without_escapes(
+    forged: str, stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stack, tmp_path / "s")
+    long = "\x1b[31mred\r\n" + "x" * 100_000
+    if forged == "fit.json":
+        settings = json.loads((stack / "fit.json").read_text())
+        (tmp_path / "s" / "fit.json").write_text(json.dumps({**settings, "unit": long}))
+    elif forged == "fit.checkpoint":
+        (tmp_path / "s" / "layers.safetensors").unlink()
+        save(tmp_path / "s" / "fit.checkpoint", {}, {"settings": {"batch_size": long}, "rest": {"dict": []}})
+    else:
+        save(tmp_path / "s" / "layers.safetensors", {}, {"layers": [{"layer": long}], "recognition": [], "about": {}})
+    command = (
+        ["evaluate", str(tmp_path / "s")] if forged == "layers.safetensors" else ["fit", str(tmp_path / "s"), *FIT]
+    )
+    assert main([*command, "--epochs", "20"] if command[0] == "fit" else command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable() and 40 < len(line) <= len("pretrain: ") + 300 and "xxx" in line
 
 
 def test_a_training_that_diverges_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

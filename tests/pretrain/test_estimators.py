@@ -359,3 +359,20 @@ def test_partial_fit_learns_from_batch_to_batch(kind: Any) -> None:
             part.partial_fit(IMAGES[:2], [3, 12])
         with pytest.raises(ValueError, match="classes must be passed on the first call"):
             kind().partial_fit(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("kind", [PretrainedClassifier, DeepAutoencoder])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"learning_rate": 0}, {"epochs": -1},
+        {"pretrain_epochs": 1.5}, {"batch_size": 0}, {"batch_size": -3}, {"patience": 0}, {"device": "cuda:99"},
+        {"device": "meta"}, {"device": "no"}, {"hidden_layer_sizes": (3, 0)}, {"hidden_layer_sizes": ()},
+        {"random_state": -1}, {"validation_fraction": float("nan")}, {"warm_start": "yes"},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_any_training(kind: Any, wrong: dict[str, Any]) -> None:
+    estimator = kind(**{**SMALL, **wrong})
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        estimator.fit(IMAGES[:20], LABELS[:20])
+    assert len(str(caught.value)) < 400 and not hasattr(estimator, "net_")
