@@ -106,15 +106,8 @@ def train_greedily(
     """
     chosen = with_changes("train_greedily", GreedySettings, settings, changes)
     run, inputs = _prepared(layers, data, chosen, targets, label_units)
-    keeper, result = run.keeper, GreedyResult()
-    kept = keeper.kept()
-    if kept is not None:
-        with fits(keeper.path):
-            _restore_layers(layers, kept)
-            result.errors = [[float(error) for error in of_layer] for of_layer in kept["errors"]]
-            if type(kept["layer"]) is not int or not 0 <= kept["layer"] < len(result.errors):
-                raise ValueError("it does not say what the errors of its layer were")
-            run, kept = _continued(run, kept)
+    result = GreedyResult()
+    run, kept = _restored(run, result)
     for index, layer in enumerate(layers):
         if kept is None or index >= kept["layer"]:
             if index and run.label_units is not None and index == len(layers) - 1:
@@ -337,6 +330,17 @@ class _LayerTraining:
         if self._output is not None:
             self._output.load_state_dict(kept["output"])
         load_optimizer(self._optimizer, *kept["optimizer"])
+
+
+def _restored(run: _Run, result: GreedyResult) -> tuple[_Run, dict[str, Any] | None]:
+    """Bring layers and errors back from the checkpoint; the state in it of the layer that is trained next, if any."""
+    kept = run.keeper.kept()
+    if kept is None:
+        return run, None
+    with fits(run.keeper.path):
+        _restore_layers(run.layers, kept)
+        result.errors = kept["errors"]
+        return _continued(run, kept)
 
 
 def _continued(run: _Run, kept: dict[str, Any]) -> tuple[_Run, dict[str, Any] | None]:
