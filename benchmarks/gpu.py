@@ -31,11 +31,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradtui
+from gradtui.errors import one_line
 from gradtui.runfile import is_measured
 
 CHECKS = ("plain", "amp", "compiled", "ranks")
 EXACT_STEPS = 24
-WARM_UP = 40  # steps that are not timed: the first are always measured, and in some CUDA graphs are recorded
+WARM_UP = 400  # steps that are not timed, a tenth of that on a CPU: many of the first are measured at any budget
 ROUNDS = 3
 FIRST_SCALE = 2.0**30  # overflows float16 in the first steps
 FAR = 1e-4  # relative difference of norms that is wrong
@@ -128,19 +129,25 @@ def train_exactly(training: Training, watch_norms: bool = False) -> list[Tensor]
     return [parameter.detach().clone() for parameter in training.net.parameters()]
 
 
-def time_of_step(training: Training, seconds: float) -> float:
-    """Seconds a step, after some that do not count."""
+def untimed(device: torch.device) -> int:
+    """Steps before those that are timed."""
+    return WARM_UP if device.type == "cuda" else WARM_UP // 10
+
+
+def time_of_step(training: Training, seconds: float) -> tuple[float, int]:
+    """Seconds a step, after some that do not count, and how many were timed."""
     data = batches(training)
+    warm_up = untimed(training.device)
     started, done = 0.0, 0
     while True:
-        if done == WARM_UP:
+        if done == warm_up:
             synchronize(training.device)
             started = time.perf_counter()
         training.step(*next(data))
         done += 1
-        if done > WARM_UP and agreed(time.perf_counter() - started > seconds):
+        if done > warm_up and agreed(time.perf_counter() - started > seconds):
             synchronize(training.device)
-            return (time.perf_counter() - started) / (done - WARM_UP)
+            return (time.perf_counter() - started) / (done - warm_up), done - warm_up
 
 
 def agreed(is_over: bool) -> bool:
@@ -187,22 +194,35 @@ def examine(check: str, device: torch.device, small: bool, seconds: float) -> tu
         same_bare = all(map(torch.equal, weights, again))
     verdict = "equal" if same else "DIFFER" if same_bare else "differ (two bare ones do too)"
     times: dict[bool, list[float]] = {False: [], True: []}
+    timed = measured = 0
     for number in range(2 * ROUNDS):
         with_recorder = number % 4 in (1, 2)  # bare, recorded, recorded, bare, …
         training = make(check, device, small)
-        with recorded(training, None) if with_recorder else contextlib.nullcontext():
-            times[with_recorder].append(time_of_step(training, seconds))
+        with recorded(training, None) if with_recorder else contextlib.nullcontext() as recorder:
+            pace, steps = time_of_step(training, seconds)
+            times[with_recorder].append(pace)
+            if recorder is not None and recorder.path is not None:
+                recorder.close()
+                timed += steps
+                measured += measured_rows(recorder.path, since=untimed(device))
     ratio = np.mean(times[True]) / np.mean(times[False])
     text = (
         f"{check:<9} step {1e3 * np.mean(times[False]):.3f} ms bare, ratio {ratio:.3f} "
         f"({', '.join(f'{1e3 * one:.3f}' for one in times[True])} against "
-        f"{', '.join(f'{1e3 * one:.3f}' for one in times[False])}); weights {verdict}; "
+        f"{', '.join(f'{1e3 * one:.3f}' for one in times[False])}; {measured} of {timed} steps measured); "
+        f"weights {verdict}; "
         f"norms off by {far:.1e} in {rows} of {EXACT_STEPS} steps; activations in {seen} rows"
     )
     if counts is not None:
         text += "; graphs, breaks, skipped CUDA graphs {}, {}, {}".format(*counts)
         text += " (bare {}, {}, {})".format(*bare_counts or ())
     return text, (same or not same_bare) and far < FAR and seen > 0 and counts == bare_counts
+
+
+def measured_rows(path: Path, since: int) -> int:
+    """Rows with norms after a step."""
+    with gradtui.open_run(path) as run:
+        return int(is_measured(run.newer(since).measures).any(axis=(1, 2)).sum())
 
 
 def compare_norms(path: Path, training: Training) -> tuple[float, int, int]:
@@ -261,7 +281,7 @@ def main() -> int:
         try:
             text, is_right = examine_ranks(device, small, options.seconds) if check == "ranks" else how()
         except Exception as error:
-            text, is_right = f"{check:<9} failed: {type(error).__name__}: {error}", False
+            text, is_right = f"{check:<9} failed: {one_line(error)}", False
         print(f"{'ok   ' if is_right else 'WRONG'} {text}; {time.monotonic() - started:.0f} s", flush=True)
         all_right &= is_right
     return 0 if all_right else 1
