@@ -87,7 +87,7 @@ def parsed(value: Any, what: str) -> Any:
     if type(value) is not str or len(value) > LONGEST_JSON:
         raise ValueError(f"{what} is {shown(value)}")
     try:
-        found = json.loads(value, parse_int=_integer)
+        found = _DECODER.decode(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is no JSON: {shown(value)}") from error
     _check_depth(found, what)
@@ -158,8 +158,13 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
 def _check_depth(value: Any, what: str) -> None:
     """Whoever walks over it later does so by recursion."""
+    if not isinstance(value, (list, dict)):
+        return
     level, depth = [value], 0
     while level:
         depth += 1

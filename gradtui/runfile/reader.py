@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -317,14 +318,23 @@ def _measure(row: tuple[Any, ...]) -> Measure:
 
 def _layer(row: tuple[Any, ...]) -> Layer:
     name, kind, shapes, parameters, size, optimizers, branches, *in_and_out = row
-    seen = [None if text is None else checked.counts(checked.parsed(text, "a shape"), "a shape") for text in in_and_out]
-    found = checked.mapping(checked.parsed(shapes, "the shapes"), "the shapes")
-    own = {key: checked.counts(shape, "a shape") for key, shape in found.items()}
+    seen = [None if text is None else _counts(text, "a shape") for text in in_and_out]
+    own = dict(_shapes(shapes))
     count = checked.whole(parameters, "the number of parameters")
-    held_by = checked.counts(checked.parsed(optimizers, "a layer's optimizers"), "a layer's optimizers")
-    leads_to = checked.counts(checked.parsed(branches, "a layer's branches"), "a layer's branches")
+    held_by, leads_to = _counts(optimizers, "a layer's optimizers"), _counts(branches, "a layer's branches")
     words = [checked.text(one, f"a layer's {what}") for one, what in ((name, "name"), (kind, "kind"), (size, "size"))]
     return Layer(words[0], words[1], own, count, seen[0], seen[1], words[2], held_by, leads_to)
+
+
+@lru_cache(1024)  # of ten thousand layers, most have the shapes of others
+def _counts(text: Any, what: str) -> tuple[int, ...]:
+    return checked.counts(checked.parsed(text, what), what)
+
+
+@lru_cache(1024)
+def _shapes(text: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    found = checked.mapping(checked.parsed(text, "the shapes"), "the shapes")
+    return tuple((key, checked.counts(shape, "a shape")) for key, shape in found.items())
 
 
 def _finding(row: tuple[Any, ...]) -> Finding:
