@@ -8,6 +8,9 @@
 | `retention` | what is kept of a run, so that its file stays small however long it is |
 | `buckets`   | the overview: steps folded, by twos and twos, while they are written   |
 | `summary`   | `RunMetadata`: what a list of runs shows; `request`: asking a training   |
+| `hardening` | what keeps a reader from running, hanging over or filling up with a file |
+| `checked`   | what a value of a run file may be                                      |
+| `records`   | rows as records, each value checked                                    |
 | `reader`    | `RunReader`, used by viewers: newer rows, a thinned overview, a window |
 | `liveness`  | whether a run is live, done or died                                    |
 

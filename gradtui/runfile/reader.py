@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
-from functools import lru_cache
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,13 @@ from gradtui.runfile.blocks import (
     pad_layers,
 )
 from gradtui.runfile.optimizer_facts import OptimizerFacts, from_row
-from gradtui.runfile.schema import OLD_KINDS, OLD_OUTPUTS, Event, Finding, Layer, Measure, Origin, Pictures, Schedule
+from gradtui.runfile.records import finding_of, known, layer_of, measure_of, pictures_of, schedule_of, set_of
+from gradtui.runfile.schema import Event, Finding, Layer, Origin, Pictures, Schedule
 from gradtui.runfile.summary import RunMetadata, reads
 
 WHOLE_UP_TO = 4096  # recorded steps: a shorter run, or window, is read as it is
 MOST_VALUES = 1 << 27  # measures that are read at once: of a very deep net, fewer steps
 FEWEST_ROWS = 512  # a bucket, or what is kept whole, of however many layers
-MOST_SIDE = 1 << 16  # pixels
-LARGEST_PIXEL = 1e39  # float32 ends before
 MOST_MEASURES, MOST_FINDINGS = 1_000, 5_000
 
 
@@ -57,7 +55,7 @@ class RunReader(RunMetadata):
                 found = self._all(f"SELECT name, symbol, unit, definition{more} FROM measures ORDER BY position")
                 if len(found) > MOST_MEASURES:
                     raise ValueError(f"it has {len(found):,} measures")
-                self.measures = [_measure(row) for row in found]
+                self.measures = [measure_of(row) for row in found]
         except RunFileError:
             self.close()
             raise
@@ -71,7 +69,7 @@ class RunReader(RunMetadata):
             found = self._all(f"SELECT {columns} FROM layers ORDER BY layer")
         if len(found) > checked.MOST_LAYERS:
             raise ValueError(f"it has {len(found):,} layers")
-        self._layers = [_layer(row) for row in found]
+        self._layers = [layer_of(row) for row in found]
         return self._layers
 
     @reads
@@ -194,7 +192,7 @@ class RunReader(RunMetadata):
                 return known
             columns = "step, name, layer, rows, columns, low, high, pixels"
             found = [self._all(f"SELECT {columns} FROM pictures WHERE step = ? AND name = ?", key) for key in newest]
-        return tuple(one for rows in found for row in rows if (one := _pictures(row)).rows * one.columns)
+        return tuple(one for rows in found for row in rows if (one := pictures_of(row)).rows * one.columns)
 
     @reads
     def scalars(self, newer_than: int = 0) -> tuple[dict[str, Scalars], int]:
@@ -236,7 +234,7 @@ class RunReader(RunMetadata):
             found = self._all(f"SELECT {columns} FROM findings ORDER BY finding")
             if len(found) > MOST_FINDINGS:
                 raise ValueError(f"it has {len(found):,} findings")
-            return [_finding(row) for row in found]
+            return [finding_of(row) for row in found]
 
     @reads
     def schedules(self) -> list[Schedule]:
@@ -245,7 +243,7 @@ class RunReader(RunMetadata):
             return []
         columns = "optimizer, steps, measured, last_measured, last_outputs"
         with self._reading():
-            return [_schedule(row) for row in self._all(f"SELECT {columns} FROM schedules ORDER BY optimizer")]
+            return [schedule_of(row) for row in self._all(f"SELECT {columns} FROM schedules ORDER BY optimizer")]
 
     @reads
     def events(self) -> list[Event]:
@@ -272,7 +270,7 @@ class RunReader(RunMetadata):
             rate,
             self._decode([row[5] for row in found]),
             np.array([row[3] is not None for row in found], np.bool_),
-            np.array([optimizer_bits(_known(row[6]), row[5] is not None) for row in found], np.int64),
+            np.array([optimizer_bits(known(row[6]), row[5] is not None) for row in found], np.int64),
         )
 
     @reads
@@ -292,7 +290,7 @@ class RunReader(RunMetadata):
         epoch, seconds = (_floats([row[column] for row in found], finite=True) for column in (3, 4))
         low, high, losses = (_floats([row[column] for row in found]) for column in (5, 6, 7))
         minimum, maximum, mean = (self._decode([row[column] for row in found]) for column in (8, 9, 10))
-        optimizers = np.array([_bits(row[11]) for row in found], np.int64)
+        optimizers = np.array([set_of(row[11]) for row in found], np.int64)
         blocks = (minimum, maximum, mean, optimizers)
         return Aggregates(first_step, last_step, rows, epoch, seconds, low, high, losses, *blocks)
 
@@ -309,73 +307,6 @@ class RunReader(RunMetadata):
         """How many of the steps that are asked for are read at once."""
         width = max(1, len(self._layers) * len(self.measures))
         return min(asked, max(FEWEST_ROWS, MOST_VALUES // width))
-
-
-def _measure(row: tuple[Any, ...]) -> Measure:
-    measure = checked.row_as(Measure, row, "a measure")
-    return replace(measure, source="outputs") if len(row) == 4 and measure.name in OLD_OUTPUTS else measure
-
-
-def _layer(row: tuple[Any, ...]) -> Layer:
-    name, kind, shapes, parameters, size, optimizers, branches, *in_and_out = row
-    seen = [None if text is None else _counts(text, "a shape") for text in in_and_out]
-    own = dict(_shapes(shapes))
-    count = checked.whole(parameters, "the number of parameters")
-    held_by, leads_to = _counts(optimizers, "a layer's optimizers"), _counts(branches, "a layer's branches")
-    words = [checked.text(one, f"a layer's {what}") for one, what in ((name, "name"), (kind, "kind"), (size, "size"))]
-    return Layer(words[0], words[1], own, count, seen[0], seen[1], words[2], held_by, leads_to)
-
-
-@lru_cache(1024)  # of ten thousand layers, most have the shapes of others
-def _counts(text: Any, what: str) -> tuple[int, ...]:
-    return checked.counts(checked.parsed(text, what), what)
-
-
-@lru_cache(1024)
-def _shapes(text: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    found = checked.mapping(checked.parsed(text, "the shapes"), "the shapes")
-    return tuple((key, checked.counts(shape, "a shape")) for key, shape in found.items())
-
-
-def _finding(row: tuple[Any, ...]) -> Finding:
-    kind, layers, begin, evidence, numbers, remedies, note, end = row
-    kind = checked.text(kind, "a finding's kind")
-    known = checked.mapping(checked.parsed(numbers, "a finding's numbers"), "a finding's numbers")
-    return Finding(
-        OLD_KINDS.get(kind, kind),
-        checked.texts(checked.parsed(layers, "a finding's layers"), "a finding's layers"),
-        checked.whole(begin, "a finding's step"),
-        checked.text(evidence, "a finding's evidence"),
-        {name: checked.any_float(value, "a finding's number") for name, value in known.items()},
-        checked.texts(checked.parsed(remedies, "a finding's remedies"), "a finding's remedies"),
-        bool(note),
-        None if end is None else checked.whole(end, "a finding's step"),
-    )
-
-
-def _schedule(row: tuple[Any, ...]) -> Schedule:
-    optimizer, steps, measured = (checked.whole(value, "a schedule") for value in row[:3])
-    return Schedule(optimizer, steps, measured, *(_known(value) for value in row[3:]))
-
-
-def _known(value: Any) -> int | None:
-    """The number of an optimizer or of a step; None for NULL."""
-    return None if value is None else checked.whole(value, "a number")
-
-
-def _bits(value: Any) -> int:
-    """A set of optimizers."""
-    return -1 if value is None else checked.whole(value, "a set of optimizers", least=-1, most=2**63 - 1)
-
-
-def _pictures(row: tuple[Any, ...]) -> Pictures:
-    found = checked.row_as(Pictures, row, "pictures")
-    rows, columns = (checked.whole(side, "a side of a picture", most=MOST_SIDE) for side in (found.rows, found.columns))
-    if rows * columns and len(found.pixels) % (rows * columns):
-        raise ValueError(f"pictures of {rows} × {columns} are {len(found.pixels)} bytes")
-    for value in (found.low, found.high):
-        checked.number(value, "a picture's value", -LARGEST_PIXEL, LARGEST_PIXEL)
-    return found
 
 
 def _steps(values: list[Any], *, ordered: bool = True) -> npt.NDArray[np.int64]:
