@@ -339,7 +339,9 @@ def _restored(run: _Run, result: GreedyResult) -> tuple[_Run, dict[str, Any] | N
         return run, None
     with fits(run.keeper.path):
         _restore_layers(run.layers, kept)
-        result.errors = kept["errors"]
+        result.errors = [[float(error) for error in of_layer] for of_layer in kept["errors"]]
+        if type(kept["layer"]) is not int or not 0 <= kept["layer"] < len(result.errors):
+            raise ValueError("it does not say what the errors of its layer were")
         return _continued(run, kept)
 
 
