@@ -62,7 +62,8 @@ class RunRequest:
         except OSError:
             return None
         if self.path.exists():
-            self._lock.unlink()
+            with contextlib.suppress(OSError):
+                self._lock.unlink()
             return None
         return self.path
 
@@ -77,12 +78,14 @@ class RunRequest:
     def register_run(self, path: Path) -> None:
         """Add a run to the list; it has its file now, so that no other process will take it."""
         if path == self.path:
-            self._lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._lock.unlink(missing_ok=True)
             release(path)
         if self.run_list is not None:
-            handle = os.open(self.run_list, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-            with os.fdopen(handle, "w", encoding="utf-8") as run_list:
-                run_list.write(f"{path}\n")
+            with contextlib.suppress(OSError):  # the disk is full, the list was deleted: the run goes on all the same
+                handle = os.open(self.run_list, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+                with os.fdopen(handle, "w", encoding="utf-8") as run_list:
+                    run_list.write(f"{path}\n")
 
     def runs(self) -> list[Path]:
         """The runs in the list so far."""

@@ -159,6 +159,15 @@ def test_what_a_process_of_another_machine_writes_is_let_alone(tmp_path: Path) -
     assert not theirs.exists() and not mark.exists()
 
 
+def test_a_list_of_runs_that_was_deleted_ends_no_recording(tmp_path: Path) -> None:
+    request = RunRequest(tmp_path / "a.gradtui", RecordOptions(folder=tmp_path), tmp_path / "gone")
+    path = request.acquire_path()
+    assert path == request.path
+    make_run(path)
+    request.register_run(path)
+    assert request.runs() == [] and not (tmp_path / "gone").exists()
+
+
 def test_a_command_leaves_nothing_but_its_run(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "gradtui", "run", "--dir", str(tmp_path / "new"), "--fail-on", "nan", "true"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
