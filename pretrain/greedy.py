@@ -17,6 +17,7 @@ from pretrain.epochs import BatchSampler
 from pretrain.errors import DataError
 from pretrain.layer_input import LayerInput
 from pretrain.layers import check_saveable, kind_of
+from pretrain.limits import check_numbers
 from pretrain.nets import output_layer
 from pretrain.parallel import batch, current, reduce
 from pretrain.precision import tell_if_slow
@@ -58,8 +59,7 @@ OnProgress = Callable[[LayerProgress], None]
 class GreedyResult:
     """The errors [layer][epoch], and whether the training finished.
 
-    The error is the squared reconstruction error per example; in supervised training, the cross-entropy per label, in
-    nats.
+    An error is the squared one of a reconstruction, per example; in supervised training the cross-entropy, in nats.
     """
 
     errors: list[list[float]] = field(default_factory=list)
@@ -347,15 +347,15 @@ def _restored(run: _Run, result: GreedyResult) -> tuple[_Run, dict[str, Any] | N
 
 def _continued(run: _Run, kept: dict[str, Any]) -> tuple[_Run, dict[str, Any] | None]:
     """From where the layers go on: with as many epochs as before from the state that is kept, else see below."""
-    count, then = len(run.layers), run.keeper.before["epochs"]
-    run = replace(run, begun=kept.get("begun", [0] * count))
+    count, told = len(run.layers), (kept.get("begun") or 0, run.keeper.before["epochs"])
+    begun, then = (for_each(epochs, count, "epochs") for epochs in told)
+    check_numbers([("epochs", [-1 if one is None else one for one in begun])])
+    run = replace(run, begun=begun)
     if then == run.epochs or kept["layer"] == 0:
         return run, kept  # no layer below has epochs to make up for
     if kept["layer"] < count - 1 or kept["passes"]["epoch"] < then[-1]:
-        raise DataError(
-            f"{run.keeper.path} is of a training that was stopped in layer {kept['layer'] + 1}: let it finish its"
-            f" {max(then)} epochs first, then train for more"
-        )
+        stopped = f"{run.keeper.path} is of a training that was stopped in layer {kept['layer'] + 1}"
+        raise DataError(f"{stopped}: let it finish its {max(then)} epochs first, then train for more")
     run.generator.set_state(kept["passes"]["generator"])
     return replace(run, begun=then), None
 

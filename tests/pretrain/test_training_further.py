@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.__main__ import main
+from pretrain.checkpoint import load, pack, save, unpack
 from pretrain.data import digits
 from pretrain.errors import DataError
 from pretrain.finetuning import finetune
@@ -142,3 +143,15 @@ def test_layers_that_were_trained_up_and_down_stay_as_they_are(
     fit = ["fit", str(tmp_path), *FIT, "--up-down-epochs", "1", "--epochs"]
     assert main([*fit, "1"]) == 0
     assert main([*fit, "2"]) == 1 and "cannot be trained further" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("begun", [[1], "ab", [0.5, 1], [-1, 0], [10**30, 1], [None, None]])
+def test_a_forged_checkpoint_of_epochs_that_cannot_be_is_refused_in_one_line(begun: Any, tmp_path: Path) -> None:
+    trained(stack(make_rbm, 6, 5, 4), 2, checkpoint=tmp_path / "c")
+    tensors, facts = load(tmp_path / "c")
+    tree = unpack(tensors, facts["rest"])
+    tensors, rest = pack({**tree, "begun": begun})
+    save(tmp_path / "c", tensors, {**facts, "rest": rest})
+    with pytest.raises(DataError) as caught:
+        trained(stack(make_rbm, 6, 5, 4), 2, checkpoint=tmp_path / "c")
+    assert "\n" not in str(caught.value)
