@@ -124,8 +124,9 @@ def _settings(group: Mapping[str, Any]) -> str:
         called = CALLED.get(name, name)
         if not called or value is False or (value == 0 and name not in ALWAYS):
             continue
-        before = group["settings_at_first"].get(name)
-        shown = _shown(value) if before is None else f"{_shown(before)} → {_shown(value)}"
+        before, shown = group["settings_at_first"].get(name), _shown(value)
+        if before is not None and _shown(before) != shown:
+            shown = f"{_shown(before)} → {shown}"
         words.append(called if value is True else f"{called} {shown}")
     return ", ".join(words)
 

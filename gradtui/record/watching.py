@@ -48,7 +48,7 @@ def watch(
     """Record the training of `model` by `optimizer` from here on.
 
     A run file that cannot be made is told on stderr, and the training goes on unrecorded (`Recorder.path` is None).
-    In distributed training only the process of rank 0 records. The recording ends when it is closed, when the program
+    In distributed training only the process of rank 0 records, and compares hashes of the replicas' parameters. The recording ends when it is closed, when the program
     ends, or when the last optimizer is freed.
 
     Args:
