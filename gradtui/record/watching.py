@@ -48,8 +48,8 @@ def watch(
     """Record the training of `model` by `optimizer` from here on.
 
     A run file that cannot be made is told on stderr, and the training goes on unrecorded (`Recorder.path` is None).
-    In distributed training only the process of rank 0 records, and compares hashes of the replicas' parameters. The recording ends when it is closed, when the program
-    ends, or when the last optimizer is freed.
+    In distributed training only the process of rank 0 records; it compares hashes of the replicas' parameters too.
+    The recording ends when it is closed, when the program ends, or when the last optimizer is freed.
 
     Args:
         model: the model, or several by name, as the two of a GAN; layers are the modules that own parameters directly.
