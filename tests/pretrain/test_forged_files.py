@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from pretrain import checkpoint
 from pretrain.data import read_idx
 from pretrain.errors import DataError
+from pretrain.greedy import train_greedily
 from pretrain.rbm import RBM
 from pretrain.sources import source
 from pretrain.stack import Stack, load_net, load_stack, save_net, save_stack
@@ -84,6 +85,20 @@ def test_a_state_of_forged_nests(rest: str, tmp_path: Path) -> None:
     facts = f'{{"settings": {{"epochs": 3}}, "rest": {rest}}}'
     (tmp_path / "state").write_bytes(forged_checkpoint((tmp_path / "state").read_bytes(), facts, {}))
     refused(lambda: checkpoint.Keeper(tmp_path / "state", 0, {"epochs": 3}).kept())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("errors", 3), ("errors", {"list": []}), ("errors", {"list": [3]}), ("layer", "x"), ("layer", -1), ("layer", 7),
+     ("layers", 1), ("passes", 1)],
+)  # fmt: skip
+def test_a_forged_state_of_a_greedy_training(name: str, value: Any, tmp_path: Path) -> None:
+    path, x = tmp_path / "state", torch.rand(20, 6)
+    train_greedily([RBM(6, 5)], x, epochs=1, batch_size=10, checkpoint=path)
+    _, facts = checkpoint.load(path)
+    facts["rest"]["dict"] = [[key, value if key == name else kept] for key, kept in facts["rest"]["dict"]]
+    path.write_bytes(forged_checkpoint(path.read_bytes(), json.dumps(facts), {}))
+    refused(lambda: train_greedily([RBM(6, 5)], x, epochs=1, batch_size=10, checkpoint=path), "state")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
