@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ _USED = (_IMAGES, _LABELS, _TEST_IMAGES, _TEST_LABELS)
 # what a file that is damaged or forged may raise
 UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, SyntaxError, MemoryError,
-    zipfile.BadZipFile, zlib.error, struct.error,
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
 BYTE = 255.0  # the largest byte
 
