@@ -191,10 +191,10 @@ class RunMetadata:
         with self._reading():
             if self.version >= 3:
                 found = self._one("SELECT min(first_step) FROM findings WHERE kind = 'nan' AND last_step IS NULL")
-                if found is None or found[0] is None:
+                if found is None or type(found[0]) is not int:  # what is odd about a finding is told with the findings
                     return None
                 loss = self.newest_loss()
-                return None if loss is not None and math.isfinite(loss[1]) else checked.whole(found[0], "a step")
+                return None if loss is not None and math.isfinite(loss[1]) else found[0]
         loss = self.newest_loss()
         return None if loss is None or math.isfinite(loss[1]) else loss[0]
 

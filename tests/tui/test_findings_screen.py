@@ -143,7 +143,7 @@ async def test_odd_values_of_a_finding_are_one_line_or_text(column: str, value: 
     app = app_of(writer.path)
     async with app.run_test(size=(120, 40)) as pilot:
         await shows(pilot, "Findings")
-        assert "cannot be read" in text_of(app.screen) or "NONE" in text_of(app.screen)
+        assert "is damaged" in text_of(app.screen) or "NONE" in text_of(app.screen)
         await pilot.press("f")
         await pilot.pause(0.3)
         await pilot.press("escape", "m")
