@@ -171,11 +171,10 @@ class LayerTable(Slots):
         self.slots = [slot for slot in self.slots if not gone(slot.parameter)]
         self._known.clear()
 
-    def is_owned(self, parameter: torch.Tensor) -> bool:
-        """Whether the module that had the parameter is there and has it still."""
-        layer = next((slot.layer for slot in self.slots if slot.parameter is parameter), -1)
-        module = self.modules[layer]() if layer in self.modules else None
-        return module is not None and any(own is parameter for own in own_parameters(module).values())
+    def owned(self) -> set[int]:
+        """The ids of the parameters whose module is there and has them still."""
+        modules = (known() for known in self.modules.values())
+        return {id(own) for module in modules if module is not None for own in own_parameters(module).values()}
 
     def release(self) -> None:
         """Let go of all parameters."""

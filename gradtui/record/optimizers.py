@@ -21,7 +21,7 @@ from gradtui.record.step_source import StepSource
 from gradtui.runfile.blocks import LAST_BIT
 from gradtui.runfile.schema import Schedule
 
-MOST_CHANGES = 100  # of the parameters of an optimizer that are followed: finding new layers takes some milliseconds
+MOST_CHANGES = 30  # of the parameters of an optimizer that are followed: finding new layers takes some milliseconds
 EACH_LOOKED_AT = 16  # measured steps after which each parameter of an optimizer is looked at, not only their lists
 
 
@@ -163,8 +163,8 @@ class Optimizers:
         if not isinstance(optimizer, torch.optim.Optimizer) or self._changes >= MOST_CHANGES:
             return
         self._changes += 1
-        kept = self._stepped()
-        self.table.drop(lambda parameter: id(parameter) not in kept and not self.table.is_owned(parameter))
+        kept = self._stepped() | self.table.owned()
+        self.table.drop(lambda parameter: id(parameter) not in kept)
         for one in self._watched.values():
             one.probe = None
         found = [p for group in optimizer.param_groups for p in group["params"] if p not in self.table]
