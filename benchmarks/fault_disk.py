@@ -96,6 +96,7 @@ def one_case(trouble: Trouble, folder: Path, seed: int, wanted: str) -> list[str
     ready, go = os.pipe(), os.pipe()
 
     def work() -> int:
+        os.close(ready[0]), os.close(go[1])  # it goes on if the harness is killed
         if trouble.plain_user and os.geteuid() == 0:
             os.setegid(NOBODY)
             os.seteuid(NOBODY)
