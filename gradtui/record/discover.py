@@ -49,7 +49,10 @@ def find_specs(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[L
     wanted = {id(parameter) for parameter in parameters}
     frames = _user_frames()
     specs: list[LayerSpec] = []
-    for model in _models_with(wanted):
+    models = _models_with(wanted)
+    # in the order of their first use, those that are not used last
+    models.sort(key=lambda model: min((ranks.get(id(p), sys.maxsize) for p in model.parameters()), default=sys.maxsize))
+    for model in models:
         root = _called(model, frames) or type(model).__name__.lower()
         first_use = {
             id(module): float(min(used))
