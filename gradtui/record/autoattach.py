@@ -25,6 +25,7 @@ from gradtui.record.patches import at_exit, in_forked_child, on_every_optimizer,
 from gradtui.run_request import RunRequest
 
 if TYPE_CHECKING:
+    from gradtui.record.discover import ModelSearch
     from gradtui.record.grad_inputs import Inputs
     from gradtui.record.grad_steps import GradStepDetector
     from gradtui.record.layers import LayerSpec
@@ -37,6 +38,9 @@ ANOTHER_COPY = (
     "the loss does not depend on any parameter of the optimizer, which has another copy of the model: "
     "make the optimizer from the model that is trained"
 )
+NEXT_RUN = "nobody trains the models of this run any more; the next ones are in a run of their own"
+MOST_FORMER_LAYERS = 200  # of models that nobody trains any more, after which the next one begins another run
+MANY_LEAVES = 5_000  # of one graph, after which no other one is walked for the order
 TRACED = 4  # first calls of backward whose graph tells the order of the layers
 
 
@@ -55,6 +59,7 @@ class AutoRecorder:
         self._leaves: list[weakref.ref[Tensor]] = []  # parameters that the last of those losses depended on
         self._traced = TRACED
         self._local = threading.local()
+        self._models: ModelSearch | None = None
         self._looks_for_updates = True
         self._updates: UpdateDetector | None = None
         self._grads: GradStepDetector | None = None
@@ -137,23 +142,35 @@ class AutoRecorder:
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         recording = self._recording
+        if recording is not None and recording.former_layers > MOST_FORMER_LAYERS:
+            recording.event("recorder", NEXT_RUN)
+            recording.close()
+            recording = self._recording = None
         new = recording is None or not all(recording.knows(parameter) for parameter in parameters)
         if new and not shards and self._is_out_of_order(optimizer, parameters):
             return
         recording = self._recording = recording or self._new_recording()
         others = self._trained_instead_of(parameters) if new and not shards else []
-        specs = find_specs([*parameters, *others], self._ranks) if new else []
+        specs = find_specs([*parameters, *others], self._ranks, self._search()) if new else []
         recording.observe(optimizer, *([self._source(Discovered(specs))] if new else []))
         if others:
             say_on_stderr(ANOTHER_COPY)
             recording.event("recorder", ANOTHER_COPY)
 
+    def _search(self) -> Any:
+        """Finds models, within the budget once there are many of them."""
+        from gradtui.record.discover import ModelSearch
+
+        self._models = self._models or ModelSearch(self._request.options.budget)
+        return self._models
+
     def _trained_instead_of(self, parameters: list[Tensor]) -> list[Tensor]:
         """The parameters that have gradients, if none of those of an optimizer has one nor is used by the losses."""
         if any(parameter.grad is not None or id(parameter) in self._ranks for parameter in parameters):
             return []
-        leaves = [leaf for leaf in (ref() for ref in self._leaves) if leaf is not None and leaf.grad is not None]
-        return [] if any(map(self._is_known, leaves)) else leaves
+        alive = [leaf for leaf in (ref() for ref in self._leaves) if leaf is not None]
+        leaves: list[Tensor] = [leaf for leaf in alive if isinstance(leaf, nn.Parameter) and leaf.grad is not None]
+        return leaves if not any(map(self._is_known, leaves)) else []
 
     def _is_known(self, parameter: Tensor) -> bool:
         return self._recording is not None and self._recording.knows(parameter)
@@ -177,7 +194,9 @@ class AutoRecorder:
         from gradtui.record.graph import leaf_uses
 
         uses = leaf_uses(loss)
-        self._leaves = [weakref.ref(leaf) for _, leaf in uses.values() if isinstance(leaf, nn.Parameter)]
+        self._leaves = [weakref.ref(leaf) for _, leaf in uses.values()]
+        if len(uses) > MANY_LEAVES:
+            self._traced = 0
         # a graph that holds a gradient, as of a penalty, uses layers backwards; the first graph does not
         self._ranks = {key: number for key, (number, _) in uses.items()} | self._ranks
 

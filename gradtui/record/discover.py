@@ -6,11 +6,14 @@ have the variables that hold them.
 
 from __future__ import annotations
 
+import functools
 import gc
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import CO_OPTIMIZED
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -21,7 +24,43 @@ from torch.fx import GraphModule
 from gradtui.record.layers import LayerSpec, own_parameters, specs_of
 
 MOST_ITEMS = 10_000  # of a list or dict in which a tensor's name is sought
+HELD_BY_FRAME = 3  # references to the variables of a frame that nobody else has: its own, ours, that of the count
+LARGE_MODULE = 300  # names of a Python module in which a tensor's name is not sought
 OWNER = ("self", "cls")  # what a method calls the object it is of
+
+
+class ModelSearch:
+    """Finds models by their parameters: the first ones everywhere, later ones first in what the program holds.
+
+    A process may make one model after another, and a walk over all objects takes a tenth of a second.
+
+    Args:
+        budget: share of the time since the first search that walks over all objects may take after the first.
+        clock: seconds.
+    """
+
+    def __init__(self, budget: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._budget, self._clock = budget, clock
+        self._began: float | None = None
+        self._spent = 0.0
+        self.walks = 0
+
+    def models_with(self, wanted: set[int], frames: Sequence[FrameType]) -> list[nn.Module]:
+        """The outermost modules that own any of the parameters (by id), as few as will do."""
+        began = self._clock()
+        if self._began is not None:
+            held = list(_held_by(frames))
+            found = _covering(held, wanted)
+            if wanted <= {id(parameter) for model in found for parameter in model.parameters()}:
+                return found
+            if self._spent > self._budget * (began - self._began):
+                young = [*gc.get_objects(generation=0), *gc.get_objects(generation=1)]
+                return _covering([*held, *_all_modules(young)], wanted)
+        self._began = began if self._began is None else self._began
+        self.walks += 1
+        found = _covering(_all_modules(gc.get_objects()), wanted)
+        self._spent += self._clock() - began
+        return found
 
 
 class Discovered:
@@ -39,17 +78,20 @@ class Discovered:
         self._specs = []
 
 
-def find_specs(parameters: Sequence[Tensor], ranks: Mapping[int, int]) -> list[LayerSpec]:
+def find_specs(
+    parameters: Sequence[Tensor], ranks: Mapping[int, int], search: ModelSearch | None = None
+) -> list[LayerSpec]:
     """The layers of all models that own any of `parameters`, and a layer for each parameter that no model owns.
 
     Args:
         parameters: what an optimizer steps, or has a gradient.
         ranks: id of a parameter -> when the forward pass first used it, as far as that is known.
+        search: finds the models; by default everywhere.
     """
     wanted = {id(parameter) for parameter in parameters}
     frames = _user_frames()
     specs: list[LayerSpec] = []
-    models = _models_with(wanted)
+    models = (search or ModelSearch()).models_with(wanted, frames)
     # in the order of their first use, those that are not used last
     models.sort(key=lambda model: min((ranks.get(id(p), sys.maxsize) for p in model.parameters()), default=sys.maxsize))
     for model in models:
@@ -96,16 +138,19 @@ def _model_like(inputs: Mapping[str, Tensor]) -> nn.Module | None:
     return None
 
 
-def _models_with(wanted: set[int]) -> list[nn.Module]:
-    """The outermost modules that own any of the parameters: as few as will do, those with most of them first."""
-    modules = [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]
+def _covering(modules: Iterable[nn.Module], wanted: set[int]) -> list[nn.Module]:
+    """The outermost of these modules that own any of the parameters: as few as will do, those with most first."""
+    modules = list({id(module): module for module in modules}.values())
     inside = {id(child) for module in modules for child in _children(module)}
     covered: list[tuple[nn.Module, set[int], int]] = []
     for module in modules:
         if id(module) not in inside:
-            own = {id(parameter) for parameter in module.parameters()}
-            if own & wanted:
-                covered.append((module, own, sum(1 for _ in module.modules())))
+            try:
+                own = {id(parameter) for parameter in module.parameters()}
+                if own & wanted:
+                    covered.append((module, own, sum(1 for _ in module.modules())))
+            except RuntimeError:
+                continue  # another thread changes it
     # what a compiler made of a model has the same parameters
     covered.sort(key=lambda entry: (isinstance(entry[0], GraphModule), -len(entry[1] & wanted), entry[2]))
     chosen = []
@@ -114,6 +159,59 @@ def _models_with(wanted: set[int]) -> list[nn.Module]:
             chosen.append(module)
             wanted = wanted - own
     return chosen
+
+
+def _all_modules(objects: Iterable[Any]) -> list[nn.Module]:
+    is_module = _IsModule()
+    return [found for found in objects if is_module[type(found)]]
+
+
+class _IsModule(dict[type, bool]):
+    """Whether a type is one of modules; each type is looked at once."""
+
+    def __missing__(self, kind: type) -> bool:
+        self[kind] = found = issubclass(kind, nn.Module)
+        return found
+
+
+def _held_by(frames: Sequence[FrameType]) -> Iterator[nn.Module]:
+    """The modules in variables, in lists and dicts in them, and in attributes of what they hold."""
+    for scope in _scopes(frames):
+        for value in list(scope.values()):
+            yield from _modules_in(value)
+            attributes = getattr(value, "__dict__", None) if not isinstance(value, (type, ModuleType)) else None
+            if type(attributes) is dict:
+                for entry in list(attributes.values()):
+                    yield from _modules_in(entry)
+
+
+def _modules_in(value: Any) -> Iterable[nn.Module]:
+    if type(value) in (list, tuple, dict) and len(value) <= MOST_ITEMS:
+        return _all_modules(list(value.values()) if type(value) is dict else list(value))
+    return _all_modules([value])
+
+
+def _scopes(frames: Sequence[FrameType]) -> list[Mapping[str, Any]]:
+    """Their variables, each scope once, and those of the script."""
+    main = sys.modules.get("__main__")
+    scopes = [scope for frame in frames for scope in (_locals(frame), frame.f_globals)]
+    scopes.append(vars(main) if main is not None else {})
+    return list({id(scope): scope for scope in scopes}.values())
+
+
+def _locals(frame: FrameType) -> Mapping[str, Any]:
+    """The variables of a frame.
+
+    Before Python 3.13, a function's frame keeps the dict that it gives away, and with it what the variables held: a
+    model would outlive its `del`. So that dict is emptied, unless the program has it too, by `locals()`.
+    """
+    found = frame.f_locals
+    if found is frame.f_globals or not frame.f_code.co_flags & CO_OPTIMIZED or sys.version_info >= (3, 13):
+        return found
+    variables = dict(found)
+    if sys.getrefcount(found) <= HELD_BY_FRAME:
+        found.clear()
+    return variables
 
 
 def _children(module: nn.Module) -> Iterator[nn.Module]:
@@ -128,18 +226,20 @@ def _user_frames() -> list[FrameType]:
     while frame is not None:
         frames.append(frame)
         frame = frame.f_back
-    installed = tuple({*site.getsitepackages(), sysconfig.get_paths()["stdlib"], str(torch.__path__[0])})
+    installed = _installed()
     own = [frame for frame in frames if not frame.f_code.co_filename.startswith((*installed, "<frozen"))]
     return [frame for frame in own if not frame.f_globals.get("__name__", "").startswith("gradtui.record")]
 
 
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """The folders of what is not the user's own."""
+    return tuple({*site.getsitepackages(), sysconfig.get_paths()["stdlib"], str(torch.__path__[0])})
+
+
 def _called(wanted: object, frames: Sequence[FrameType]) -> str | None:
     """The variable, attribute or entry that holds an object, as the user's code has it; None if nobody does."""
-    scopes: list[Mapping[str, Any]] = []
-    for frame in frames:
-        scopes += [frame.f_locals, frame.f_globals]
-    main = sys.modules.get("__main__")
-    scopes.append(vars(main) if main is not None else {})
+    scopes = _scopes(frames)
     held = {id(value): name for scope in reversed(scopes) for name, value in _variables(scope)}
     name = held.get(id(wanted))
     for scope in scopes:
@@ -162,7 +262,7 @@ def _within(wanted: object, name: str, value: Any) -> tuple[str | None, Sequence
     if type(value) in (list, tuple, dict):
         return _entry(wanted, name, value)
     attributes = getattr(value, "__dict__", None) if not isinstance(value, type) else None
-    if type(attributes) is not dict:
+    if type(attributes) is not dict or (isinstance(value, ModuleType) and len(attributes) > LARGE_MODULE):
         return None, ()
     is_module = isinstance(value, nn.Module)
     for key, entry in list(attributes.items()):

@@ -112,6 +112,7 @@ class LayerTable(Slots):
         self.modules: dict[int, weakref.ref[nn.Module]] = {}  # by layer
         self.models: dict[int, weakref.ref[nn.Module]] = {}  # by id
         self._keys: list[tuple[str, str, tuple[Any, ...]]] = []  # root, name and shapes of each layer
+        self._by_key: dict[tuple[str, str, tuple[Any, ...]], list[int]] = {}
         self._counted: set[int] = set()
         self.left_out: list[str] = []  # parameters that have no values
 
@@ -208,10 +209,12 @@ class LayerTable(Slots):
     def _place(self, spec: LayerSpec, own: Mapping[str, torch.Tensor], taken: set[int]) -> int:
         shapes = {name: tuple(parameter.shape) for name, parameter in own.items()}
         key = (spec.root, spec.name, tuple(shapes.items()))
-        for layer, known in enumerate(self._keys):
-            if known == key and layer not in taken:
+        alike = self._by_key.setdefault(key, [])
+        for layer in alike:
+            if layer not in taken:
                 taken.add(layer)
                 return layer
+        alike.append(len(self._keys))
         self._keys.append(key)
         count = sum(parameter.numel() for parameter in own.values())
         seen = (spec.input_shape, spec.output_shape)

@@ -148,6 +148,12 @@ class Recording:
         """True if the parameter is in a layer of the run."""
         return not self._disabled and parameter in self._measurement.optimizers.table
 
+    @property
+    def former_layers(self) -> int:
+        """How many layers there are, if nobody trains any of them any more; 0 if somebody does."""
+        table = None if self._disabled else self._measurement.optimizers.table
+        return 0 if table is None or table.slots else len(table.layers)
+
     def observes(self, optimizer: Any) -> bool:
         """True if the steps of this optimizer are measured."""
         return not self._disabled and optimizer in self._measurement.optimizers

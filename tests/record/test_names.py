@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 
 import torch
@@ -73,3 +74,23 @@ def test_tensors_of_two_lists() -> None:
     weights, biases = [torch.zeros(2) for _ in range(2)], [torch.zeros(2)]
     specs = find_specs([*weights, *biases], {})
     assert [spec.name for spec in specs] == ["weights[0]", "weights[1]", "biases[0]"]
+
+
+def test_to_look_for_names_keeps_nothing_alive_and_leaves_what_locals_gave() -> None:
+    def program() -> tuple[weakref.ref[nn.Module], dict[str, object]]:
+        net = nn.Linear(2, 2)
+        mine = locals()
+        find_specs([*net.parameters()], {})
+        seen, kept = weakref.ref(net), dict(mine)
+        del net, mine
+        return seen, kept
+
+    def bare() -> bool:
+        net = nn.Linear(2, 2)
+        roots = [spec.root for spec in find_specs([*net.parameters()], {})]
+        seen = weakref.ref(net)
+        del net
+        return seen() is None and roots == ["net"]
+
+    assert bare()
+    assert set(program()[1]) >= {"net"}
