@@ -221,14 +221,15 @@ def _children(module: nn.Module) -> Iterator[nn.Module]:
 
 def _user_frames() -> list[FrameType]:
     """The frames of the running program, innermost first; the user's own before those of installed packages."""
-    frames: list[FrameType] = []
-    frame: FrameType | None = sys._getframe()
+    others = (*_installed(), "<frozen")
+    frames: list[FrameType] = []  # none of ours: a frame in a list of its own would keep all that it holds alive
+    frame: FrameType | None = sys._getframe().f_back
     while frame is not None:
-        frames.append(frame)
+        is_ours = frame.f_globals.get("__name__", "").startswith("gradtui.record")
+        if not is_ours and not frame.f_code.co_filename.startswith(others):
+            frames.append(frame)
         frame = frame.f_back
-    installed = _installed()
-    own = [frame for frame in frames if not frame.f_code.co_filename.startswith((*installed, "<frozen"))]
-    return [frame for frame in own if not frame.f_globals.get("__name__", "").startswith("gradtui.record")]
+    return frames
 
 
 @functools.cache
