@@ -21,6 +21,7 @@ from gradtui.runfile.blocks import FloatArray
 from gradtui.view import facts, known, newest_known, telling, untrained
 
 WIDEST = 60  # characters of a name in a table for a terminal
+MOST_SCHEDULES = 6  # optimizers of which it is said how often they were measured
 LOOK_BACK = 512  # recorded steps in which the newest value of a sampled measure is sought
 
 
@@ -45,7 +46,9 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         outputs = [measure.source == "outputs" for measure in measures]
         with_outputs = is_measured(rows.measures[:, :, outputs]).any(axis=(1, 2))
         sampled = int(rows.step[with_outputs.argmax()]) if with_outputs.any() else None
-    optimizers = reader.optimizers()
+    optimizers, schedules = reader.optimizers(), reader.schedules()
+    # of the whole run, where the rows that are looked at may all be newer
+    sampled = max((one.last_outputs or 0 for one in schedules), default=0) or sampled
     still = set(untrained(values, reader.measures, optimizers))
     loss, recent = reader.newest_loss(), reader.recent_loss()
     return {
@@ -60,6 +63,7 @@ def _facts(reader: RunReader) -> dict[str, Any]:
         "loss_mean": None if recent is None else vars(recent),
         "loss": None if loss is None else loss[1],
         "loss_step": None if loss is None else loss[0],
+        "schedules": [vars(one) for one in schedules],
         "activations_step": sampled,
         "metrics": {name: float(series.value[-1]) for name, series in reader.scalars()[0].items()},
         "sampling": reader.header.sampling,
@@ -109,6 +113,7 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
     lines = [f"{found['run']}: {state}, {found['steps']:,} steps, loss {loss}; measured {found['sampling']}", ""]
     if found["metrics"]:
         lines[-1:] = [f"metrics: {', '.join(f'{n} {value:.4g}' for n, value in found['metrics'].items())}", ""]
+    lines[-1:] = [*_how_often(found), ""]
     if not found["findings"]:
         lines.append("No problems found.")
     for finding in found["findings"]:
@@ -126,6 +131,25 @@ def _text(found: dict[str, Any], terminal: bool) -> str:
     optimizers = aligned(optimizer_lines(found["optimizers"], len(found["layers"])), terminal, 2 * WIDEST)
     tables = [*optimizers, *([""] if optimizers else []), *_table(found, measures, terminal)]
     return "\n".join([*lines, "", *tables])
+
+
+def _how_often(found: dict[str, Any]) -> list[str]:
+    """How many steps were measured, of each optimizer if there are several, and when outputs were last looked at."""
+    schedules = [one for one in found["schedules"] if one["steps"]]
+    if not schedules:
+        return []
+    kinds = {one["optimizer"]: one["kind"] for one in found["optimizers"]}
+    steps, measured = (sum(one[key] for one in schedules) for key in ("steps", "measured"))
+    line = f"{measured:,} of {steps:,} steps measured"
+    if len(schedules) > 1:
+        each = [
+            f"{kinds.get(one['optimizer'], 'many at once' if not one['optimizer'] else 'others')}"
+            f" {one['measured']:,} of {one['steps']:,}"
+            for one in schedules[:MOST_SCHEDULES]
+        ]
+        line += f" ({', '.join(each)}{', …' if len(schedules) > MOST_SCHEDULES else ''})"
+    last = found["activations_step"]
+    return [line + ("; outputs were never looked at" if last is None else f"; outputs last in step {last:,}")]
 
 
 def _cancelled(values: FloatArray, measures: Sequence[Measure]) -> list[bool]:

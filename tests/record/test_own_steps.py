@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gradtui.record.budget import Sampling
 from gradtui.record.layers import ForwardTrace
 from gradtui.record.own_steps import PATIENCE, OwnSteps
 from gradtui.record.recorder import Recorder
+from gradtui.report import report
 from gradtui.runfile import is_measured, open_run
 from tests.record.watched_nets import SteppedClock, perceptron, recorder_with, watch_into
 
@@ -207,3 +209,29 @@ def test_an_optimizer_that_is_freed_leaves_its_steps(tmp_path: Path) -> None:
     with open_run(tmp_path / "a.gradtui") as run:
         assert [(one.optimizer, one.steps) for one in run.schedules()] == [(1, 2), (2, 12)]
         assert nn.Linear.__name__ == run.layers()[0].kind
+
+
+def test_the_report_says_how_often_each_was_measured_and_when_outputs_were(tmp_path: Path) -> None:
+    players = Players()
+    with players.watch(tmp_path / "a.gradtui", every=2):
+        for _ in range(30):
+            players.step(0, 0, 1)
+    path = tmp_path / "a.gradtui"
+    last = max(measured(path, [layer], OUTPUTS)[-1] for layer in (0, 2))
+    said = report(path, as_json=False, terminal=False)
+    assert f"45 of 90 steps measured (SGD 30 of 60, SGD 15 of 30); outputs last in step {last}\n" in said
+    facts = json.loads(report(path, as_json=True, terminal=False))
+    assert [(one["optimizer"], one["steps"], one["measured"]) for one in facts["schedules"]] == [
+        (1, 60, 30),
+        (2, 30, 15),
+    ]
+    assert facts["activations_step"] == last
+
+
+def test_a_run_of_one_optimizer_is_reported_in_few_words(tmp_path: Path) -> None:
+    players = Players(1)
+    with players.watch(tmp_path / "a.gradtui", every=5):
+        players.step(*[0] * 12)
+    assert "3 of 12 steps measured; outputs last in step 11\n" in report(
+        tmp_path / "a.gradtui", as_json=False, terminal=False
+    )
