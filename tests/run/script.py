@@ -30,6 +30,7 @@ class Script:
     findings: tuple[str, ...] = ()
     still: int = 0  # layers that never have a gradient
     runs: int = 1  # that it is recorded as
+    copies: int = 1  # of each layer, in all runs
     launcher: tuple[str, ...] = ()
     ranks: int = 1
     needs: str | None = None
