@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from gradtui import watch
-from gradtui.record.optimizer_log import MOST_POINTS, _Noted
+from gradtui.record.layers import LayerTable
+from gradtui.record.optimizer_log import MOST_POINTS, OptimizerLog, _Noted
 from gradtui.report import report
 from gradtui.report_optimizers import in_one_line
 from gradtui.runfile import open_run
@@ -119,6 +121,45 @@ def test_two_optimizers_are_numbered_in_the_order_in_which_they_were_met(tmp_pat
     assert [(one.number, one.kind, one.groups[0].layers) for one in facts(recorder.path)] == [
         (1, "Adam", (0, 1, 2)), (2, "SGD", (3, 4, 5)),
     ]  # fmt: skip
+
+
+class Desk:
+    """Stands in for the writer, and for the queue: what is on a device arrives when `arrive` is called."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.waiting: list[Callable[[Any], None]] = []
+
+    def optimizer(self, row: tuple[Any, ...]) -> None:
+        self.rows.append(row)
+
+    def fetch(self, tensors: list[torch.Tensor], deliver: Callable[[Any], None]) -> None:
+        self.waiting.append(deliver)
+
+
+def test_a_rate_on_a_device_is_fetched_and_not_waited_for() -> None:
+    desk: Any = Desk()
+    log = OptimizerLog(desk, desk, LayerTable(), lambda: 0.0)
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "lr": torch.tensor(0.5, device="meta")}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    assert log.add(optimizer) == 1
+    log.look(optimizer, 3)
+    assert len(desk.waiting) == 1
+    desk.waiting.pop()(np.array([0.25]))
+    log.finish()
+    one = from_row(desk.rows[-1])
+    assert one.steps == (3,) and one.rates.tolist() == [[0.1, 0.25]]
+
+
+def test_what_stands_in_for_an_optimizer_whose_step_is_compiled_has_its_rates_noted() -> None:
+    desk: Any = Desk()
+    log = OptimizerLog(desk, desk, LayerTable(), lambda: 0.0)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
+    assert (log.add(optimizer), log.add(object())) == (1, None)
+    log.look(object(), 7)
+    log.finish()
+    assert from_row(desk.rows[-1]).rates.tolist() == [[0.1]] and from_row(desk.rows[-1]).steps == (7,)
 
 
 def test_a_long_course_stays_small_and_keeps_its_ends_and_extremes() -> None:
