@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_torchrun_and_accelerate_start_pythons_that_are_looked_into(tmp_path: Pa
         assert done.stdout.count(SEEN) == (2 if words[0] == "torchrun" else 1), done.stderr
         # the launcher itself has imported torch
         assert "nothing was recorded: no optimizer took a step" in done.stderr
+
+
+def test_uv_starts_a_python_that_is_looked_into(tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    done = looks(tmp_path, "uv", "run", "--offline", "--no-project", "--python", "PY", "SCRIPT", "a", "-c")
+    assert done.stdout == SEEN, done.stderr
+
+
+def test_the_kernel_of_a_notebook_is_looked_into(tmp_path: Path) -> None:
+    """As a Jupyter server starts it: a child that runs a module, in which cells are executed as `__main__`."""
+    kernel = "import sys\nexec(compile(sys.stdin.read(), '<cell>', 'exec'), vars(sys.modules['__main__']))\n"
+    script(tmp_path, kernel, "kernel.py")
+    server = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'kernel', 'a', '-c'])"
+    assert looks(tmp_path, "PY", "-c", server, input=LOOKS).stdout == SEEN
 
 
 def test_a_sitecustomize_of_its_own_does_not_hide_a_python(tmp_path: Path) -> None:
