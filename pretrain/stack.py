@@ -74,7 +74,7 @@ def load_stack(path: Path) -> Stack:
         raise DataError(f"{path.parent} holds no layers: train them with `python -m pretrain fit {path.parent}`")
     tensors, facts = load(path)
     about = _about(path, facts)
-    if "layers" not in facts:
+    if not facts.get("layers"):
         raise DataError(f"{path} holds no layers: use a file that `python -m pretrain fit` wrote")
     try:
         _check_sizes(facts["layers"], tensors)

@@ -34,7 +34,7 @@ def evaluate(given: argparse.Namespace) -> int:
     net_path = given.folder / NET_FILE
     if net_path.exists():
         net, about = load_net(net_path)
-        if about["task"] == "classify":
+        if about.get("task") == "classify":
             found["classification_error"] = error_of(net, rows, split.needs_labels(data.name))
         else:
             found["net_reconstruction_error"] = error_of(net, rows)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pretrain.commands.early_checks import LAYERS_FILE, NET_FILE
+from pretrain.commands.reading import trained_with
 from pretrain.commands.training import Place, done_before, epochs_had, load_source, prepared, reporting, write_note
 from pretrain.devices import device_of, generator_on
 from pretrain.errors import DataError
@@ -104,9 +105,10 @@ def with_data_of(settings: FinetuneCommand, stack: Stack) -> FinetuneCommand:
     """The settings; if they name no data, with those of the layers' training."""
     if settings.data:
         return settings
-    before = stack.about["settings"]
-    labels, scale = settings.labels or before["labels"], settings.scale or before["scale"] or None
-    return replace(settings, data=before["data"], labels=labels, scale=scale)
+    data, labels, scale = (trained_with(stack, name) for name in ("data", "labels", "scale"))
+    if not data:
+        raise DataError("the layers do not say what they were trained on: name the data with --data")
+    return replace(settings, data=data, labels=settings.labels or labels or "", scale=settings.scale or scale or None)
 
 
 def _say_test_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,14 +14,16 @@ from pretrain.rbm import RBM
 from pretrain.sources import Source, source
 from pretrain.stack import Stack
 
+_TYPES: dict[str, Any] = {"data": str, "labels": str, "scale": (int, float)}
 CPU = torch.device("cpu")
 
 
 def source_for(given: argparse.Namespace, stack: Stack) -> Source:
     """The named data, or those of the training; raises `DataError` if they do not fit."""
-    before = stack.about["settings"]
-    name = given.data or before["data"]
-    labels = given.labels or (Path(before["labels"]) if before["labels"] and not given.data else None)
+    name, before = given.data or trained_with(stack, "data"), trained_with(stack, "labels")
+    if not name:
+        raise DataError(f"{given.folder} does not say what its layers were trained on: name the data with --data")
+    labels = given.labels or (Path(before) if before and not given.data else None)
     data = source(name, data_folder(given.data_dir), labels)
     if data.train.images[:1].reshape(1, -1).shape[1] != _columns(stack):
         columns = data.train.images[:1].size
@@ -30,7 +33,14 @@ def source_for(given: argparse.Namespace, stack: Stack) -> Source:
 
 def scale_for(given: argparse.Namespace, stack: Stack) -> float | None:
     """The number that the data are divided by, as in the training unless given."""
-    return given.scale or stack.about["settings"]["scale"] or None
+    return given.scale or trained_with(stack, "scale") or None
+
+
+def trained_with(stack: Stack, name: str) -> Any:
+    """A setting of the training about its data; None if the file does not say it, or says something else."""
+    settings = stack.about.get("settings")
+    value = settings.get(name) if isinstance(settings, dict) else None
+    return value if isinstance(value, _TYPES[name]) else None
 
 
 def _columns(stack: Stack) -> int:

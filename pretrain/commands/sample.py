@@ -27,8 +27,10 @@ def sample(given: argparse.Namespace) -> int:
     except ValueError as error:
         raise DataError(str(error)) from error
     values = drawn.detach().numpy()
-    shape = stack.about.get("image_shape")
-    images = values.reshape(len(values), *shape) if shape and shape[0] * shape[1] == values.shape[1] else values
+    shape: Any = stack.about.get("image_shape")
+    # a list of two in a file that is whole
+    fits = type(shape) is list and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)
+    images = values.reshape(len(values), *shape) if fits and shape[0] * shape[1] == values.shape[1] else values
     _write(given.out, images)
     print(f"{given.count} samples: {given.out}")
     return 0

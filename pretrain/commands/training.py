@@ -139,7 +139,8 @@ def epochs_had(about: Mapping[str, Any], settings: Any, count: int) -> list[int]
 
     Raises `DataError` if these are no numbers, or more than those of the settings.
     """
-    had = about["settings"].get("epochs")
+    before = about.get("settings")
+    had: Any = before.get("epochs") if isinstance(before, dict) else None
     if not are_more(settings.epochs, had):
         raise DataError(f"it was trained for {short(had)} epochs, not {settings.epochs}: use another folder")
     if are_more(had, settings.epochs):

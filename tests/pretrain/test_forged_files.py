@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pretrain import checkpoint
+from pretrain.__main__ import main
 from pretrain.data import read_idx
 from pretrain.errors import DataError
 from pretrain.greedy import train_greedily
@@ -99,6 +100,19 @@ def test_a_forged_state_of_a_greedy_training(name: str, value: Any, tmp_path: Pa
     facts["rest"]["dict"] = [[key, value if key == name else kept] for key, kept in facts["rest"]["dict"]]
     path.write_bytes(forged_checkpoint(path.read_bytes(), json.dumps(facts), {}))
     refused(lambda: train_greedily([RBM(6, 5)], x, epochs=1, batch_size=10, checkpoint=path), "state")
+
+
+@pytest.mark.parametrize("about", [{}, {"settings": 3, "image_shape": 5}, {"settings": {"data": 7, "scale": "x"}}])
+def test_layers_that_do_not_say_how_they_were_trained(
+    about: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_stack(tmp_path / "layers.safetensors", Stack([RBM(64, 5)], about))
+    for words in (["evaluate"], ["features", "--out", str(tmp_path / "f.npy")], ["finetune"]):
+        assert main([words[0], str(tmp_path), *words[1:]]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "name the data with --data" in line
+    assert main(["sample", str(tmp_path), "--count", "2", "--steps", "2", "--out", str(tmp_path / "s.npy")]) == 0
+    assert np.load(tmp_path / "s.npy").shape == (2, 64)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
