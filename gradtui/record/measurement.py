@@ -178,8 +178,8 @@ class Measurement:
             self._samples_next = own
             return 1
         pause = (whole.cost * DISTURBANCE + ROW_COST) / self._sampling.rows.share
-        to_floor = max(1.0, own.floor - own.steps)
-        return int(min(MOST_AHEAD, math.ceil(pause / whole.step_time), to_floor))
+        to_floor = max(1, own.floor - own.steps)
+        return min(MOST_AHEAD, math.ceil(pause / whole.step_time), to_floor)
 
     def _wants(self, own: OwnSteps, step: int) -> tuple[bool, bool]:
         return self._sampling.wants(own, self._clock(), lambda at: self.optimizers.goes_first(own, at, step))

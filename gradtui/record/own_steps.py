@@ -18,6 +18,7 @@ from gradtui.runfile.schema import Schedule
 ROWS_WITHIN, OUTPUTS_WITHIN = 1 / 32, 1 / 4
 FULL_FLOORS = 8  # optimizers that have that; those after them are measured each time their steps have doubled
 FLOORS = LAST_BIT - 1  # optimizers that have any of it: an inner loop may make a new one for each task
+NEVER = 1 << 60  # steps: an integer, which is compared in half the time
 PATIENCE = 256  # steps of others after which an optimizer counts as one that steps no more
 
 
@@ -57,7 +58,7 @@ class OwnSteps:
     def __init__(self, number: int, seen_at: int = 0) -> None:
         self.number = number
         self.steps = self.row_at = self.update_at = self.outputs_at = 0
-        self.floor = self.outputs_floor = 0.0 if number <= FLOORS else math.inf
+        self.floor = self.outputs_floor = 0 if number <= FLOORS else NEVER
         self.neurons_at = -math.inf
         self.measured = 0
         self.last_row: int | None = None
@@ -76,9 +77,9 @@ class OwnSteps:
         self.outputs_at = self.steps + 1
         self.outputs_floor = self._after(self.outputs_at, OUTPUTS_WITHIN)
 
-    def _after(self, step: int, within: float) -> float:
+    def _after(self, step: int, within: float) -> int:
         if self.number > FLOORS:
-            return math.inf
+            return NEVER
         # the gap ends with the step that is measured
         return step - 1 + max(1, int(step * (within if self.number <= FULL_FLOORS else 1)))
 

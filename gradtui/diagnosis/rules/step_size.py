@@ -122,7 +122,7 @@ def _by_cause(series: Series, limits: Thresholds) -> dict[str, list[int]]:
         if optimizers not in windows:
             windows[optimizers] = _window(series, layer, with_updates, limits)
         window = windows[optimizers]
-        if len(window) < limits.least_rows:
+        if not len(window):
             continue
         later = slice(int(window[0]), None)
         has_gradient = gradient[later, layer].any()
@@ -141,8 +141,10 @@ def _by_cause(series: Series, limits: Thresholds) -> dict[str, list[int]]:
 
 
 def _window(series: Series, layer: int, with_updates: Mask, limits: Thresholds) -> Rows:
-    """The newest buckets in which it shows whether a layer moves."""
+    """The newest buckets in which it shows whether a layer moves; none if it was measured too seldom."""
     own = series.own_rows(layer)
+    if own.sum() < limits.least_rows:
+        return np.empty(0, np.intp)
     # where all that an optimizer has is frozen, there is never an update
     rows = np.flatnonzero(own & with_updates) if (own & with_updates).any() else np.flatnonzero(own)
     return rows[-max(3, int(len(rows) * limits.recent)) :]
