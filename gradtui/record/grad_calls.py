@@ -103,6 +103,7 @@ class GradCalls:
         """The inputs and the output of what may be a step."""
         found, output = named_tensors(inputs), _only_tensor(outputs)
         if found is None or output is None or found.changes != CERTAIN or is_transformed():
+            self.transformed += found is None  # `vjp` and `jacrev` take them by wrapped tensors
             return None
         found.changes = WITH_GRAPH if with_graph else CERTAIN
         return found, output

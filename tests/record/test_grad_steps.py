@@ -14,10 +14,12 @@ from torch.nn.functional import mse_loss
 from gradtui.options import RecordOptions
 from gradtui.record.autoattach import AutoRecorder
 from gradtui.record.backward import backwards
+from gradtui.record.grad_calls import grad_calls
 from gradtui.record.manual_steps import REPLACED_BEFORE
 from gradtui.record.patches import on_every_optimizer
 from gradtui.run_request import RunRequest
 from gradtui.runfile import RunReader, is_measured, open_run
+from gradtui.runfolder import mark_starting
 from tests.record.columns_of_ours import GRAD_NORM, PARAM_NORM, UPDATE_RATIO
 from tests.record.watched_nets import perceptron
 
@@ -425,3 +427,20 @@ def test_compiled_gradients_are_compiled_as_without(what: str, tmp_path: Path) -
     (plain, expected), (seen, stats) = found
     assert stats == expected
     assert all(torch.equal(a, b) for one, two in zip(plain, seen, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_gradients_by_vjp_and_jacrev_are_noted_for_the_end(tmp_path: Path) -> None:
+    auto = AutoRecorder(RunRequest(tmp_path / "auto.gradtui", RecordOptions(folder=tmp_path)))
+    mark_starting(auto._request.path)
+    auto._look_for_updates()
+    before = grad_calls.transformed
+    for take in (torch.func.jacrev, lambda cost: lambda at: torch.func.vjp(cost, at)[1](torch.ones(()))[0]):
+        w = torch.randn(6, 4)
+        for x in batches():
+            cost = lambda w, x=x: (x @ w).square().mean()  # noqa: E731
+            w = w - RATE * take(cost)(w)
+    auto._stop_looking()
+    backwards.unfollow(auto)
+    assert grad_calls.transformed >= before + 2 * STEPS
+    auto.note_what_was_missed()
+    assert "gradients were taken inside a transform" in auto._request.why_nothing()
