@@ -328,3 +328,20 @@ def test_a_run_of_the_first_schema_is_read(tmp_path: Path) -> None:
     follower = RunFollower(lambda: path)
     assert follower.poll() and not follower.problem
     follower.close()
+
+
+def test_a_run_that_says_nothing_of_optimizers_is_read(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "old.gradtui", steps=6000).path
+    connection = sqlite3.connect(path)  # as schema 3 had it
+    gone = {"steps": ["optimizer"], "envelope": ["optimizers"], "layers": ["optimizers", "branches", "size"]}
+    for table, columns in gone.items():
+        known = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] not in columns]
+        connection.executescript(
+            f"CREATE TABLE old AS SELECT {', '.join(known)} FROM {table}; DROP TABLE {table};"
+            f" ALTER TABLE old RENAME TO {table}"
+        )
+    connection.executescript("DROP TABLE schedules; DROP TABLE optimizers; PRAGMA user_version = 3")
+    connection.close()
+    with open_run(path) as reader:
+        assert reader.schedules() == [] and [layer.optimizers for layer in reader.layers()] == [()] * 4
+        assert set(reader.newer(0).optimizers.tolist()) == set(reader.overview().optimizers.tolist()) == {-1}
