@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ class Script:
     still: int = 0  # layers that never have a gradient
     runs: int = 1  # that it is recorded as
     copies: int = 1  # of each layer, in all runs
-    launcher: tuple[str, ...] = ()
     ranks: int = 1
     needs: str | None = None
     is_sampled: bool = False  # activations of all its layers are
@@ -39,7 +37,7 @@ class Script:
 
     def command(self) -> list[str]:
         """Its words after `python`."""
-        return [*self.launcher, str(SCRIPTS / self.path), *self.words]
+        return [str(SCRIPTS / self.path), *self.words]
 
 
 def run(
@@ -47,24 +45,18 @@ def run(
 ) -> tuple[str, dict[str, torch.Tensor]]:
     """What the script prints and the weights that it saves, run in an empty folder: alone, or as `gradtui run` does.
 
-    What a launcher starts it starts itself; the others are forked where torch is loaded.
+    Each process is forked where torch is loaded.
     """
     folder.mkdir()
     weights = folder / "weights.pt"
     env = os.environ | {"SAVE_TO": str(weights), "OMP_NUM_THREADS": "1", "GRADTUI_DIR": str(folder / "runs")}
-    if script.launcher:
-        flags = [] if every is None else ["--every", str(every)]
-        before = [sys.executable, "-m", "gradtui", "run", *flags] if recorded else []
-        words = [*before, sys.executable, *script.command()]
-        all_done = [subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=100)]
+    if recorded:
+        options = RecordOptions(every=every, folder=folder / "runs")
+        env |= prepare([sys.executable, *script.command()], options).environment
+    if script.ranks > 1:
+        all_done = forked_python.run_ranks(script.command(), cwd=folder, env=env, count=script.ranks)
     else:
-        if recorded:
-            options = RecordOptions(every=every, folder=folder / "runs")
-            env |= prepare([sys.executable, *script.command()], options).environment
-        if script.ranks > 1:
-            all_done = forked_python.run_ranks(script.command(), cwd=folder, env=env, count=script.ranks)
-        else:
-            all_done = [forked_python.run(script.command(), cwd=folder, env=env, timeout=100)]
+        all_done = [forked_python.run(script.command(), cwd=folder, env=env, timeout=100)]
     for done in all_done:
         assert done.returncode == 0, done.stderr[-2000:]
         assert "unrecorded" not in done.stderr and "not recorded" not in done.stderr, done.stderr[-2000:]

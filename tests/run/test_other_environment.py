@@ -69,7 +69,8 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Both:
     import torch
 
     tool = tmp_path / "tool-libraries"
-    shutil.copytree(PACKAGE, tool / "gradtui", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (PACKAGE, PACKAGE.with_name("pretrain")):
+        shutil.copytree(package, tool / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("numpy", "numpy.libs"):
         if (path := Path(torch.__file__).parents[1] / name).exists():
             (tool / name).symlink_to(path)

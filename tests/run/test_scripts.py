@@ -17,15 +17,13 @@ from tests.run.script import SCRIPTS, Script, run
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # saved with the weights, but not trained
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-
 ALL = [
     Script("plain_loop.py", r"Finished Training\nAccuracy of the network on the 297 test images: [89]\d %"),
     Script("trainer_class.py", r"epoch 5/5 .* valid_acc (0\.9|1\.0)"),
     Script("subcommands.py", r"epoch 1 .* acc [89]\d\.\d\d%", words=("train", "--epochs", "2")),
     Script("gan.py", r"\[2/3\]\[14/28\] Loss_D: \d"),
     Script("rnn_manual.py", r"240/240 iterations .* loss  0\.\d\d "),
-    Script("ddp.py", r"(?s)world size 2\n.*test accuracy 0\.[89]", launcher=TORCHRUN),
+    Script("ddp.py", r"(?s)world size 2\n.*test accuracy 0\.[89]", ranks=2),
     Script("autocast_bf16.py", r"logits torch\.bfloat16\ntest acc 0\.[89]"),
     Script("accumulate.py", r"Epoch 4 - avg_train_loss: 0\.[01]"),
     Script("lbfgs.py", r"Error u: \d\.\d+e-0[3-9]"),
