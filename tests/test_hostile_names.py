@@ -131,5 +131,5 @@ async def test_a_run_that_is_damaged_while_it_is_shown_is_said_to_be(runs_in_tmp
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE heartbeat SET time = 'noon'")
         connection.close()
-        await wait_for(pilot, lambda: "damaged or cut short" in text_of(app.screen))
+        await wait_for(pilot, lambda: "heartbeat" in text_of(app.screen))
         await pilot.press("m", "f", "n", "left", "escape")
