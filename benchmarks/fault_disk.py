@@ -73,6 +73,7 @@ def run(count: int, seed: int) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         Path(folder).chmod(0o755)
         wanted = _weights_of(Path(folder) / "plain", seed)
+        _load(Path(folder) / "first.gradtui", seed)
         for number, trouble in enumerate(chosen):
             began = time.monotonic()
             found = one_case(trouble, Path(folder) / str(number), seed, wanted)
@@ -176,6 +177,13 @@ def _train(path: Path, seed: int, trouble: Trouble, ready: int, go: int) -> int:
         weights = _steps(net, optimizer, AFTER)
     print("weights", weights)
     return EXIT_CODE
+
+
+def _load(path: Path, seed: int) -> None:
+    """Record a few steps, so that all modules are there: an ordinary user may not be able to read them."""
+    net, optimizer = _net(seed)
+    with Recorder(start_recording(net, optimizer, RecordOptions(every=1, update_every=4), path=path)):
+        _steps(net, optimizer, BEFORE)
 
 
 def _net(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
