@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from gradtui.record.grad_inputs import Inputs
 from gradtui.record.graph import leaves_of
 from gradtui.record.layers import LayerSpec
 from gradtui.record.manual_steps import PATIENCE, REPLACED_BEFORE, are_alike, has_memory, sample_of
+from gradtui.record.stand_ins import copy_values, make_stand_ins, with_stand_ins
 from gradtui.record.step_source import StepSink
 
 LOOKED_AT = 4  # inputs by which a change is noticed, about
@@ -110,7 +110,7 @@ class GradSteps:
         tensors = list(inputs.values())
         # what needs no gradient by `backward` does not count as trained, as in `torch.func`
         self._stands_in = is_replaced or not all(tensor.requires_grad for tensor in tensors)
-        self._trained = [one.detach().clone().requires_grad_() for one in tensors] if self._stands_in else tensors
+        self._trained = make_stand_ins(tensors) if self._stands_in else tensors
         self.param_groups = [{"params": self._trained}]
         stride = max(1, len(tensors) // LOOKED_AT)
         self._places = range(len(tensors))[::stride]
@@ -119,11 +119,7 @@ class GradSteps:
 
     def specs(self, inputs: Inputs, ranks: Mapping[int, int]) -> list[LayerSpec]:
         """The layers of what is trained, by the names that the training has for the inputs of a call."""
-        own = {id(tensor): trained for tensor, trained in zip(inputs.values(), self._trained, strict=True)}
-        return [
-            replace(spec, parameters={name: own.get(id(p), p) for name, p in spec.parameters.items()})
-            for spec in specs_of_inputs(inputs, ranks)
-        ]
+        return with_stand_ins(specs_of_inputs(inputs, ranks), inputs.values(), self._trained)
 
     def grad_begins(self, inputs: Inputs, loss: Tensor | None) -> None:
         """The step after the last call has been taken by now, if it was one."""
@@ -192,8 +188,7 @@ class GradSteps:
     def _copy(self, tensors: Sequence[Tensor]) -> None:
         """Give what stands in the values of the inputs, if the step is measured."""
         if self._stands_in:
-            with torch.no_grad():
-                torch._foreach_copy_(self._trained, [tensor.detach() for tensor in tensors])
+            copy_values(tensors, self._trained)
 
 
 def signature(inputs: Inputs) -> tuple[Any, ...]:

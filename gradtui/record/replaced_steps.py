@@ -6,9 +6,7 @@ Tensors of ours stand in for them, into which the values are copied for a step t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from gradtui.record.backward import backwards
@@ -16,6 +14,7 @@ from gradtui.record.backward_steps import BackwardSteps
 from gradtui.record.discover import find_specs
 from gradtui.record.graph import leaves_of
 from gradtui.record.layers import LayerSpec
+from gradtui.record.stand_ins import copy_values, make_stand_ins, with_stand_ins
 from gradtui.record.step_source import StepSink
 
 
@@ -28,18 +27,14 @@ class ReplacedSteps(BackwardSteps):
     """
 
     def __init__(self, leaves: Sequence[Tensor], sink: StepSink) -> None:
-        self._trained = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+        self._trained = make_stand_ins(leaves)
         self._leaves: list[Tensor] = []  # of the call that is under way, if its step is to be measured
         self._is_measured = False
         super().__init__([{"params": self._trained}], sink)
 
     def specs(self, leaves: Sequence[Tensor], ranks: Mapping[int, int]) -> list[LayerSpec]:
         """The layers of what is trained, by the names of the parameters at this step."""
-        own = {id(leaf): trained for leaf, trained in zip(leaves, self._trained, strict=True)}
-        return [
-            replace(spec, parameters={name: own.get(id(p), p) for name, p in spec.parameters.items()})
-            for spec in find_specs(leaves, ranks)
-        ]
+        return with_stand_ins(find_specs(leaves, ranks), leaves, self._trained)
 
     def backward_begins(self, loss: Tensor | None) -> None:
         """The step after the last backward has been taken by now; the parameters are what this graph begins with."""
@@ -47,7 +42,7 @@ class ReplacedSteps(BackwardSteps):
             if self._is_open:
                 leaves = self._find() if self._is_measured else []
                 if leaves:
-                    self._copy(leaves)
+                    copy_values(leaves, self._trained)
                 self._finish(whole=bool(leaves))
             if self._sink.begin(self):
                 self._leaves = self._find()
@@ -61,7 +56,7 @@ class ReplacedSteps(BackwardSteps):
         if not leaves:
             return
         try:
-            self._copy(leaves)
+            copy_values(leaves, self._trained)
             for trained, leaf in zip(self._trained, leaves, strict=True):
                 trained.grad = leaf.grad
             self._is_measured = True
@@ -89,7 +84,3 @@ class ReplacedSteps(BackwardSteps):
         leaves = [] if backwards.output is None else leaves_of(backwards.output)
         shapes = [leaf.shape for leaf in leaves]
         return leaves if shapes == [trained.shape for trained in self._trained] else []
-
-    def _copy(self, leaves: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(self._trained, [leaf.detach() for leaf in leaves])
