@@ -7,8 +7,8 @@ import json
 import random
 import sqlite3
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,6 @@ def _change_values(draws: random.Random, whole: Whole, path: Path) -> None:
             )
             with suppress(sqlite3.IntegrityError):  # not every value fits a primary key
                 connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ? {where}", (_value(draws),))
-    connection.close()
 
 
 def _change_the_header(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -116,7 +115,6 @@ def _change_the_header(draws: random.Random, whole: Whole, path: Path) -> None:
         key = draws.choice([row[0] for row in connection.execute("SELECT key FROM header")])
         value = draws.choice(JSONS) if draws.random() < 0.7 else json.dumps(draws.choice(HOSTILE))
         connection.execute("UPDATE header SET value = ? WHERE key = ?", (value, key))
-    connection.close()
 
 
 def _change_json(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -127,7 +125,6 @@ def _change_json(draws: random.Random, whole: Whole, path: Path) -> None:
     with _database(whole, path) as connection:
         table, column = draws.choice(places)
         connection.execute(f"UPDATE {table} SET {column} = ?", (draws.choice(JSONS),))
-    connection.close()
 
 
 def _name_everything(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -139,14 +136,12 @@ def _name_everything(draws: random.Random, whole: Whole, path: Path) -> None:
                     connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (name,))
         for key in ("name", "sampling", "host", "log"):
             connection.execute("UPDATE header SET value = ? WHERE key = ?", (json.dumps(name), key))
-    connection.close()
 
 
 def _lose_a_table(draws: random.Random, whole: Whole, path: Path) -> None:
     with _database(whole, path) as connection:
         table = draws.choice(_tables(connection))
         connection.execute(f"{draws.choice(('DROP TABLE', 'DELETE FROM'))} {table}")
-    connection.close()
 
 
 def _replace_a_table(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -169,14 +164,12 @@ def _replace_a_table(draws: random.Random, whole: Whole, path: Path) -> None:
                 )
             )
         )
-    connection.close()
 
 
 def _add_a_trigger(draws: random.Random, whole: Whole, path: Path) -> None:
     with _database(whole, path) as connection:
         table = draws.choice(_tables(connection))
         connection.execute(f"CREATE TRIGGER evil AFTER INSERT ON {table} BEGIN DELETE FROM steps; END")
-    connection.close()
 
 
 def _add_rows(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -190,7 +183,6 @@ def _add_rows(draws: random.Random, whole: Whole, path: Path) -> None:
             f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {count}) INSERT OR IGNORE INTO"
             f" {table} SELECT {selected} FROM n, (SELECT * FROM {table} LIMIT 1) t"
         )
-    connection.close()
 
 
 def _change_the_version(draws: random.Random, whole: Whole, path: Path) -> None:
@@ -198,15 +190,15 @@ def _change_the_version(draws: random.Random, whole: Whole, path: Path) -> None:
         connection.execute(f"PRAGMA user_version = {draws.choice((-1, 0, 1, 2, 3, 4, 5, 99, 2**31 - 1))}")
         if draws.random() < 0.2:
             connection.execute(f"PRAGMA application_id = {draws.randrange(2**31)}")
-    connection.close()
 
 
-def _database(whole: Whole, path: Path) -> sqlite3.Connection:
+@contextmanager
+def _database(whole: Whole, path: Path) -> Iterator[sqlite3.Connection]:
     path.write_bytes(whole.content)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("PRAGMA journal_mode = OFF")
-    return connection
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = OFF")
+        yield connection
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

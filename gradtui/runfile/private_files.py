@@ -133,9 +133,9 @@ def _is_abandoned(entry: os.DirEntry[str]) -> bool:
         silent = time.time() - entry.stat(follow_symlinks=False).st_mtime
         ours = _DRAFT.fullmatch(entry.name)
         if ours:
-            if ours["machine"] == _short(machine_identity()):
-                return process_start(int(ours["pid"])) != ours["started"]
-            return silent > SILENT_FOR
+            here = machine_identity()
+            machine = here if ours["machine"] == _short(here) else ours["machine"]
+            return is_gone(machine, int(ours["pid"]), ours["started"], silent)
         old = _OLD_DRAFT.fullmatch(entry.name)
         return old is not None and silent > ABANDONED_AFTER and process_start(int(old["pid"])) is None
     return False
