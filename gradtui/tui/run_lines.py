@@ -21,6 +21,8 @@ def describe(run: RunSummary, width: int) -> str:
         sign, word = "✗", "unreadable"
     else:
         sign, word, _ = shown(run.status)
+        if run.status.nan_since is not None and len(word) > width // 3:
+            word = "NaN"  # what counts, where there is no room for all of it
     facts = [fit_left(f"step {run.step:,}" if run.status else "", 14)]
     if width >= 76:
         facts.append(fit_left("" if run.loss_mean is None else f"loss {number(run.loss_mean)}", 13))

@@ -40,6 +40,7 @@ def test_a_run_that_ends_in_nan_is_not_merely_finished(tmp_path: Path, capsys: p
     assert run.status is not None and (run.status.state, run.status.nan_since) == ("finished", 11)
     assert shown(run.status) == ("✗", "finished, NaN since step 11", "error")
     assert "✗ finished, NaN since step 11" in describe(run, 120)
+    assert describe(run, 58).startswith(f"✗ NaN        {run.run_id}")
     assert print_runs(Namespace(json=False, dir=tmp_path)) == 0
     assert "\tfinished, NaN since step 11\t" in capsys.readouterr().out
     assert print_runs(Namespace(json=True, dir=tmp_path)) == 0
